@@ -1,0 +1,38 @@
+"""Character-level LSTM language models on an ordinary CPU: fast, checked, and with the maths in the open."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastlstm.config import ModelConfig, TrainConfig
+    from fastlstm.errors import FastlstmError
+    from fastlstm.model import Evaluation, Model
+    from fastlstm.text import Vocab
+    from fastlstm.trainer import TrainResult
+
+__version__ = "0.1.0"
+
+__all__ = ["Evaluation", "FastlstmError", "Model", "ModelConfig", "TrainConfig", "TrainResult", "Vocab", "__version__"]
+
+#: Where each public name lives. They are imported when they are asked for, so that ``--help`` need not wait.
+_HOMES = {
+    "Evaluation": "model",
+    "FastlstmError": "errors",
+    "Model": "model",
+    "ModelConfig": "config",
+    "TrainConfig": "config",
+    "TrainResult": "trainer",
+    "Vocab": "text",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,108 @@
+"""The contract both implementations satisfy, and the choice between them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlstm.config import BackendName, ModelConfig
+from fastlstm.optimizers import UpdateRule
+from fastlstm.params import FloatArray, Parameters
+
+Ids = NDArray[np.integer]
+
+#: Loading compiled kernels takes less.
+_LOADING_SECONDS = 2.0
+
+
+class Network(Protocol):
+    """A network of one configuration for sequences of T steps in B lanes.
+
+    Arrays: ``x, y`` (T, B) int32; ``state`` (S, L, B, H), carried in and overwritten with what is carried
+    out. Losses are sums of nats over the T*B predicted symbols.
+    """
+
+    def forward(self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> float:
+        """Nats of predicting ``y`` from ``x``; keeps what `backward` needs."""
+        ...
+
+    def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
+        """Accumulate the gradient of ``scale`` times the last forward pass's nats into ``gradients``."""
+        ...
+
+    def train_step(
+        self, parameters: Parameters, gradients: Parameters, slots: Parameters,
+        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
+    ) -> float:  # fmt: skip
+        """Forward, backward, clip, update: parameters, gradients and slots change in place. Returns the nats."""
+        ...
+
+    def generate(
+        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: FloatArray, temperature: float
+    ) -> Ids:
+        """Draw symbols one after the other in every lane.
+
+        Parameters
+        ----------
+        first : (B,) the symbols read first.
+        uniforms : (n, B) float64 in [0, 1), a number for each symbol drawn.
+        temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable.
+
+        Returns
+        -------
+        ids : (n, B) int32; the last one drawn has not been read yet.
+        """
+        ...
+
+
+def build(
+    name: BackendName,
+    config: ModelConfig,
+    seq_len: int,
+    batch: int,
+    threads: int | None = None,
+    *,
+    training: bool = True,
+) -> Network:
+    """The network of backend ``name`` for ``config``, T = ``seq_len`` and B = ``batch``.
+
+    ``threads`` is the number of workers of the fast backend (``None``: `fastlstm.threads.default_threads`).
+    Without ``training`` it only reads and generates, and saves the memory of backward passes.
+    """
+    if name == "reference":
+        from fastlstm.reference.network import ReferenceNetwork
+
+        return ReferenceNetwork(config, seq_len, batch, threads, training=training)
+    from fastlstm.kernels.network import FastNetwork
+
+    return FastNetwork(config, seq_len, batch, threads, training=training)
+
+
+def warm_up(name: BackendName, config: ModelConfig, compiling: Callable[[], None]) -> None:
+    """Compile the kernels that a network of ``config`` needs, or load them from the cache of an earlier run.
+
+    ``compiling`` is called, from another thread, once it takes so long that it must be the former.
+    """
+    if name == "reference":
+        return
+    timer = threading.Timer(_LOADING_SECONDS, compiling)
+    timer.daemon = True
+    timer.start()
+    try:
+        _run_tiny(name, config)
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _run_tiny(name: BackendName, config: ModelConfig) -> None:
+    """Use every kernel once; of a model's configuration they depend on the dtype alone."""
+    tiny = ModelConfig(vocab_size=1, cell=config.cell, hidden=1, embedding=1, dtype=config.dtype)
+    network, parameters = build(name, tiny, 1, 1, 1), Parameters(tiny)
+    x, state = np.zeros((1, 1), np.int32), np.zeros(tiny.state_shape(1), tiny.dtype)
+    network.train_step(parameters, Parameters(tiny), Parameters(tiny), x, x, state, 1.0, UpdateRule(lr=0.0))
+    network.generate(parameters, x[0], state, np.zeros((1, 1)), 1.0)

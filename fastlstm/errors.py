@@ -1,0 +1,23 @@
+"""The errors that fastlstm raises for people to read."""
+
+from __future__ import annotations
+
+
+class FastlstmError(Exception):
+    """An error meant for a person: its message is one clear line that says what is wrong, where, and what to do."""
+
+
+class TextError(FastlstmError):
+    """A text cannot be had: missing, unreadable, undecodable, empty, or not to be fetched."""
+
+
+class VocabularyError(FastlstmError):
+    """A symbol or an id outside a vocabulary, or a stored vocabulary that is not one."""
+
+
+class ModelFileError(FastlstmError):
+    """A model file that cannot be read or written."""
+
+
+class ConfigError(FastlstmError):
+    """A setting out of range, or settings that contradict each other or the text."""

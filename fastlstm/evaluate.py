@@ -1,0 +1,55 @@
+"""``python -m fastlstm.evaluate``: measure how well a model predicts a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from fastlstm import cli
+from fastlstm.config import BackendName
+
+
+def parser() -> cli.Parser:
+    """The verb's arguments."""
+    made = cli.parser(
+        "evaluate", "Measure how well a model predicts a text: one pass, every character but the first predicted."
+    )
+    made.add_argument("model", metavar="MODEL", help="the model's file, or the folder of its run")
+    made.add_argument("file", metavar="FILE", help="the text: a file, '-' for standard input, or a corpus by name")
+    computing = made.add_argument_group("computing")
+    computing.add_argument("--threads", type=int, metavar="N", help="worker threads (default: all cores)")
+    computing.add_argument(
+        "--backend", choices=get_args(BackendName), default="fast", help="what computes (default: fast)"
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate as the arguments say; returns the exit status."""
+    options = parser().parse_args(argv)
+    from fastlstm.backend import warm_up
+    from fastlstm.model import Model
+    from fastlstm.text import read_text
+
+    model = Model.load(options.model)
+    text = read_text([options.file], as_bytes=model.vocab.is_bytes)
+    warm_up(options.backend, model.config, cli.say_compiling)
+    result = model.evaluate(text, backend=options.backend, threads=options.threads)
+    print(
+        f"{result.chars:,} characters: {result.nats_per_char:.4f} nats, {result.bits_per_char:.4f} bits a character,"
+        f" perplexity {result.perplexity:.3f}"
+    )
+    if options.json:
+        cli.print_json(
+            {
+                "chars": result.chars,
+                "nats_per_char": result.nats_per_char,
+                "bits_per_char": result.bits_per_char,
+                "perplexity": result.perplexity,
+            }
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

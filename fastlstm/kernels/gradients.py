@@ -1,0 +1,185 @@
+"""Weight gradients: sums over all T*B rows, dealt to the workers by columns, never by rows.
+
+A task is a strip of four vectors of columns: ``da`` of the strip is packed piece by piece, and each piece meets all
+rows of ``[x; h]`` transposed while it is in the L1 cache. Bias and the table's gradient are summed in the same
+passage. Every sum runs over the rows in order, so it is the same for any number of workers, whoever takes the task.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastlstm.kernels import jit
+from fastlstm.kernels.pack import column
+from fastlstm.kernels.plan import REDUCTION
+from fastlstm.kernels.simd import load, splat, store, width
+from fastlstm.kernels.sync import next_task
+from fastlstm.kernels.tile import ROWS, VECTORS, product, split, tile
+
+
+@jit.device
+def transpose_states(plan: Any, buffers: Any, worker: int, workers: int) -> None:
+    """This worker's rows of every layer's h, into strips of ``ROWS`` units: the A side of the tiles below."""
+    arena, H, Hp = buffers.arena, plan.H, plan.Hp
+    length = (plan.T + 1) * plan.B
+    first, last = split(length, worker, workers)
+    strips = (H + ROWS - 1) // ROWS
+    for layer in range(plan.L):
+        h, ht = plan.h + layer * plan.h_size, plan.ht + layer * plan.ht_size
+        for start in range(first, last, 64):  # few enough rows to stay in the cache for all strips
+            for strip in range(strips):
+                units = min(ROWS, H - strip * ROWS)
+                for k in range(start, min(start + 64, last)):
+                    for u in range(units):
+                        arena[ht + (strip * length + k) * ROWS + u] = arena[h + k * Hp + strip * ROWS + u]
+
+
+@jit.device
+def strip_product(
+    plan: Any, arena: Any, layer: int, shift: int, start: int, depth: int, vectors: int, strip: int, sums: int, add: int
+) -> None:
+    """``sums (H, strip) += h[start + shift :].T da[start :]`` over ``depth`` rows of a packed strip."""
+    lanes = width(arena)
+    length = (plan.T + 1) * plan.B
+    at = plan.ht + layer * plan.ht_size + (start + shift) * ROWS
+    for m in range(0, plan.H, ROWS):
+        tile(
+            min(ROWS, plan.H - m), vectors, depth, arena, at + m * length, 1, ROWS,
+            arena, strip, lanes, vectors * lanes, arena, sums + m * vectors * lanes, vectors * lanes, add,
+        )  # fmt: skip
+
+
+@jit.device
+def pack_strip(arena: Any, source: int, row: int, depth: int, vectors: int, strip: int, bias: int) -> None:
+    """Pack ``depth`` rows of ``vectors`` vectors into ``strip``, and add them up in ``bias``."""
+    lanes = width(arena)
+    for v in range(vectors):
+        total = load(arena, bias + v * lanes)
+        for k in range(depth):
+            value = load(arena, source + k * row + v * lanes)
+            store(arena, strip + (k * vectors + v) * lanes, value)
+            total = total + value
+        store(arena, bias + v * lanes, total)
+
+
+@jit.device
+def scatter_strip(plan: Any, buffers: Any, start: int, depth: int, j: int, vectors: int, strip: int) -> None:
+    """Add rows of a packed strip to the table's gradient, each to the row of its symbol."""
+    arena = buffers.arena
+    lanes = width(arena)
+    for k in range(depth):
+        at = plan.dtable + buffers.slot[start + k] * plan.N + j * lanes
+        for v in range(vectors):
+            store(arena, at + v * lanes, load(arena, at + v * lanes) + load(arena, strip + (k * vectors + v) * lanes))
+
+
+@jit.device
+def add_strip(
+    arena: Any, sums: int, rows: int, j: int, vectors: int, gates: int, columns: int, gradients: Any, at: int
+) -> None:
+    """Add the sums of a strip (rows, vectors) to columns of the (rows, gates*columns) gradient at ``gradients[at]``."""
+    lanes = width(arena)
+    for v in range(vectors):
+        begin, n = column(j + v, gates, columns, lanes)
+        for m in range(rows):
+            read, write = sums + (m * vectors + v) * lanes, at + m * gates * columns + begin
+            if n == lanes:
+                store(gradients, write, load(gradients, write) + load(arena, read))
+            else:
+                for u in range(n):
+                    gradients[write + u] += arena[read + u]
+
+
+@jit.device
+def clear(arena: Any, at: int, vectors: int) -> None:
+    """Set ``vectors`` neighbouring vectors to zero."""
+    for v in range(vectors):
+        store(arena, at + v * width(arena), splat(arena, 0.0))
+
+
+@jit.device
+def layer_strip(plan: Any, buffers: Any, gradients: Any, layer: int, j: int, scratch: int) -> None:
+    """Gradients of one strip of a layer's weights and bias; of layer 0 also of the strip of the table."""
+    arena = buffers.arena
+    lanes = width(arena)
+    G, H, B, N = plan.G, plan.H, plan.B, plan.N
+    X = plan.E if layer == 0 else H
+    vectors = min(VECTORS, N // lanes - j)
+    sums_x = scratch
+    sums_h = sums_x + X * vectors * lanes
+    bias = sums_h + H * vectors * lanes
+    strip = bias + vectors * lanes
+    clear(arena, bias, vectors)
+    if layer == 0:
+        for d in range(buffers.counts[0]):
+            clear(arena, plan.dtable + d * N + j * lanes, vectors)
+    for start in range(0, plan.T * B, REDUCTION):
+        depth = min(REDUCTION, plan.T * B - start)
+        add = 1 if start > 0 else 0
+        source = plan.a + layer * plan.a_size + start * N + j * lanes
+        pack_strip(arena, source, N, depth, vectors, strip, bias)
+        strip_product(plan, arena, layer, 0, start, depth, vectors, strip, sums_h, add)
+        if layer == 0:
+            scatter_strip(plan, buffers, start, depth, j, vectors, strip)
+        else:
+            strip_product(plan, arena, layer - 1, B, start, depth, vectors, strip, sums_x, add)
+    if layer == 0:
+        for m in range(0, X, ROWS):
+            tile(
+                min(ROWS, X - m), vectors, buffers.counts[0], arena, plan.rows + m, 1, X,
+                arena, plan.dtable + j * lanes, lanes, N, arena, sums_x + m * vectors * lanes, vectors * lanes, 0,
+            )  # fmt: skip
+    W, b = buffers.places[layer + 1, 0], buffers.places[layer + 1, 1]
+    add_strip(arena, sums_x, X, j, vectors, G, H, gradients, W)
+    add_strip(arena, sums_h, H, j, vectors, G, H, gradients, W + X * G * H)
+    add_strip(arena, bias, 1, j, vectors, G, H, gradients, b)
+
+
+@jit.device
+def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, scratch: int) -> None:
+    """Gradients of one strip of the output layer's weights and bias."""
+    arena = buffers.arena
+    lanes = width(arena)
+    vectors = min(VECTORS, plan.Vp // lanes - j)
+    bias = scratch + plan.H * vectors * lanes
+    strip = bias + vectors * lanes
+    clear(arena, bias, vectors)
+    for start in range(0, plan.T * plan.B, REDUCTION):
+        depth = min(REDUCTION, plan.T * plan.B - start)
+        pack_strip(arena, plan.p + start * plan.Vp + j * lanes, plan.Vp, depth, vectors, strip, bias)
+        strip_product(plan, arena, plan.L - 1, plan.B, start, depth, vectors, strip, scratch, 1 if start > 0 else 0)
+    W, b = buffers.places[plan.L + 1, 0], buffers.places[plan.L + 1, 1]
+    add_strip(arena, scratch, plan.H, j, vectors, 1, plan.V, gradients, W)
+    add_strip(arena, bias, 1, j, vectors, 1, plan.V, gradients, b)
+
+
+@jit.device
+def weight_gradients(plan: Any, buffers: Any, gradients: Any, scratch: int) -> None:
+    """Take strips, of any layer, until none is left."""
+    lanes = width(buffers.arena)
+    a_layer = (plan.N // lanes + VECTORS - 1) // VECTORS
+    output = (plan.Vp // lanes + VECTORS - 1) // VECTORS
+    task = next_task(buffers.sync)
+    while task < plan.L * a_layer + output:
+        if task < plan.L * a_layer:
+            layer_strip(plan, buffers, gradients, task // a_layer, task % a_layer * VECTORS, scratch)
+        else:
+            output_strip(plan, buffers, gradients, (task - plan.L * a_layer) * VECTORS, scratch)
+        task = next_task(buffers.sync)
+
+
+@jit.device
+def embedding_gradients(plan: Any, buffers: Any, gradients: Any, worker: int, workers: int) -> None:
+    """This worker's symbols: ``dtable Wx.T``, added to their rows of the embedding's gradient."""
+    arena = buffers.arena
+    lanes = width(arena)
+    inputs = (plan.E + lanes - 1) // lanes
+    first, last = split(buffers.counts[0], worker, workers)
+    product(
+        last - first, 0, inputs, plan.N, arena, plan.dtable + first * plan.N, plan.N,
+        arena, plan.wxt, arena, plan.drows + first * inputs * lanes, inputs * lanes, 0,
+    )  # fmt: skip
+    for d in range(first, last):
+        at = buffers.places[0, 0] + buffers.symbols[d] * plan.E
+        for e in range(plan.E):
+            gradients[at + e] += arena[plan.drows + d * inputs * lanes + e]

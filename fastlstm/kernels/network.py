@@ -1,0 +1,127 @@
+"""The kernels under the contract of `fastlstm.backend.Network`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlstm.config import ModelConfig
+from fastlstm.kernels import jit
+from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.plan import make
+from fastlstm.kernels.step import BACKWARD, CLEAR, FORWARD, NORM, UPDATE, generate, step
+from fastlstm.kernels.tile import ROWS, register
+from fastlstm.kernels.workers import Workers
+from fastlstm.optimizers import UpdateRule
+from fastlstm.params import GATES, FloatArray, Parameters
+from fastlstm.threads import default_threads
+
+Ids = NDArray[np.integer]
+
+#: Multiply-adds of one layer's time step below which a second worker costs more than it brings.
+SMALLEST_SHARED_STEP = 1 << 15
+
+_NO_RULE = UpdateRule(lr=0.0)
+
+
+class FastNetwork:
+    """Numba kernels over one preallocated arena; a training step allocates no array.
+
+    Parameters
+    ----------
+    config, seq_len, batch : what the buffers are laid out for.
+    threads : workers; ``None``: `default_threads`. Small networks use fewer.
+    training : whether there will be backward passes; ``False`` saves their buffers.
+    """
+
+    def __init__(
+        self, config: ModelConfig, seq_len: int, batch: int, threads: int | None = None, *, training: bool = True
+    ) -> None:
+        register(config.dtype)
+        self.config = config
+        count = 1 if jit.DISABLED else _useful_workers(config, batch, threads or default_threads())
+        self.workers = Workers(count)
+        self.teams = _teams(count, batch)
+        self.plan, self.buffers = make(config, seq_len, batch, count, training=training)
+        self._nothing = np.zeros(0, config.dtype)
+        self._targets = np.zeros(seq_len * batch, np.int32)
+
+    def forward(self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> float:
+        self._targets[:] = y.reshape(-1)
+        return self._run(FORWARD, parameters.flat, self._nothing, self._nothing, x, y, state, 1.0, _NO_RULE)
+
+    def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
+        y, state = self._targets, np.zeros(self.config.state_shape(0), self.config.dtype)
+        self._run(BACKWARD, parameters.flat, gradients.flat, self._nothing, y, y, state, scale, _NO_RULE)
+
+    def train_step(
+        self, parameters: Parameters, gradients: Parameters, slots: Parameters,
+        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
+    ) -> float:  # fmt: skip
+        phases = CLEAR | FORWARD | BACKWARD | UPDATE
+        if rule.clip_norm is not None:
+            phases |= NORM
+        return self._run(phases, parameters.flat, gradients.flat, slots.flat, x, y, state, scale, rule)
+
+    def generate(
+        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: FloatArray, temperature: float
+    ) -> Ids:
+        ids = np.empty(uniforms.shape, np.int32)
+        generate(self.plan, self.buffers, parameters.flat, first, state, uniforms, float(temperature), ids)
+        return ids
+
+    def _run(
+        self, phases: int, parameters: FloatArray, gradients: FloatArray, slots: FloatArray,
+        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
+    ) -> float:  # fmt: skip
+        number = np.dtype(self.config.dtype).type
+        x, y = x.reshape(-1), y.reshape(-1)
+        clip_value = number(math.inf if rule.clip_value is None else rule.clip_value)
+        clip_norm = math.inf if rule.clip_norm is None else float(rule.clip_norm)
+        scalars = (number(scale), number(rule.lr), number(rule.eps), clip_value, clip_norm)
+
+        def call(worker: int) -> float:
+            return step(
+                phases, worker, self.workers.count, self.teams, self.plan, self.buffers,
+                parameters, gradients, slots, x, y, state, *scalars,
+            )  # fmt: skip
+
+        return self.workers.run(call)
+
+    def activations(self) -> dict[str, FloatArray]:
+        """What the last forward pass left, unpacked: for tests and for looking inside.
+
+        ``h.l`` and, for the LSTM, ``c.l`` (T+1, B, H); its gates ``i.l, f.l, o.l, g.l`` (T, B, H); ``probabilities``
+        (T, B, V); ``nats`` (T, B). After a backward pass the gates hold their gradients, and so do the probabilities.
+        """
+        plan, arena = self.plan, self.buffers.arena
+        T, B, V, H, Hp = plan.T, plan.B, plan.V, plan.H, plan.Hp
+        lanes = vector_unit().lanes(arena.itemsize)
+
+        def view(at: int, *shape: int) -> FloatArray:
+            return arena[at : at + math.prod(shape)].reshape(shape)
+
+        found: dict[str, FloatArray] = {}
+        for layer in range(plan.L):
+            found[f"h.{layer}"] = view(plan.h + layer * plan.h_size, T + 1, B, Hp)[..., :H].copy()
+            if plan.G == 4:
+                found[f"c.{layer}"] = view(plan.c + layer * plan.h_size, T + 1, B, Hp)[..., :H].copy()
+                packed = view(plan.a + layer * plan.a_size, T, B, Hp // lanes, 4, lanes)
+                for n, gate in enumerate(GATES):
+                    found[f"{gate}.{layer}"] = packed[..., n, :].reshape(T, B, Hp)[..., :H].copy()
+        found["probabilities"] = view(plan.p, T, B, plan.Vp)[..., :V].copy()
+        found["nats"] = self.buffers.nats.reshape(T, B).copy()
+        return found
+
+
+def _useful_workers(config: ModelConfig, batch: int, threads: int) -> int:
+    if batch * config.gates * config.hidden * config.hidden < SMALLEST_SHARED_STEP:
+        return 1
+    return threads
+
+
+def _teams(workers: int, batch: int) -> int:
+    """The most equal teams of which each has a full tile of lanes."""
+    return max(n for n in range(1, workers + 1) if workers % n == 0 and (n == 1 or n * ROWS <= batch))

@@ -1,0 +1,185 @@
+"""Copying parameters into the order in which tiles read them.
+
+`column` is the one place that knows how the packed order of gates (for each group of U units its i, f, o, g)
+lies in the parameters' order (all i, all f, ...). A packed vector that reaches beyond the matrix is filled with zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastlstm.kernels import jit
+from fastlstm.kernels.simd import load, store, width
+from fastlstm.kernels.tile import split
+
+
+@jit.device
+def column(j: int, gates: int, columns: int, lanes: int) -> tuple[int, int]:
+    """First column of vector ``j``, and how many columns it holds, in a matrix of ``gates`` blocks of ``columns``."""
+    unit = j // gates * lanes
+    return j % gates * columns + unit, min(lanes, columns - unit)
+
+
+@jit.device
+def pack(
+    source: Any, at: int, depth: int, gates: int, columns: int, target: Any, to: int, first: int, last: int
+) -> None:
+    """Pack vectors ``first .. last`` of the (depth, gates*columns) matrix at ``source[at]`` into ``target[to]``."""
+    lanes = width(target)
+    for j in range(first, last):
+        begin, n = column(j, gates, columns, lanes)
+        for k in range(depth):
+            read, write = at + k * gates * columns + begin, to + (j * depth + k) * lanes
+            if n == lanes:
+                store(target, write, load(source, read))
+            else:
+                for u in range(n):
+                    target[write + u] = source[read + u]
+                for u in range(n, lanes):
+                    target[write + u] = 0
+
+
+@jit.device
+def pack_transposed(
+    source: Any, at: int, rows: int, gates: int, columns: int, padded: int, target: Any, to: int, first: int, last: int
+) -> None:
+    """Pack the transpose of the (rows, gates*columns) matrix at ``source[at]``: vectors ``first .. last`` of its rows.
+
+    The reduction runs over ``padded`` packed columns, those beyond the matrix being zero.
+    """
+    lanes = width(target)
+    for j in range(first, last):
+        n = min(lanes, rows - j * lanes)
+        for vector in range(padded // lanes):
+            begin, m = column(vector, gates, columns, lanes)
+            for k in range(lanes):
+                write = to + (j * padded + vector * lanes + k) * lanes
+                if k < m:
+                    read = at + j * lanes * gates * columns + begin + k
+                    for u in range(n):
+                        target[write + u] = source[read + u * gates * columns]
+                    for u in range(n, lanes):
+                        target[write + u] = 0
+                else:
+                    for u in range(lanes):
+                        target[write + u] = 0
+
+
+@jit.device
+def pack_bias(
+    source: Any, at: int, gates: int, columns: int, padded: int, target: Any, to: int, padding: float
+) -> None:
+    """Pack a bias of ``gates * columns`` elements into ``padded``; ``padding`` fills what is beyond it."""
+    lanes = width(target)
+    for j in range(padded // lanes):
+        begin, n = column(j, gates, columns, lanes)
+        for u in range(lanes):
+            target[to + j * lanes + u] = source[at + begin + u] if u < n else padding
+
+
+@jit.device
+def pack_parameters(plan: Any, buffers: Any, parameters: Any, worker: int, workers: int) -> None:
+    """This worker's share of packing all weights, transposed too where there will be a backward pass."""
+    backward = plan.wht_size > 0
+    arena, places = buffers.arena, buffers.places
+    lanes = width(arena)
+    E, H, G, V, N = plan.E, plan.H, plan.G, plan.V, plan.N
+    first, last = split(N // lanes, worker, workers)
+    first_unit, last_unit = split(plan.Hp // lanes, worker, workers)
+    for layer in range(plan.L):
+        X = E if layer == 0 else H
+        W = places[layer + 1, 0]
+        Wh = W + X * G * H
+        pack(parameters, W, X, G, H, arena, plan.wx + layer * plan.wx_size, first, last)
+        pack(parameters, Wh, H, G, H, arena, plan.wh + layer * plan.wh_size, first, last)
+        if backward:
+            at = plan.wht + layer * plan.wht_size
+            pack_transposed(parameters, Wh, H, G, H, N, arena, at, first_unit, last_unit)
+            inputs = (X + lanes - 1) // lanes
+            at = plan.wxt + layer * plan.wxt_size
+            pack_transposed(
+                parameters, W, X, G, H, N, arena, at, inputs * worker // workers, inputs * (worker + 1) // workers
+            )
+        if worker == 0:
+            pack_bias(parameters, places[layer + 1, 1], G, H, N, arena, plan.bias + layer * N, 0.0)
+    W = places[plan.L + 1, 0]
+    first, last = split(plan.Vp // lanes, worker, workers)
+    pack(parameters, W, H, 1, V, arena, plan.wy, first, last)
+    if backward:
+        pack_transposed(parameters, W, H, 1, V, plan.Vp, arena, plan.wyt, first_unit, last_unit)
+    if worker == 0:
+        pack_bias(parameters, places[plan.L + 1, 1], 1, V, plan.Vp, arena, plan.by, -np.inf)
+
+
+@jit.device
+def index_symbols(plan: Any, buffers: Any, x: Any) -> None:
+    """List the distinct symbols of ``x`` (flat, T*B) and number the table rows after them."""
+    symbols, rank, slot, counts = buffers.symbols, buffers.rank, buffers.slot, buffers.counts
+    for d in range(counts[0]):
+        rank[symbols[d]] = -1
+    distinct = 0
+    for k in range(len(x)):
+        v = x[k]
+        if rank[v] < 0:
+            rank[v] = distinct
+            symbols[distinct] = v
+            distinct += 1
+        slot[k] = rank[v]
+    counts[0] = distinct
+
+
+@jit.device
+def use_all_symbols(buffers: Any, x: Any) -> None:
+    """Point each symbol of ``x`` to its own row of a table of all symbols."""
+    for k in range(len(x)):
+        buffers.slot[k] = x[k]
+
+
+@jit.device
+def gather_rows(plan: Any, buffers: Any, parameters: Any) -> None:
+    """Copy the embeddings of the listed symbols into ``rows``."""
+    arena, at = buffers.arena, buffers.places[0, 0]
+    for d in range(buffers.counts[0]):
+        for e in range(plan.E):
+            arena[plan.rows + d * plan.E + e] = parameters[at + buffers.symbols[d] * plan.E + e]
+
+
+@jit.device
+def load_state(plan: Any, buffers: Any, state: Any, worker: int, workers: int) -> None:
+    """Copy this worker's lanes of the carried-in state (S, L, B, H) to entry 0 of h and c."""
+    first, last = split(plan.B, worker, workers)
+    for layer in range(plan.L):
+        for b in range(first, last):
+            at = layer * plan.h_size + b * plan.Hp
+            for u in range(plan.H):
+                buffers.arena[plan.h + at + u] = state[0, layer, b, u]
+                if plan.G == 4:
+                    buffers.arena[plan.c + at + u] = state[1, layer, b, u]
+
+
+@jit.device
+def store_state(plan: Any, buffers: Any, state: Any, worker: int, workers: int) -> None:
+    """Copy entry T of h and c of this worker's lanes to the state carried out."""
+    first, last = split(plan.B, worker, workers)
+    for layer in range(plan.L):
+        for b in range(first, last):
+            at = layer * plan.h_size + (plan.T * plan.B + b) * plan.Hp
+            for u in range(plan.H):
+                state[0, layer, b, u] = buffers.arena[plan.h + at + u]
+                if plan.G == 4:
+                    state[1, layer, b, u] = buffers.arena[plan.c + at + u]
+
+
+@jit.device
+def prepare(plan: Any, buffers: Any, parameters: Any, x: Any, state: Any, worker: int, workers: int) -> None:
+    """All that comes before the first product: packed weights, the step's symbols, the carried-in state."""
+    pack_parameters(plan, buffers, parameters, worker, workers)
+    load_state(plan, buffers, state, worker, workers)
+    if worker == workers - 1:
+        if plan.all_symbols:
+            use_all_symbols(buffers, x)
+        else:
+            index_symbols(plan, buffers, x)
+        gather_rows(plan, buffers, parameters)

@@ -1,0 +1,305 @@
+"""Vectors as values: a numba type that is one vector register.
+
+`load` takes a register full of neighbouring elements from a flat array, arithmetic works on whole
+registers, `store` puts one back. A kernel written with them says what the processor does, and reads
+like scalar code::
+
+    c = f * load(arena, at) + i * g
+    store(arena, at, c)
+
+A vector holds as many float32 or float64 as the machine's registers do (`width`), so all layouts are in units of
+that. Operators round as IEEE says and are never fused; `fma` is fused. Comparisons are ordered, so NaN
+passes through `clamp` and `maximum`.
+
+With ``NUMBA_DISABLE_JIT`` a vector is a small NumPy array, and the same kernels run as plain Python.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from fastlstm.kernels import jit
+from fastlstm.kernels.host import vector_unit
+
+I32 = ir.IntType(32)
+
+
+class Vector(types.Type):
+    """Numba type of a register of ``dtype`` elements."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        self.lanes = vector_unit().lanes(dtype.bitwidth // 8)
+        super().__init__(name=f"Vector({dtype} x {self.lanes})")
+
+
+def llvm_type(dtype: types.Float) -> ir.VectorType:
+    """LLVM's type of a vector of ``dtype``."""
+    return ir.VectorType(ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType(), Vector(dtype).lanes)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Vector) -> None:
+        super().__init__(dmm, fe_type, llvm_type(fe_type.dtype))
+
+
+# --- building blocks for code generation, also used by `tile` ---------------------------------------
+
+
+def element_pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: Any, index: Any) -> Any:
+    """Pointer to element ``index`` of a flat array."""
+    data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
+    return builder.gep(data, [index], inbounds=True)
+
+
+def emit_load(builder: ir.IRBuilder, pointer: Any, dtype: types.Float) -> Any:
+    """Load a vector from an element pointer of any alignment."""
+    value = builder.load(builder.bitcast(pointer, llvm_type(dtype).as_pointer()))
+    value.align = dtype.bitwidth // 8
+    return value
+
+
+def emit_store(builder: ir.IRBuilder, pointer: Any, value: Any, dtype: types.Float) -> None:
+    """Store a vector at an element pointer of any alignment."""
+    instruction = builder.store(value, builder.bitcast(pointer, llvm_type(dtype).as_pointer()))
+    instruction.align = dtype.bitwidth // 8
+
+
+def emit_splat(builder: ir.IRBuilder, scalar: Any, lanes: int) -> Any:
+    """A vector with ``scalar`` in every lane."""
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
+
+
+def emit_call(builder: ir.IRBuilder, name: str, dtype: types.Float, *args: Any) -> Any:
+    """Call LLVM's intrinsic ``name`` on vectors of ``dtype``."""
+    vector = llvm_type(dtype)
+    function_type = ir.FunctionType(vector, [vector] * len(args))
+    full_name = f"llvm.{name}.v{vector.count}f{dtype.bitwidth}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, full_name), args)
+
+
+def _as_vector(context: Any, builder: ir.IRBuilder, value: Any, value_type: Any, vector: Vector) -> Any:
+    if isinstance(value_type, Vector):
+        return value
+    scalar = context.cast(builder, value, value_type, vector.dtype)
+    return emit_splat(builder, scalar, vector.lanes)
+
+
+def _result_type(operands: tuple[Any, ...]) -> Vector | None:
+    vectors = [t for t in operands if isinstance(t, Vector)]
+    fits = all(t in vectors[:1] or isinstance(t, types.Number) for t in operands)
+    return vectors[0] if vectors and fits else None
+
+
+# --- operators ---------------------------------------------------------------------------------------
+
+
+def _binary_operator(op: Callable[..., Any], instruction: str) -> None:
+    @infer_global(op)
+    class _Typing(AbstractTemplate):
+        def generic(self, args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
+            vector = _result_type(args)
+            return None if vector is None else signature(vector, *args)
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        a, b = (_as_vector(context, builder, v, t, sig.return_type) for v, t in zip(args, sig.args, strict=True))
+        return getattr(builder, instruction)(a, b)
+
+    for operands in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
+        lower_builtin(op, *operands)(lower)
+
+
+if not jit.DISABLED:
+    _binary_operator(operator.add, "fadd")
+    _binary_operator(operator.sub, "fsub")
+    _binary_operator(operator.mul, "fmul")
+    _binary_operator(operator.truediv, "fdiv")
+
+
+# --- functions: an intrinsic for compiled kernels, NumPy when compilation is off ----------------------
+
+
+def _or_numpy(numpy_version: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Use ``numpy_version`` in place of an intrinsic when compilation is off."""
+    return (lambda _: numpy_version) if jit.DISABLED else (lambda typed: typed)
+
+
+def _lanes_of(a: np.ndarray) -> int:
+    return vector_unit().lanes(a.itemsize)
+
+
+@_or_numpy(_lanes_of)
+@intrinsic
+def width(typingctx: Any, array: Any) -> Any:
+    """Elements of ``array``'s dtype in a vector: a constant of the compiled kernel."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        return context.get_constant(types.intp, Vector(array.dtype).lanes)
+
+    return types.intp(array), codegen
+
+
+@_or_numpy(lambda array, index: array[index : index + _lanes_of(array)].copy())
+@intrinsic
+def load(typingctx: Any, array: Any, index: Any) -> Any:
+    """The vector of ``array[index : index + width]``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        return emit_load(builder, element_pointer(context, builder, array, *args), array.dtype)
+
+    return Vector(array.dtype)(array, types.intp), codegen
+
+
+def _numpy_store(array: np.ndarray, index: int, value: np.ndarray) -> None:
+    array[index : index + len(value)] = value
+
+
+@_or_numpy(_numpy_store)
+@intrinsic
+def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """``array[index : index + width] = value``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        emit_store(builder, element_pointer(context, builder, array, *args[:2]), args[2], array.dtype)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+@_or_numpy(lambda array, scalar: np.full(_lanes_of(array), scalar, array.dtype))
+@intrinsic
+def splat(typingctx: Any, array: Any, scalar: Any) -> Any:
+    """``scalar`` in every lane of a vector of ``array``'s dtype."""
+    vector = Vector(array.dtype)
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        return _as_vector(context, builder, args[1], scalar, vector)
+
+    return vector(array, scalar), codegen
+
+
+@_or_numpy(lambda a, b, c: np.asarray(a * b + c))
+@intrinsic
+def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c``, rounded once; scalars are spread over the lanes."""
+    vector = _result_type((a, b, c))
+    if vector is None:
+        return None
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        a, b, c = (_as_vector(context, builder, v, t, vector) for v, t in zip(args, sig.args, strict=True))
+        return emit_call(builder, "fma", vector.dtype, a, b, c)
+
+    return vector(a, b, c), codegen
+
+
+def _unary(name: str, numpy_version: Callable[..., Any], doc: str) -> Any:
+    def typed(typingctx: Any, a: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+            return emit_call(builder, name, a.dtype, args[0])
+
+        return (a(a), codegen) if isinstance(a, Vector) else None
+
+    typed.__name__, typed.__doc__ = f"vector_{name}", doc
+    return numpy_version if jit.DISABLED else intrinsic(typed)
+
+
+sqrt = _unary("sqrt", np.sqrt, "Square root of each lane.")
+rint = _unary("rint", np.rint, "Each lane rounded to the nearest integer.")
+libm_exp = _unary("exp", np.exp, "The C library's exp, lane by lane.")
+libm_tanh = _unary("tanh", np.tanh, "The C library's tanh, lane by lane.")
+
+
+def _numpy_clamp(a: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip(a, a.dtype.type(low), a.dtype.type(high))
+
+
+@_or_numpy(_numpy_clamp)
+@intrinsic
+def clamp(typingctx: Any, a: Any, low: Any, high: Any) -> Any:
+    """Each lane bounded to ``[low, high]`` (scalars); NaN stays NaN."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        value, low_, high_ = (_as_vector(context, builder, v, t, a) for v, t in zip(args, sig.args, strict=True))
+        value = builder.select(builder.fcmp_ordered("<", value, low_), low_, value)
+        return builder.select(builder.fcmp_ordered(">", value, high_), high_, value)
+
+    return (a(a, low, high), codegen) if isinstance(a, Vector) else None
+
+
+@_or_numpy(np.maximum)
+@intrinsic
+def maximum(typingctx: Any, a: Any, b: Any) -> Any:
+    """The larger of each pair of lanes; NaN in ``a`` stays NaN."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", *args), args[1], args[0])
+
+    return (a(a, a), codegen) if a == b and isinstance(a, Vector) else None
+
+
+@_or_numpy(lambda a, n: np.ldexp(a, n.astype(np.int64)).astype(a.dtype))
+@intrinsic
+def scale_by_power(typingctx: Any, a: Any, n: Any) -> Any:
+    """``a * 2**n`` for float32 lanes with whole ``n`` from -127 (gives 0) to 128 (gives inf)."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        integers = ir.VectorType(I32, a.lanes)
+        exponent = builder.add(builder.fptosi(args[1], integers), ir.Constant(integers, [127] * a.lanes))
+        power = builder.bitcast(builder.shl(exponent, ir.Constant(integers, [23] * a.lanes)), llvm_type(a.dtype))
+        return builder.fmul(args[0], power)
+
+    return (a(a, a), codegen) if a == Vector(types.float32) and a == n else None
+
+
+def _numpy_tree(combine: Callable[..., Any]) -> Callable[[np.ndarray], Any]:
+    def reduce(a: np.ndarray) -> Any:
+        while len(a) > 1:
+            a = combine(a[: len(a) // 2], a[len(a) // 2 :])
+        return a[0]
+
+    return reduce
+
+
+def _reduction(combine: Callable[..., Any], numpy_combine: Callable[..., Any], doc: str) -> Any:
+    """A reduction over the lanes as a tree of halves: the order of rounding is part of the definition."""
+
+    def typed(typingctx: Any, a: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+            value, lanes = args[0], a.lanes
+            while lanes > 1:
+                lanes //= 2
+                low = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+                high = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes, 2 * lanes)))
+                undefined = ir.Constant(value.type, ir.Undefined)
+                value = combine(
+                    builder,
+                    builder.shuffle_vector(value, undefined, low),
+                    builder.shuffle_vector(value, undefined, high),
+                )
+            return builder.extract_element(value, ir.Constant(I32, 0))
+
+        return (a.dtype(a), codegen) if isinstance(a, Vector) else None
+
+    typed.__name__, typed.__doc__ = "vector_reduction", doc
+    return _numpy_tree(numpy_combine) if jit.DISABLED else intrinsic(typed)
+
+
+def _emit_maximum(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", a, b), b, a)
+
+
+lanes_sum = _reduction(lambda builder, a, b: builder.fadd(a, b), np.add, "Sum over the lanes.")
+lanes_max = _reduction(_emit_maximum, np.maximum, "Largest lane.")

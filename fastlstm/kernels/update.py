@@ -1,0 +1,65 @@
+"""Clipping and Adagrad: one pass over the flat parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastlstm.kernels import jit
+from fastlstm.kernels.plan import NORM_BLOCK
+from fastlstm.kernels.simd import fma, lanes_sum, load, splat, width
+from fastlstm.kernels.tile import split
+
+
+@jit.device
+def bounded(g: Any, bound: Any) -> Any:
+    """``g`` between ``-bound`` and ``bound``; NaN stays NaN."""
+    if g > bound:
+        return bound
+    if g < -bound:
+        return -bound
+    return g
+
+
+@jit.device
+def sum_squares(gradients: Any, partial: Any, worker: int, workers: int) -> None:
+    """This worker's blocks of the squared norm: a float64 for each block of ``NORM_BLOCK`` elements."""
+    lanes = width(gradients)
+    first, last = split(len(partial), worker, workers)
+    for block in range(first, last):
+        start, stop = block * NORM_BLOCK, min((block + 1) * NORM_BLOCK, len(gradients))
+        whole = start + (stop - start) // (4 * lanes) * (4 * lanes)
+        s0 = s1 = s2 = s3 = splat(gradients, 0.0)
+        for i in range(start, whole, 4 * lanes):
+            g0, g1 = load(gradients, i), load(gradients, i + lanes)
+            g2, g3 = load(gradients, i + 2 * lanes), load(gradients, i + 3 * lanes)
+            s0, s1, s2, s3 = fma(g0, g0, s0), fma(g1, g1, s1), fma(g2, g2, s2), fma(g3, g3, s3)
+        total = float(lanes_sum((s0 + s1) + (s2 + s3)))
+        for i in range(whole, stop):
+            total += float(gradients[i]) * float(gradients[i])
+        partial[block] = total
+
+
+@jit.device
+def norm_factor(partial: Any, clip_norm: float) -> float:
+    """What to multiply the gradients by, so that their norm is at most ``clip_norm``."""
+    total = 0.0
+    for block in range(len(partial)):
+        total += partial[block]
+    norm = math.sqrt(total)
+    return 1.0 if norm <= clip_norm else clip_norm / norm
+
+
+@jit.device
+def adagrad(p: Any, g: Any, m: Any, lr: Any, eps: Any, clip_value: Any, factor: Any, worker: int, workers: int) -> None:
+    """This worker's parameters: ``g = clip(g) * factor; m += g*g; p -= lr * g / sqrt(m + eps)``.
+
+    All scalars have the parameters' dtype.
+    """
+    first, last = split(len(p), worker, workers)
+    for i in range(first, last):
+        d = bounded(g[i], clip_value) * factor
+        g[i] = d
+        s = m[i] + d * d
+        m[i] = s
+        p[i] -= lr * d / math.sqrt(s + eps)

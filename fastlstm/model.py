@@ -1,0 +1,317 @@
+"""`Model`: configuration, vocabulary and parameters together, and what one can do with them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from fastlstm import checkpoint
+from fastlstm.backend import Ids, Network, build
+from fastlstm.config import BackendName, ModelConfig, Reduction, TrainConfig
+from fastlstm.errors import ConfigError, TextError
+from fastlstm.params import FloatArray, Parameters, initialise
+from fastlstm.text import IdArray, Vocab
+
+if TYPE_CHECKING:
+    from fastlstm.trainer import Observer, TrainResult
+
+#: A text as a model takes it: characters, bytes, or ids of the model's own vocabulary.
+Text = str | bytes | Ids
+
+#: Time steps that are read at once where nothing is to be learned.
+_READ_STEPS = 256
+#: Largest number of symbols drawn at once; a stream starts with one and doubles up to it.
+_DRAW_STEPS = 32
+#: Networks kept for the next call of the same size.
+_NETWORKS_KEPT = 4
+#: Temperatures below it, but 0, would be infinite as exponents in float32.
+_SMALLEST_TEMPERATURE = 1e-3
+#: Nats whose exponential is still a number.
+_LARGEST_EXPONENT = 700.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts a text.
+
+    Attributes
+    ----------
+    chars : symbols predicted: all of the text but the first.
+    nats_per_char : mean of ``-log p`` of each, in nats.
+    """
+
+    chars: int
+    nats_per_char: float
+
+    @property
+    def bits_per_char(self) -> float:
+        """The same in bits."""
+        return self.nats_per_char / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """``exp(nats_per_char)``: among how many equally likely symbols the model hesitates."""
+        return math.exp(self.nats_per_char) if self.nats_per_char < _LARGEST_EXPONENT else math.inf
+
+
+class Model:
+    """A character-level language model.
+
+    Parameters
+    ----------
+    config : its shape.
+    vocab : its symbols, ``config.vocab_size`` of them.
+    parameters : to be used, not copied; without them they are initialised from ``seed``.
+    seed : of the initialisation.
+
+    Attributes
+    ----------
+    config, vocab, parameters : as given; ``parameters["output.b"]`` is a view to be read and written.
+    training : how the model came about, kept in its file; ``None`` before the first `fit`.
+
+    Raises
+    ------
+    ConfigError
+        When the vocabulary or the parameters do not fit the configuration.
+    """
+
+    def __init__(self, config: ModelConfig, vocab: Vocab, parameters: Parameters | None = None, seed: int = 0) -> None:
+        if len(vocab) != config.vocab_size:
+            raise ConfigError(f"vocab_size is {config.vocab_size}, but the vocabulary has {len(vocab)} symbols")
+        if parameters is not None and parameters.config != config:
+            raise ConfigError("the parameters belong to a model of another configuration")
+        self.config = config
+        self.vocab = vocab
+        self.parameters = initialise(config, np.random.default_rng(seed)) if parameters is None else parameters
+        self.training: dict[str, Any] | None = None
+        self._networks: dict[tuple[Any, ...], Network] = {}
+
+    @classmethod
+    def for_text(cls, text: str | bytes, *, seed: int = 0, **settings: Any) -> Self:
+        """A fresh model with the vocabulary of ``text``; ``settings`` are those of `ModelConfig`."""
+        vocab = Vocab.from_text(text)
+        return cls(ModelConfig(len(vocab), **settings), vocab, seed=seed)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """The model in a file, or in the folder of a run. Raises `ModelFileError` when there is none."""
+        content = checkpoint.load(path)
+        model = cls(content.config, content.vocab, content.parameters)
+        model.training = content.training
+        return model
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a file, atomically. Raises `ModelFileError` when that fails."""
+        checkpoint.save(path, checkpoint.Content(self.config, self.vocab, self.parameters, self.training))
+
+    def zero_state(self, batch: int) -> FloatArray:
+        """The carried state before a text begins: zeros of shape (S, L, B, H)."""
+        return np.zeros(self.config.state_shape(batch), self.config.dtype)
+
+    def loss_and_grads(
+        self,
+        x: Ids,
+        y: Ids,
+        state: FloatArray | None = None,
+        *,
+        reduction: Reduction = "mean",
+        backend: BackendName = "fast",
+        threads: int | None = None,
+    ) -> tuple[float, Parameters, FloatArray]:
+        """One forward and backward pass of truncated back-propagation through time.
+
+        Parameters
+        ----------
+        x, y : (T, B) ids of the symbols read, and of those to be predicted.
+        state : (S, L, B, H), carried in; not changed. ``None``: zeros.
+        reduction : whether loss and gradients are of the ``"mean"`` over the T*B symbols or of their ``"sum"``.
+        backend, threads : what computes it, and with how many workers.
+
+        Returns
+        -------
+        loss : in nats.
+        gradients : of that loss, before any clipping.
+        state : (S, L, B, H), carried out.
+
+        Raises
+        ------
+        ValueError
+            When an array has the wrong shape or type, or an id is out of range.
+        """
+        x, y = self._checked_ids("x", x, 2), self._checked_ids("y", y, 2)
+        if x.shape != y.shape:
+            raise ValueError(f"x of shape {x.shape} and y of shape {y.shape} must have the same shape (T, B)")
+        if reduction not in ("mean", "sum"):
+            raise ConfigError(f"reduction must be one of mean, sum, not {reduction!r}")
+        T, B = x.shape
+        carried = self._copied_state(state, B)
+        network = self._network(backend, T, B, threads, training=True)
+        scale = 1.0 if reduction == "sum" else 1.0 / x.size
+        loss = scale * network.forward(self.parameters, x, y, carried)
+        gradients = Parameters(self.config)
+        network.backward(self.parameters, scale, gradients)
+        return loss, gradients, carried
+
+    def fit(
+        self,
+        text: Text,
+        config: TrainConfig | None = None,
+        *,
+        observer: Observer | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> TrainResult:
+        """Train on a text, from the parameters as they are; see `fastlstm.trainer.train`."""
+        from fastlstm import trainer  # late: the trainer is built upon this module
+
+        return trainer.train(self, self.encode(text), config or TrainConfig(), observer, stop)
+
+    def evaluate(self, text: Text, *, backend: BackendName = "fast", threads: int | None = None) -> Evaluation:
+        """Predict every symbol of a text but the first, in one pass that carries the state from start to end.
+
+        Raises
+        ------
+        TextError
+            When the text has fewer than two symbols.
+        VocabularyError
+            When the text has a symbol that the model does not know.
+        """
+        ids = self.encode(text)
+        if len(ids) < 2:
+            raise TextError(f"the text has {len(ids)} of the at least two characters that it needs: give more text")
+        nats = self._read(ids, self.zero_state(1), backend, threads)
+        return Evaluation(len(ids) - 1, nats / (len(ids) - 1))
+
+    def sample(
+        self,
+        prompt: Text = "",
+        length: int = 200,
+        *,
+        temperature: float = 1.0,
+        seed: int = 0,
+        backend: BackendName = "fast",
+    ) -> str | bytes:
+        """Continue ``prompt`` by ``length`` symbols; the prompt is not part of what is returned.
+
+        Parameters
+        ----------
+        prompt : read first. Without one the text begins as after a line's end, or after the vocabulary's first symbol.
+        temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable symbol.
+        seed : of the random numbers; the same seed gives the same text.
+
+        Returns
+        -------
+        ``str``, or ``bytes`` from a model of bytes.
+
+        Raises
+        ------
+        VocabularyError
+            When the prompt has a symbol that the model does not know.
+        ConfigError
+            When ``length`` or ``temperature`` is out of range.
+        """
+        start = self._start(prompt)
+        drawn = self._draw(start, length, temperature, seed, backend)
+        return self.vocab.decode(np.concatenate([start[:0], *drawn]))
+
+    def stream(
+        self,
+        prompt: Text = "",
+        length: int = 200,
+        *,
+        temperature: float = 1.0,
+        seed: int = 0,
+        backend: BackendName = "fast",
+    ) -> Iterator[str | bytes]:
+        """The text of `sample` in pieces, as they are drawn: one symbol first, then up to 32 at a time."""
+        drawn = self._draw(self._start(prompt), length, temperature, seed, backend)
+        return (self.vocab.decode(ids) for ids in drawn)
+
+    def encode(self, text: Text) -> IdArray:
+        """The ids of a text (N,), in the smallest type that holds them; ids are checked.
+
+        Raises
+        ------
+        VocabularyError
+            When the text has a symbol that the model does not know.
+        ValueError
+            When ids are not a row of integers, or out of range.
+        """
+        if isinstance(text, str | bytes):
+            return self.vocab.encode(text)
+        return _unsigned(self._checked_range("a text's ids", text, 1), self.config.vocab_size)
+
+    def _start(self, prompt: Text) -> IdArray:
+        ids = self.encode(prompt)
+        if len(ids):
+            return ids
+        newline = np.flatnonzero(self.vocab.symbols == ord("\n"))
+        return _unsigned(newline[:1] if len(newline) else np.zeros(1, np.int64), self.config.vocab_size)
+
+    def _draw(self, start: IdArray, length: int, temperature: float, seed: int, backend: BackendName) -> Iterator[IdArray]:
+        if length < 0 or seed < 0:
+            raise ConfigError(f"length and seed must be at least 0, not {length} and {seed}")
+        if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature < math.inf:
+            raise ConfigError(f"temperature must be 0, or from {_SMALLEST_TEMPERATURE} up, not {temperature!r}")
+        return self._drawn(start, length, temperature, seed, backend)
+
+    def _drawn(self, start: IdArray, length: int, temperature: float, seed: int, backend: BackendName) -> Iterator[IdArray]:
+        rng, state = np.random.default_rng(seed), self.zero_state(1)
+        self._read(start, state, backend, None)
+        network = self._network(backend, 1, 1, 1, training=False)
+        last: Ids = start[-1:].astype(np.int32)
+        count = 1
+        while length > 0:
+            count = min(count, length)
+            ids = network.generate(self.parameters, last, state, rng.random((count, 1)), temperature)[:, 0]
+            yield _unsigned(ids, self.config.vocab_size)
+            last, length, count = ids[-1:], length - count, min(2 * count, _DRAW_STEPS)
+
+    def _read(self, ids: IdArray, state: FloatArray, backend: BackendName, threads: int | None) -> float:
+        """Read all symbols but the last, in one lane: nats of all but the first; ``state`` is carried on in place."""
+        nats, last = 0.0, len(ids) - 1
+        for start in range(0, last, _READ_STEPS):
+            chunk = ids[start : min(start + _READ_STEPS, last) + 1].astype(np.int32)[:, None]
+            network = self._network(backend, len(chunk) - 1, 1, threads, training=False)
+            nats += network.forward(self.parameters, chunk[:-1], chunk[1:], state)
+        return nats
+
+    def _network(self, backend: BackendName, T: int, B: int, threads: int | None, *, training: bool) -> Network:
+        key = (backend, T, B, threads, training)
+        network = self._networks.pop(key, None) or build(backend, self.config, T, B, threads, training=training)
+        self._networks[key] = network  # the last in the dictionary is the one used last
+        if len(self._networks) > _NETWORKS_KEPT:
+            del self._networks[next(iter(self._networks))]
+        return network
+
+    def _checked_ids(self, name: str, ids: Ids, dimensions: int) -> Ids:
+        """As the kernels, which check nothing, need them: int32, C-contiguous, every one in range."""
+        ids = self._checked_range(name, ids, dimensions)
+        if ids.size == 0:
+            raise ValueError(f"{name} of shape {ids.shape} is empty")
+        return np.ascontiguousarray(ids, np.int32)
+
+    def _checked_range(self, name: str, ids: Ids, dimensions: int) -> Ids:
+        ids = np.asarray(ids)
+        if ids.ndim != dimensions or not np.issubdtype(ids.dtype, np.integer):
+            shape = "(T, B)" if dimensions == 2 else "(N,)"
+            raise ValueError(f"{name} must be integers of shape {shape}, not {ids.dtype} of shape {ids.shape}")
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.config.vocab_size:
+            raise ValueError(f"{name} must be from 0 to {self.config.vocab_size - 1}, the ids of this vocabulary")
+        return ids
+
+    def _copied_state(self, state: FloatArray | None, batch: int) -> FloatArray:
+        carried = self.zero_state(batch)
+        if state is not None:
+            if np.shape(state) != carried.shape:
+                raise ValueError(f"state must be of shape (S, L, B, H) = {carried.shape}, not {np.shape(state)}")
+            carried[...] = state
+        return carried
+
+
+def _unsigned(ids: Ids, vocab_size: int) -> IdArray:
+    return ids.astype(np.min_scalar_type(vocab_size - 1))

@@ -1,0 +1,122 @@
+"""The parameter table: every parameter's name, shape and initialisation, declared once.
+
+All parameters of a model lie in one flat array, in the order of the table; `Parameters` gives
+named views into it. Gradients and optimizer slots are `Parameters` of the same table.
+
+============  ============  =====================================================================
+name          shape         meaning
+============  ============  =====================================================================
+embedding     (V, E)        row v is the vector of symbol v
+layers.l.W    (X+H, G*H)    the assignment's concatenated form: rows multiply ``[x; h]``, x first;
+                            columns are the gates' blocks of H, in the order ``i, f, o, g``
+layers.l.b    (G*H,)        the gates' biases, in the same order
+output.W      (H, V)        logits are ``h @ output.W + output.b``
+output.b      (V,)
+============  ============  =====================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlstm.config import ModelConfig
+
+FloatArray = NDArray[np.floating]
+
+#: Order of the LSTM's gates along the columns of ``layers.l.W`` and ``layers.l.b``.
+GATES = ("i", "f", "o", "g")
+
+
+class Entry(NamedTuple):
+    """One parameter: its name, shape and place ``[start, stop)`` in the flat array."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def table(config: ModelConfig) -> tuple[Entry, ...]:
+    """The parameter table of a configuration, in storage order."""
+    V, E, H, G = config.vocab_size, config.embedding, config.hidden, config.gates
+    shapes: list[tuple[str, tuple[int, ...]]] = [("embedding", (V, E))]
+    for layer in range(config.layers):
+        shapes.append((f"layers.{layer}.W", (config.inputs(layer) + H, G * H)))
+        shapes.append((f"layers.{layer}.b", (G * H,)))
+    shapes += [("output.W", (H, V)), ("output.b", (V,))]
+    entries, start = [], 0
+    for name, shape in shapes:
+        entries.append(Entry(name, shape, start, start + math.prod(shape)))
+        start += math.prod(shape)
+    return tuple(entries)
+
+
+def count(config: ModelConfig) -> int:
+    """Number of parameters of a configuration."""
+    return table(config)[-1].stop
+
+
+class Parameters(Mapping[str, FloatArray]):
+    """Named views of one flat array.
+
+    ``parameters["layers.0.W"]`` is a view that can be read and written in place;
+    ``parameters["layers.0.W"] = value`` copies ``value`` into it.
+
+    Parameters
+    ----------
+    config : the configuration whose table applies.
+    flat : array of `count(config)` elements to view; zeros of the configuration's dtype if omitted.
+
+    Attributes
+    ----------
+    flat : (parameters,) the whole, C-contiguous.
+    """
+
+    def __init__(self, config: ModelConfig, flat: FloatArray | None = None) -> None:
+        self.config = config
+        self.flat: FloatArray = np.zeros(count(config), config.dtype) if flat is None else flat
+        if self.flat.shape != (count(config),):
+            raise ValueError(f"flat array of shape {self.flat.shape} for {count(config)} parameters")
+        self._views = {e.name: self.flat[e.start : e.stop].reshape(e.shape) for e in table(config)}
+
+    def __getitem__(self, name: str) -> FloatArray:
+        return self._views[name]
+
+    def __setitem__(self, name: str, value: FloatArray) -> None:
+        self._views[name][...] = value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+
+def initialise(config: ModelConfig, rng: np.random.Generator) -> Parameters:
+    """Fresh parameters: normal weights, zero biases but for the LSTM's forget gate.
+
+    Numbers are drawn in float64 in the table's order, so that both dtypes start from the same point.
+    """
+    parameters = Parameters(config)
+    for name, view in parameters.items():
+        if view.ndim == 2:
+            view[...] = _weight_std(config, name, view.shape[0]) * rng.standard_normal(view.shape)
+    if config.cell == "lstm":
+        H, forget = config.hidden, GATES.index("f")
+        for layer in range(config.layers):
+            parameters[f"layers.{layer}.b"][forget * H : (forget + 1) * H] = config.forget_bias
+    return parameters
+
+
+def _weight_std(config: ModelConfig, name: str, rows: int) -> float:
+    std = config.weight_std
+    if name == "output.W" and config.output_std is not None:
+        std = config.output_std
+    if std is not None:
+        return std
+    return 1.0 if name == "embedding" else 1.0 / math.sqrt(rows)

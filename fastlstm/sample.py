@@ -1,0 +1,68 @@
+"""``python -m fastlstm.sample``: write text with a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+from fastlstm import cli
+from fastlstm.config import BackendName
+
+
+def parser() -> cli.Parser:
+    """The verb's arguments."""
+    made = cli.parser("sample", "Write text with a model, to standard output, as it is drawn.")
+    made.add_argument("model", metavar="MODEL", help="the model's file, or the folder of its run")
+    text = made.add_argument_group("text")
+    text.add_argument("--prompt", default="", metavar="S", help="text to continue; it is written first")
+    text.add_argument("--length", type=int, default=1000, metavar="N", help="characters to draw (default: 1000)")
+    text.add_argument(
+        "--temperature", type=float, default=1.0, metavar="X",
+        help="below 1 more likely text, above 1 more varied; 0 always takes the most likely (default: 1)",
+    )  # fmt: skip
+    text.add_argument("--backend", choices=get_args(BackendName), default="fast", help="what computes (default: fast)")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Sample as the arguments say; returns the exit status."""
+    options = parser().parse_args(argv)
+    import time
+
+    from fastlstm.backend import warm_up
+    from fastlstm.model import Model
+
+    model = Model.load(options.model)
+    prompt = model.vocab.decode(model.vocab.encode(options.prompt))
+    pieces = model.stream(
+        prompt, options.length, temperature=options.temperature, seed=options.seed, backend=options.backend
+    )
+    warm_up(options.backend, model.config, cli.say_compiling)
+    started = time.perf_counter()
+    _write([prompt])
+    ends_a_line = _write(pieces)
+    seconds = time.perf_counter() - started
+    if not ends_a_line and (options.json or sys.stdout.isatty()):
+        print()
+    if options.json:
+        speed = options.length / seconds if seconds else 0.0
+        cli.print_json({"chars": options.length, "seconds": seconds, "chars_per_s": speed})
+    return 0
+
+
+def _write(pieces: Iterable[str | bytes]) -> bool:
+    """Write pieces as they come; returns whether they end with a line's end."""
+    ends_a_line = False
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            sys.stdout.buffer.write(piece)
+        else:
+            sys.stdout.write(printable(piece) if screen else piece)
+        sys.stdout.flush()
+        ends_a_line = piece[-1:] in ("\n", b"\n")
+    return ends_a_line
+
+
+if __name__ == "__main__":
+    cli.run(main)

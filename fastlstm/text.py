@@ -1,0 +1,302 @@
+"""From files to ids and back: reading texts, the vocabulary, and the split for validation."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlstm import corpora
+from fastlstm.errors import ConfigError, TextError, VocabularyError
+
+IdArray = NDArray[np.unsignedinteger]
+
+STANDARD_INPUT = "-"
+
+_CODE_POINTS = 0x110000
+_BYTE_VALUES = 0x100
+#: Symbols encoded at a time, which bounds the temporaries of a long text.
+_CHUNK = 1 << 18
+#: Longest JSON of a vocabulary: every code point, with at most seven digits and a separator each.
+_LONGEST_JSON = 10 * _CODE_POINTS
+
+
+@overload
+def read_text(sources: Sequence[str], *, as_bytes: Literal[False] = False) -> str: ...
+@overload
+def read_text(sources: Sequence[str], *, as_bytes: Literal[True]) -> bytes: ...
+@overload
+def read_text(sources: Sequence[str], *, as_bytes: bool) -> str | bytes: ...
+def read_text(sources: Sequence[str], *, as_bytes: bool = False) -> str | bytes:
+    """Read sources and join them into one text.
+
+    Parameters
+    ----------
+    sources : file paths, ``-`` for standard input, or names of corpora (`fastlstm.corpora.NAMES`;
+        an existing file of that name wins). None at all means the default text.
+    as_bytes : return the bytes as they are. Otherwise they are decoded as UTF-8: a byte order mark at a
+        source's start is dropped, line ends stay as they are.
+
+    Raises
+    ------
+    TextError
+        When a source is missing, a folder, unreadable or not UTF-8, or when the whole is empty.
+    """
+    sources = sources or [corpora.DEFAULT]
+    text: str | bytes
+    if as_bytes:
+        text = b"".join([_read(source) for source in sources])
+    else:
+        text = "".join([_decode_utf8(_read(source), source) for source in sources])
+    if not text:
+        raise TextError(f"the text is empty ({', '.join(map(_name, sources))}): give a file with some text in it")
+    return text
+
+
+def _read(source: str) -> bytes:
+    if source == STANDARD_INPUT:
+        return _read_standard_input()
+    if source in corpora.NAMES and (os.path.isdir(source) or not os.path.exists(source)):
+        return corpora.load(source)
+    try:
+        with open(source, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise TextError(
+            f"there is no file {source!r}: check the path, or name a corpus ({', '.join(corpora.NAMES)})"
+        ) from None
+    except IsADirectoryError:
+        raise TextError(f"{source!r} is a folder: name the files in it one by one") from None
+    except OSError as error:
+        raise TextError(f"cannot read {source!r} ({error.strerror}): check the file and the right to read it") from None
+    except ValueError:  # a NUL, or a character that the file system's encoding lacks
+        raise TextError(f"{source!r} cannot be the path of a file: check it for stray characters") from None
+
+
+def _read_standard_input() -> bytes:
+    if sys.stdin is None:
+        raise TextError("standard input is closed: name a file instead of '-'")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise TextError(f"cannot read standard input ({error.strerror}): name a file instead of '-'") from None
+
+
+def _decode_utf8(data: bytes, source: str) -> str:
+    start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    try:
+        return str(memoryview(data)[start:], "utf-8")
+    except UnicodeDecodeError as error:
+        offset = start + error.start
+        raise TextError(
+            f"{_name(source)} is not UTF-8 (byte 0x{data[offset]:02X} at offset {offset}):"
+            " convert it to UTF-8, or use --bytes to model its bytes"
+        ) from None
+
+
+def _name(source: str) -> str:
+    return "standard input" if source == STANDARD_INPUT else repr(source)
+
+
+@dataclass(frozen=True, eq=False)
+class Vocab:
+    """The distinct symbols of a text; a symbol's id is its place among them.
+
+    Parameters
+    ----------
+    symbols : (V,) uint32, strictly increasing: code points (0 to 0x10FFFF, lone surrogates among them)
+        or byte values (0 to 255). Copied, and read-only in the vocabulary.
+    is_bytes : whether the symbols are bytes rather than characters.
+
+    Raises
+    ------
+    VocabularyError
+        When ``symbols`` is not such an array.
+    """
+
+    symbols: NDArray[np.uint32]
+    is_bytes: bool = False
+
+    def __post_init__(self) -> None:
+        symbols = np.array(self.symbols)
+        if symbols.dtype != np.uint32 or symbols.ndim != 1:
+            raise VocabularyError(f"a vocabulary is a row of uint32, not {symbols.dtype} of shape {symbols.shape}")
+        if np.any(symbols[1:] <= symbols[:-1]):
+            raise VocabularyError("a vocabulary's symbols must increase, each once: build it with Vocab.from_text")
+        limit = _BYTE_VALUES if self.is_bytes else _CODE_POINTS
+        if symbols.size and symbols[-1] >= limit:
+            kind = "byte value" if self.is_bytes else "code point"
+            raise VocabularyError(f"{symbols[-1]} in a vocabulary is no {kind}: the largest is {limit - 1}")
+        symbols.flags.writeable = False
+        object.__setattr__(self, "symbols", symbols)
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> Self:
+        """The vocabulary of a text: of characters for a ``str``, of bytes for ``bytes``."""
+        seen = np.zeros(_CODE_POINTS, np.bool_)
+        for start in range(0, len(text), _CHUNK):
+            seen[_codes(text[start : start + _CHUNK])] = True
+        return cls(np.flatnonzero(seen).astype(np.uint32), isinstance(text, bytes))
+
+    def __len__(self) -> int:
+        """V, the number of symbols."""
+        return len(self.symbols)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Vocab):
+            return NotImplemented
+        return self.is_bytes == other.is_bytes and np.array_equal(self.symbols, other.symbols)
+
+    def __hash__(self) -> int:
+        return hash((self.is_bytes, self.symbols.tobytes()))
+
+    def encode(self, text: str | bytes) -> IdArray:
+        """The ids of a text's symbols.
+
+        Parameters
+        ----------
+        text : ``str`` for a vocabulary of characters; ``bytes`` for one of bytes, or a ``str``, which then stands
+            for its UTF-8 encoding (characters that escape single bytes, as in command-line arguments,
+            become those bytes again).
+
+        Returns
+        -------
+        (len(text),) of the smallest unsigned type that holds all ids of the vocabulary.
+
+        Raises
+        ------
+        VocabularyError
+            When the vocabulary lacks a symbol; the message names the first such symbol and its position.
+        TypeError
+            When ``text`` is ``bytes`` and the vocabulary is of characters.
+        """
+        if self.is_bytes and isinstance(text, str):
+            text = _utf8(text)
+        if not self.is_bytes and not isinstance(text, str):
+            raise TypeError(f"a vocabulary of characters encodes str, not {type(text).__name__}")
+        table = self._table()
+        ids = np.empty(len(text), np.min_scalar_type(max(len(self) - 1, 0)))
+        for start in range(0, len(text), _CHUNK):
+            codes = _codes(text[start : start + _CHUNK])
+            found = table.take(codes, mode="clip")
+            if found.min() < 0:
+                first = int(np.argmax(found < 0))
+                raise self._unknown(int(codes[first]), start + first)
+            ids[start : start + _CHUNK] = found
+        return ids
+
+    def _table(self) -> NDArray[np.int32]:
+        """Id of every code up to the last symbol's, -1 where there is none; the entry after it stands for the rest."""
+        table = np.full(int(self.symbols[-1]) + 2 if len(self) else 1, -1, np.int32)
+        table[self.symbols] = np.arange(len(self))
+        return table
+
+    def _unknown(self, code: int, position: int) -> VocabularyError:
+        symbol = f"byte 0x{code:02X}" if self.is_bytes else f"character {chr(code)!r} (U+{code:04X})"
+        return VocabularyError(
+            f"{symbol} at position {position} is not among the vocabulary's {len(self)} symbols:"
+            " leave it out, or train on a text that has it"
+        )
+
+    def decode(self, ids: IdArray | Sequence[int]) -> str | bytes:
+        """The text of some ids: ``str`` or, for a vocabulary of bytes, ``bytes``.
+
+        Parameters
+        ----------
+        ids : one-dimensional, integers from 0 to V-1.
+
+        Raises
+        ------
+        VocabularyError
+            When an id is out of range.
+        TypeError
+            When the ids are not integers.
+        """
+        places = np.asarray(ids)
+        if places.size == 0:
+            return b"" if self.is_bytes else ""
+        if not np.issubdtype(places.dtype, np.integer):
+            raise TypeError(f"ids are integers, not {places.dtype}")
+        for id_ in (int(places.min()), int(places.max())):
+            if not 0 <= id_ < len(self):
+                raise VocabularyError(f"id {id_} is outside this vocabulary of {len(self)} symbols: use its own ids")
+        codes: bytes = self.symbols.astype(np.uint8 if self.is_bytes else "<u4")[places].tobytes()
+        return codes if self.is_bytes else codes.decode("utf-32-le", "surrogatepass")
+
+    def to_json(self) -> str:
+        """The vocabulary as a JSON object: ``{"bytes": false, "symbols": [10, 32, ...]}``."""
+        return json.dumps({"bytes": self.is_bytes, "symbols": self.symbols.tolist()}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Inverse of `to_json`, safe with a text from anywhere.
+
+        Raises
+        ------
+        VocabularyError
+            When ``text`` is anything but a vocabulary.
+        """
+        # One object with one list, of a bounded length: parsing it can neither nest deeply nor take much memory.
+        if len(text) > _LONGEST_JSON or text.count("{") != 1 or text.count("[") != 1:
+            raise _not_a_vocabulary("not an object with one list of symbols")
+        try:
+            content = json.loads(text)
+        except ValueError:
+            raise _not_a_vocabulary("not JSON") from None
+        if not isinstance(content, dict) or content.keys() != {"bytes", "symbols"}:
+            raise _not_a_vocabulary("it must have the keys 'bytes' and 'symbols' and no others")
+        is_bytes, symbols = content["bytes"], content["symbols"]
+        if not isinstance(is_bytes, bool) or not isinstance(symbols, list):
+            raise _not_a_vocabulary("'bytes' must be true or false, and 'symbols' a list")
+        if not all(type(symbol) is int and 0 <= symbol < _CODE_POINTS for symbol in symbols):
+            raise _not_a_vocabulary(f"a symbol is not a whole number from 0 to {_CODE_POINTS - 1}")
+        return cls(np.array(symbols, np.uint32), is_bytes)
+
+
+def _not_a_vocabulary(why: str) -> VocabularyError:
+    return VocabularyError(f"the stored vocabulary is damaged ({why}): use another copy of the model")
+
+
+def _codes(text: str | bytes) -> NDArray[np.unsignedinteger]:
+    """Code points of a ``str`` (uint32), values of ``bytes`` (uint8)."""
+    if isinstance(text, bytes):
+        return np.frombuffer(text, np.uint8)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # surrogates that stand for no byte: keep them as they are
+        return text.encode("utf-8", "surrogatepass")
+
+
+def split(ids: IdArray, val_frac: float) -> tuple[IdArray, IdArray]:
+    """Split a text into its first part, for training, and its last, for validation.
+
+    Parameters
+    ----------
+    ids : (N,) the whole text.
+    val_frac : share for validation, at least 0 and below 1; rounded up to whole symbols.
+
+    Returns
+    -------
+    train, val : views of ``ids``. With ``val_frac`` 0 the second is empty.
+
+    Raises
+    ------
+    ConfigError
+        When ``val_frac`` is out of range.
+    """
+    if not 0.0 <= val_frac < 1.0:
+        raise ConfigError(f"val_frac must be at least 0 and below 1, not {val_frac!r}")
+    cut = len(ids) - math.ceil(len(ids) * val_frac)
+    return ids[:cut], ids[cut:]

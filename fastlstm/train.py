@@ -1,0 +1,207 @@
+"""``python -m fastlstm.train``: train a model on a text."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from fastlstm import cli
+from fastlstm.config import (
+    ASSIGNMENT_MODEL,
+    ASSIGNMENT_TRAIN,
+    BackendName,
+    Cell,
+    DType,
+    ModelConfig,
+    Schedule,
+    TrainConfig,
+)
+
+if TYPE_CHECKING:
+    from fastlstm.model import Model
+    from fastlstm.text import IdArray
+    from fastlstm.trainer import TrainResult
+
+#: Options that are fields of `ModelConfig` and of `TrainConfig`. One that is not given is `None`.
+_MODEL_OPTIONS = ("cell", "layers", "hidden", "embedding", "forget_bias", "dtype")
+_TRAIN_OPTIONS = (
+    "seq_len", "batch", "lr", "schedule", "clip_value", "clip_norm", "steps", "epochs", "val_frac", "eval_every",
+    "sample_every", "sample_length", "threads", "backend", "seed",
+)  # fmt: skip
+
+
+def parser() -> cli.Parser:
+    """The verb's arguments."""
+    made = cli.parser("train", "Train a character-level language model on a text.")
+    data = made.add_argument_group("text")
+    data.add_argument(
+        "--data", nargs="+", action="extend", metavar="TEXT",
+        help="files, '-' for standard input, or corpora by name: input (the default), pydoc, tinyshakespeare",
+    )  # fmt: skip
+    data.add_argument("--bytes", action="store_true", help="model bytes instead of characters")
+    data.add_argument("--val-frac", type=float, metavar="X", help="share at the end kept for validation (0.1)")
+    _add_model_options(made.add_argument_group("model"))
+    _add_training_options(made.add_argument_group("training"))
+    progress = made.add_argument_group("progress and result")
+    progress.add_argument("--out", metavar="DIR", help="folder of the model (runs/NAME, after the first text)")
+    progress.add_argument("--eval-every", type=int, metavar="N", help="steps between validations (about ten a run)")
+    progress.add_argument("--sample-every", type=int, metavar="N", help="steps between samples (about ten a run)")
+    progress.add_argument("--sample-length", type=int, metavar="N", help="characters in a sample (200)")
+    return made
+
+
+def _add_model_options(model: argparse._ArgumentGroup) -> None:
+    model.add_argument("--preset", choices=["assignment"], help="the assignment to the letter; other options override")
+    model.add_argument("--cell", choices=get_args(Cell), help="kind of the recurrent cell (lstm)")
+    model.add_argument("--layers", type=int, metavar="N", help="layers (1)")
+    model.add_argument("--hidden", type=int, metavar="N", help="hidden units of a layer (256)")
+    model.add_argument("--embedding", type=int, metavar="N", help="length of a character's vector (64)")
+    model.add_argument("--forget-bias", type=float, metavar="X", help="initial bias of the forget gate (1)")
+    model.add_argument("--dtype", choices=get_args(DType), help="of all numbers (float32)")
+
+
+def _add_training_options(training: argparse._ArgumentGroup) -> None:
+    training.add_argument("--seq-len", type=int, metavar="T", help="characters of a sequence (64)")
+    training.add_argument("--batch", type=int, metavar="B", help="sequences trained in parallel (32)")
+    training.add_argument("--lr", type=float, metavar="X", help="learning rate of Adagrad (0.05)")
+    training.add_argument("--schedule", choices=get_args(Schedule), help="of the learning rate (cosine)")
+    clip = training.add_mutually_exclusive_group()
+    clip.add_argument("--clip-value", type=float, metavar="X", help="bound on each entry of the gradient")
+    clip.add_argument("--clip-norm", type=float, metavar="X", help="bound on the norm of the gradient (5)")
+    length = training.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, metavar="N", help="steps of the run")
+    length.add_argument(
+        "--epochs", type=float, metavar="X", help=f"passes over the text ({TrainConfig.DEFAULT_EPOCHS:g})"
+    )
+    training.add_argument("--threads", type=int, metavar="N", help="worker threads (all cores)")
+    training.add_argument("--backend", choices=get_args(BackendName), help="what computes (fast)")
+
+
+def model_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Fields of `ModelConfig`: the preset's, overridden by the options that are given."""
+    preset = ASSIGNMENT_MODEL[options.cell or "lstm"] if options.preset else {}
+    return preset | _given(options, _MODEL_OPTIONS)
+
+
+def train_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Fields of `TrainConfig`: the preset's, overridden by the options that are given."""
+    preset = ASSIGNMENT_TRAIN[options.cell or "lstm"] if options.preset else {}
+    given = _given(options, _TRAIN_OPTIONS)
+    if "clip_value" in given:
+        given["clip_norm"] = None
+    elif "clip_norm" in given:
+        given["clip_value"] = None
+    return preset | given
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def output_folder(options: argparse.Namespace) -> Path:
+    """The folder asked for, else ``runs/<name>`` with the name of the first text."""
+    if options.out:
+        return Path(options.out)
+    first = options.data[0] if options.data else "input"
+    return Path("runs") / ("stdin" if first == "-" else Path(first).stem or "text")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the arguments say; returns the exit status."""
+    options = parser().parse_args(argv)
+    model_values, config = model_settings(options), TrainConfig(**train_settings(options))
+    ModelConfig(vocab_size=1, **model_values)  # what is wrong with it is better known before the text is read
+    from fastlstm import checkpoint
+
+    path = output_folder(options) / checkpoint.FILE_NAME
+    checkpoint.check_writable(path.parent)
+    model, ids = _model_and_ids(options, model_values)
+    config = _fitted(options, config, ids)
+    _introduce(model, ids, config)
+    with cli.Stop() as stop:
+        result = _fit(model, ids, config, path, stop)
+        model.save(path)
+    _summarise(result, path)
+    if options.json:
+        cli.print_json(_json(result, path))
+    return stop.status
+
+
+def _model_and_ids(options: argparse.Namespace, settings: dict[str, Any]) -> tuple[Model, IdArray]:
+    from fastlstm.model import Model
+    from fastlstm.text import read_text
+
+    text = read_text(options.data or [], as_bytes=options.bytes)
+    model = Model.for_text(text, seed=options.seed, **settings)
+    return model, model.vocab.encode(text)
+
+
+def _fitted(options: argparse.Namespace, config: TrainConfig, ids: IdArray) -> TrainConfig:
+    """Lower the lanes that the user did not ask for to what a short text can feed."""
+    import dataclasses
+
+    from fastlstm.batches import fit_lanes
+    from fastlstm.text import split
+
+    count = len(split(ids, config.val_frac)[0])
+    if count < 2:
+        return config  # too short for any: the trainer says so
+    seq_len, batch = fit_lanes(count, config.seq_len, config.batch)
+    return dataclasses.replace(config, seq_len=options.seq_len or seq_len, batch=options.batch or batch)
+
+
+def _introduce(model: Model, ids: IdArray, config: TrainConfig) -> None:
+    shape, count = model.config, len(model.parameters.flat)
+    layers = "1 layer" if shape.layers == 1 else f"{shape.layers} layers"
+    print(f"text: {len(ids):,} characters, {len(model.vocab):,} of them distinct")
+    print(
+        f"model: {shape.cell}, {layers} of {shape.hidden}, embedding {shape.embedding}, {count:,} parameters;"
+        f" {config.batch} x {config.seq_len} characters a step",
+        flush=True,
+    )
+
+
+def _fit(model: Model, ids: IdArray, config: TrainConfig, path: Path, stop: cli.Stop) -> TrainResult:
+    from fastlstm import progress
+
+    try:
+        with progress.observer(sys.stdout) as observer:
+            return model.fit(ids, config, observer=observer, stop=stop)
+    except OSError:  # nobody reads our lines any more: no reason to lose what was learned
+        model.save(path)
+        raise
+
+
+def _summarise(result: TrainResult, path: Path) -> None:
+    from fastlstm.progress import nats_and_bits
+
+    validation = "" if result.val_nats is None else f", validation {nats_and_bits(result.val_nats)}"
+    print(
+        f"{result.steps:,} steps in {result.seconds:.1f} s, {result.chars_per_s:,.0f} characters/s:"
+        f" train {nats_and_bits(result.train_nats)}{validation} a character"
+    )
+    print(f"the model is {path}; let it write:\n  {cli.command('sample')} {shlex.quote(str(path.parent))}", flush=True)
+
+
+def _json(result: TrainResult, path: Path) -> dict[str, Any]:
+    values = {
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "chars_per_s": result.chars_per_s,
+        "compile_seconds": result.compile_seconds,
+        "train_nats": result.train_nats,
+        "val_nats": result.val_nats,
+        "parameters": result.parameters,
+        "model": str(path),
+    }
+    if result.val_nats is None:
+        del values["val_nats"]
+    return values
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,143 @@
+"""The gradient check passes right gradients and catches wrong ones, from Python and from the command line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastlstm import gradcheck
+from fastlstm.config import ModelConfig
+from fastlstm.errors import ConfigError
+from fastlstm.params import Parameters, initialise, table
+
+CONFIG = ModelConfig(7, "lstm", 2, 5, 3)
+
+
+@pytest.mark.parametrize("backend", ["fast", "reference"])
+@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+def test_both_cells_pass_on_both_backends(cell, backend, capsys):
+    sizes = ["--hidden", "5", "--embedding", "3", "--vocab", "6", "--layers", "2", "--seq-len", "5"]
+    assert gradcheck.main(["--cell", cell, "--backend", backend, *sizes]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "PASS"
+    names = [entry.name for entry in table(ModelConfig(6, cell, 2, 5, 3))]
+    assert [line.split()[0] for line in lines[1:-1]] == names
+    assert {line.split()[-1] for line in lines[1:-1]} == {"ok"}
+
+
+@pytest.mark.parametrize("backend", ["fast", "reference"])
+@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+def test_the_negative_control_fails(cell, backend, capsys):
+    assert gradcheck.main(["--cell", cell, "--backend", backend, "--entries", "5", "--inject", "sign"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "FAIL"
+    verdicts = {line.split()[0]: line.split()[-1] for line in lines[1:-1]}
+    assert [name for name, verdict in verdicts.items() if verdict == "WRONG"] == ["layers.0.W"]
+
+
+def test_as_a_program_it_says_fail_with_status_1():
+    """The defaults, as a user runs them: PASS with status 0, and the control with status 1 and JSON as the last line."""
+    command = [sys.executable, "-m", "fastlstm.gradcheck"]
+    right = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (right.returncode, right.stdout.splitlines()[-1]) == (0, "PASS"), right.stderr
+    wrong = subprocess.run([*command, "--inject", "sign", "--json"], capture_output=True, text=True, check=False)
+    *_, verdict, last = wrong.stdout.splitlines()
+    assert (wrong.returncode, verdict) == (1, "FAIL"), wrong.stderr
+    result = json.loads(last)
+    assert not result["passed"]
+    assert [p["name"] for p in result["parameters"] if not p["passed"]] == ["layers.0.W"]
+
+
+def test_help_needs_neither_numpy_nor_numba():
+    code = "import sys; from fastlstm import gradcheck\ntry: gradcheck.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "sys.exit(bool({'numpy', 'numba'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("entry", table(CONFIG), ids=lambda entry: entry.name)
+def test_one_wrong_entry_of_any_parameter_is_caught(entry):
+    """The largest entry of a parameter is off by a part in 100,000, and the check names the parameter and the place."""
+
+    def spoil(gradients):
+        view = gradients[entry.name]
+        view.flat[np.abs(view).argmax()] *= 1 + 1e-5
+        spoiled.append(np.unravel_index(np.abs(view).argmax(), view.shape))
+
+    spoiled = []
+    report = gradcheck.check(CONFIG, seq_len=4, batch=2, gradient=spoil)
+    assert not report.passed
+    wrong = [p for p in report.parameters if not p.passed]
+    assert [(p.name, p.where) for p in wrong] == [(entry.name, spoiled[0])]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda gradients: gradients.flat.fill(np.nan),
+        lambda gradients: gradients.flat.fill(0),
+        lambda gradients: np.clip(gradients.flat, -0.01, 0.01, out=gradients.flat),
+        lambda gradients: gradients["embedding"].__iadd__(1e-6),  # symbols that do not occur have exactly none
+    ],
+    ids=["nan", "zero", "clipped", "leak"],
+)
+def test_gradients_that_are_wrong_everywhere_are_caught(spoil):
+    assert not gradcheck.check(CONFIG, seq_len=4, batch=1, gradient=spoil).passed
+
+
+def test_right_gradients_stay_far_below_the_tolerance():
+    """There is room on the safe side: over ten points, both backends, none comes near to failing.
+
+    The floor is four times what rounding does; entries just above ``floor / TOLERANCE`` may show a quarter of it.
+    """
+    for seed in range(5):
+        for backend in ("fast", "reference"):
+            report = gradcheck.check(CONFIG, seq_len=4, batch=2, backend=backend, seed=seed, entries=15)
+            assert max(p.worst for p in report.parameters) < gradcheck.TOLERANCE / 3
+
+
+def test_float32_parameters_are_checked_in_float64_and_left_alone():
+    parameters = initialise(ModelConfig(7, "rnn", 1, 5, 3), np.random.default_rng(0))
+    before = parameters.flat.copy()
+    report = gradcheck.check(parameters, seq_len=5)
+    assert report.passed, f"\n{report}"
+    assert np.array_equal(parameters.flat, before)
+    assert parameters.flat.dtype == np.float32
+
+
+def test_chosen_entries_are_of_symbols_that_occur():
+    """With N entries every one of them has a gradient, and each parameter is represented."""
+    seen = []
+    report = gradcheck.check(
+        ModelConfig(200, "lstm", 1, 4, 3), seq_len=3, batch=1, entries=6, gradient=lambda g: seen.append(g)
+    )
+    assert report.passed
+    assert {p.entries for p in report.parameters} == {6}
+    embedding = report.parameters[0]
+    assert seen[0]["embedding"][embedding.where] == embedding.analytic != 0
+    # Three rows of three: the median of six is not that of the other 197 rows, which is 0.
+    assert embedding.median > 0
+
+
+def test_a_trained_model_is_checked_from_its_file(tmp_path, capsys):
+    from fastlstm.checkpoint import Content, save
+    from fastlstm.text import Vocab
+
+    vocab = Vocab.from_text("a small text")
+    config = ModelConfig(len(vocab), "rnn", 2, 4, 3)
+    file = tmp_path / "model.safetensors"
+    save(file, Content(config, vocab, initialise(config, np.random.default_rng(1)), None))
+    assert gradcheck.main(["--model", str(file), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [p["name"] for p in result["parameters"]] == list(Parameters(config))
+    assert max(p["entries"] for p in result["parameters"]) == 36  # all of (3 + 6, 4): fewer than fifty
+    with pytest.raises(SystemExit):
+        gradcheck.main(["--model", str(file), "--hidden", "3"])
+    assert "--hidden" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", [{"seq_len": 0}, {"batch": 0}, {"entries": 0}, {"seed": -1}])
+def test_sizes_out_of_range_are_refused(setting):
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        gradcheck.check(CONFIG, **setting)

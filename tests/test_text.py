@@ -1,0 +1,354 @@
+"""Texts in and out: what can be read is read unchanged, what cannot is one clear line, and ids round-trip."""
+
+import contextlib
+import io
+import json
+import os
+import sys
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastlstm import corpora
+from fastlstm.errors import ConfigError, TextError, VocabularyError
+from fastlstm.text import Vocab, read_text, split
+
+#: Any str at all: astral characters, NUL and lone surrogates among them.
+any_text = st.text(st.characters(exclude_categories=()))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes bytes to a new file and returns its path."""
+
+    def write(data, name="text.txt"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return str(path)
+
+    return write
+
+
+def assert_refused(error, message, function, *args, **kwargs):
+    with pytest.raises(error, match=message) as caught:
+        function(*args, **kwargs)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# Reading
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        pytest.param(b"a\r\nb\rc\n", "a\r\nb\rc\n", id="line ends"),
+        pytest.param(b"\xef\xbb\xbfab", "ab", id="byte order mark"),
+        pytest.param("a\ufeffb".encode(), "a\ufeffb", id="mark within"),
+        pytest.param(b"a\0b", "a\0b", id="NUL"),
+        pytest.param("é→𝄞".encode(), "é→𝄞", id="beyond ASCII"),
+        pytest.param(b"a", "a", id="one character"),
+    ],
+)
+def test_a_file_is_read_as_it_is_but_for_a_byte_order_mark(write, data, text):
+    path = write(data)
+    assert read_text([path]) == text
+    assert read_text([path], as_bytes=True) == data
+
+
+def test_sources_are_joined_in_order_each_without_its_mark(write):
+    one, two = write(b"\xef\xbb\xbfone", "1"), write(b"\xef\xbb\xbftwo", "2")
+    assert read_text([one, two, one]) == "onetwoone"
+
+
+def test_a_dash_is_standard_input(write, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO("\ufeffé\r\n".encode())))
+    assert read_text([write(b"a"), "-"]) == "aé\r\n"
+
+
+def test_closed_standard_input_is_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert_refused(TextError, "standard input is closed", read_text, ["-"])
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (b"ab\xff", "byte 0xFF at offset 2"),
+        (b"\xef\xbb\xbfab\xe9", "byte 0xE9 at offset 5"),
+        (b"\xff\xfea\0", "byte 0xFF at offset 0"),
+        (b"abc\xe2\x82", "byte 0xE2 at offset 3"),
+        (b"a\xed\xa0\x80", "byte 0xED at offset 1"),
+    ],
+    ids=["Latin-1", "after a mark", "UTF-16", "cut short", "surrogate"],
+)
+def test_what_is_not_utf8_names_file_and_offset_and_can_be_read_as_bytes(write, data, place):
+    path = write(data, "odd\nname.txt")
+    assert_refused(
+        TextError, rf"odd\\nname.txt' is not UTF-8 \({place}\): convert it to UTF-8.*--bytes", read_text, [path]
+    )
+    assert read_text([path], as_bytes=True) == data
+
+
+def test_bad_bytes_on_standard_input_are_named_so(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\x80")))
+    assert_refused(TextError, "^standard input is not UTF-8", read_text, ["-"])
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_an_empty_text_is_one_line(write, as_bytes):
+    assert_refused(TextError, "empty .*text.txt", read_text, [write(b"")], as_bytes=as_bytes)
+
+
+def test_nothing_but_a_byte_order_mark_is_empty(write):
+    assert_refused(TextError, "empty", read_text, [write(b"\xef\xbb\xbf")])
+
+
+def test_one_empty_source_among_others_is_fine(write):
+    assert read_text([write(b"", "1"), write(b"a", "2")]) == "a"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing\n.txt", r"no file .*missing\\n.txt.*name a corpus \(input, pydoc, tinyshakespeare\)"),
+        ("", "is a folder"),
+        ("nul\0", "cannot be the path"),
+        ("lone\ud800", "cannot be the path"),
+        ("x" * 5000, "cannot read .*File name too long"),
+    ],
+)
+def test_a_path_without_a_text_is_one_line(tmp_path, name, message):
+    assert_refused(TextError, message, read_text, [os.path.join(tmp_path, name)])
+
+
+def test_an_unreadable_file_is_one_line(write, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    path = write(b"a")
+    monkeypatch.setattr("builtins.open", refuse)  # root may read a file whatever its mode
+    assert_refused(TextError, r"text.txt' \(Permission denied\): check", read_text, [path])
+
+
+def test_a_corpus_is_read_by_name_and_the_default_one_without_a_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpora, "load", lambda name: f"corpus {name}é".encode())
+    assert read_text([]) == "corpus inputé"
+    assert read_text(["pydoc"], as_bytes=True) == "corpus pydocé".encode()
+
+
+def test_an_existing_file_wins_over_a_corpus_of_its_name_but_a_folder_does_not(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpora, "load", lambda name: b"corpus")
+    (tmp_path / "pydoc").write_text("file")
+    (tmp_path / "input").mkdir()
+    assert read_text(["pydoc"]) == "file"
+    assert read_text(["input"]) == "corpus"
+
+
+def test_reading_a_file_takes_no_more_than_its_bytes_and_its_text(write):
+    path = write(b"x" * 4_000_000)
+    tracemalloc.start()
+    try:
+        text = read_text([path])
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(text) == 4_000_000
+    assert left < 1.05 * len(text)
+    assert peak < 2.05 * len(text)
+
+
+# The vocabulary
+
+
+@given(any_text)
+def test_any_text_round_trips(text):
+    vocab = Vocab.from_text(text)
+    assert vocab.symbols.tolist() == sorted({ord(character) for character in text})
+    assert vocab.decode(vocab.encode(text)) == text
+    assert Vocab.from_json(vocab.to_json()) == vocab
+
+
+@given(st.binary())
+def test_any_bytes_round_trip(data):
+    vocab = Vocab.from_text(data)
+    assert vocab.symbols.tolist() == sorted(set(data))
+    assert vocab.decode(vocab.encode(data)) == data
+    assert Vocab.from_json(vocab.to_json()) == vocab
+
+
+def test_every_code_point_at_once_round_trips():
+    text = "".join(map(chr, range(sys.maxunicode + 1)))
+    vocab = Vocab.from_text(text)
+    assert len(vocab) == sys.maxunicode + 1
+    assert vocab.decode(vocab.encode(text)) == text
+    assert Vocab.from_json(vocab.to_json()) == vocab
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(1, "u1"), (256, "u1"), (257, "u2"), (65536, "u2"), (65537, "u4")])
+def test_ids_take_the_smallest_type_that_holds_them(size, dtype):
+    vocab = Vocab(np.arange(size, dtype=np.uint32))
+    ids = vocab.encode(chr(size - 1))
+    assert (ids.dtype, ids.tolist()) == (np.dtype(dtype), [size - 1])
+
+
+def test_a_text_of_many_pieces_is_encoded_like_a_short_one(rng):
+    codes = rng.integers(32, 120, 1_000_003)
+    text = "".join(map(chr, codes))
+    vocab = Vocab.from_text(text)
+    np.testing.assert_array_equal(vocab.symbols[vocab.encode(text)], codes)
+
+
+def test_encoding_takes_little_more_memory_than_the_ids():
+    text = "ab" * 2_000_000
+    tracemalloc.start()
+    try:
+        ids = Vocab.from_text(text).encode(text)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ids.nbytes == len(text)
+    assert peak < ids.nbytes + 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("abzy", r"character 'z' \(U\+007A\) at position 2 "),
+        ("!ab", r"character '!' \(U\+0021\) at position 0 "),
+        ("ab\n", r"character '\\n' \(U\+000A\) at position 2 "),
+        ("a" * 1_000_000 + "\u2028", r"character '\\u2028' \(U\+2028\) at position 1000000 "),
+        ("\U0001d11e", r"character '𝄞' \(U\+1D11E\) at position 0 "),
+        ("\ud800", r"character '\\ud800' \(U\+D800\) at position 0 "),
+    ],
+    ids=["after", "before", "line feed", "far", "astral", "surrogate"],
+)
+def test_an_unknown_character_is_named_with_its_position(text, message):
+    assert_refused(VocabularyError, message, Vocab.from_text("abd").encode, text)
+
+
+def test_an_unknown_byte_is_named_with_its_position():
+    assert_refused(VocabularyError, "byte 0xE9 at position 2 ", Vocab.from_text(b"ab").encode, b"ab\xe9")
+
+
+def test_an_empty_vocabulary_knows_no_character():
+    assert_refused(VocabularyError, "'a'", Vocab.from_text("").encode, "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "data"), [("é", b"\xc3\xa9"), ("a\udce9", b"a\xe9"), ("\ud800\udce9", b"\xed\xa0\x80\xed\xb3\xa9")]
+)
+def test_a_vocabulary_of_bytes_takes_text_as_utf8_and_escaped_bytes_as_themselves(text, data):
+    vocab = Vocab(np.arange(256, dtype=np.uint32), is_bytes=True)
+    assert vocab.decode(vocab.encode(text)) == data
+
+
+def test_a_vocabulary_of_characters_refuses_bytes():
+    with pytest.raises(TypeError, match="not bytes"):
+        Vocab.from_text("a").encode(b"a")
+
+
+@pytest.mark.parametrize("ids", [[3], [-1], np.array([0, 255], np.uint8), [0, 1 << 40]])
+def test_an_id_out_of_range_is_one_line(ids):
+    assert_refused(VocabularyError, "outside this vocabulary of 3", Vocab.from_text("abc").decode, ids)
+
+
+def test_ids_that_are_not_integers_are_refused():
+    with pytest.raises(TypeError, match="float64"):
+        Vocab.from_text("abc").decode(np.zeros(3))
+
+
+def test_vocabularies_are_equal_when_symbols_and_kind_are():
+    vocab = Vocab.from_text("abc")
+    assert vocab == Vocab.from_text("cbacba")
+    assert hash(vocab) == hash(Vocab.from_text("cba"))
+    assert vocab != Vocab.from_text("abd")
+    assert vocab != Vocab.from_text(b"abc")
+    assert vocab != "abc"
+
+
+def test_a_vocabulary_cannot_change():
+    symbols = np.array([1, 2], np.uint32)
+    vocab = Vocab(symbols)
+    symbols[0] = 0
+    assert vocab.symbols.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="read-only"):
+        vocab.symbols[0] = 0
+
+
+def test_symbols_must_be_a_row_of_uint32():
+    assert_refused(VocabularyError, "uint32, not int64", Vocab, np.array([1, 2]))
+    assert_refused(VocabularyError, "shape", Vocab, np.zeros((1, 1), np.uint32))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[97]",
+        "{}",
+        '{"bytes":false,"symbols":[97}',
+        '{"bytes":false}',
+        '{"bytes":false,"symbols":[97],"more":1}',
+        '{"bytes":0,"symbols":[97]}',
+        '{"bytes":false,"symbols":"a"}',
+        '{"bytes":[97],"symbols":false}',
+        '{"bytes":false,"symbols":["a"]}',
+        '{"bytes":false,"symbols":[97.0]}',
+        '{"bytes":false,"symbols":[true]}',
+        '{"bytes":false,"symbols":[NaN]}',
+        '{"bytes":false,"symbols":[-1]}',
+        '{"bytes":false,"symbols":[98,97]}',
+        '{"bytes":false,"symbols":[97,97]}',
+        '{"bytes":false,"symbols":[1114112]}',
+        '{"bytes":true,"symbols":[256]}',
+        '{"bytes":false,"symbols":[' + "9" * 5000 + "]}",
+        '{"bytes":false,"symbols":' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"bytes":false,"symbols":[' + "0," * 6_000_000 + "0]}",
+    ],
+    ids=lambda text: text[:40],
+)
+def test_json_that_is_no_vocabulary_is_one_line(text):
+    assert_refused(VocabularyError, ".", Vocab.from_json, text)
+
+
+@given(any_text, st.data())
+def test_damaged_json_gives_a_vocabulary_or_its_error(text, data):
+    stored = Vocab.from_text(text).to_json()
+    place = data.draw(st.integers(0, len(stored) - 1))
+    damaged = stored[:place] + data.draw(any_text) + stored[place + data.draw(st.integers(0, 3)) :]
+    with contextlib.suppress(VocabularyError):
+        Vocab.from_json(damaged)
+
+
+def test_json_is_plain():
+    assert json.loads(Vocab.from_text("cab").to_json()) == {"bytes": False, "symbols": [97, 98, 99]}
+
+
+# The split
+
+
+@given(st.integers(0, 1000), st.floats(0, 1, exclude_max=True))
+def test_the_parts_make_the_whole_in_order_and_are_views(n, val_frac):
+    ids = np.arange(n, dtype=np.uint16)
+    train, val = split(ids, val_frac)
+    np.testing.assert_array_equal(np.concatenate([train, val]), ids)
+    assert n * val_frac <= len(val) <= n * val_frac + 1
+    assert (len(val) == 0) == (n * val_frac == 0)
+    assert all(part.size == 0 or np.shares_memory(part, ids) for part in (train, val))
+
+
+def test_the_usual_split_of_tinyshakespeare():
+    train, val = split(np.zeros(1_115_394, np.uint8), 0.1)
+    assert (len(train), len(val)) == (1_003_854, 111_540)
+
+
+@pytest.mark.parametrize("val_frac", [-0.1, 1.0, 2.0, float("nan")])
+def test_a_share_out_of_range_is_one_line(val_frac):
+    assert_refused(ConfigError, "val_frac must be", split, np.zeros(10, np.uint8), val_frac)
