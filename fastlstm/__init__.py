@@ -8,18 +8,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastlstm.config import ModelConfig, TrainConfig
     from fastlstm.errors import FastlstmError
+    from fastlstm.gradcheck import GradientReport
     from fastlstm.model import Evaluation, Model
     from fastlstm.text import Vocab
     from fastlstm.trainer import TrainResult
 
 __version__ = "0.1.0"
 
-__all__ = ["Evaluation", "FastlstmError", "Model", "ModelConfig", "TrainConfig", "TrainResult", "Vocab", "__version__"]
+__all__ = [
+    "Evaluation",
+    "FastlstmError",
+    "GradientReport",
+    "Model",
+    "ModelConfig",
+    "TrainConfig",
+    "TrainResult",
+    "Vocab",
+    "__version__",
+]
 
 #: Where each public name lives. They are imported when they are asked for, so that ``--help`` need not wait.
 _HOMES = {
     "Evaluation": "model",
     "FastlstmError": "errors",
+    "GradientReport": "gradcheck",
     "Model": "model",
     "ModelConfig": "config",
     "TrainConfig": "config",

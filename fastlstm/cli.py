@@ -11,6 +11,7 @@ import importlib
 import json
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +31,9 @@ VERBS = {
 }
 
 COMPILING = "compiling kernels (once; kept for next time) ..."
+
+#: What could disturb a terminal: controls but tab and line feed, separators of lines, turns of direction, surrogates.
+_DISTURBING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 FAILURE, USAGE = 1, 2
 #: Exit status of a command that a signal ended is this plus the signal's number.
@@ -81,6 +85,13 @@ def print_json(values: dict[str, Any]) -> None:
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }
     print(json.dumps(finite, allow_nan=False), flush=True)
+
+
+def printable(text: str | bytes) -> str:
+    """A text that no terminal takes for a command, for people to read."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    return _DISTURBING.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
 def say_compiling() -> None:

@@ -252,14 +252,18 @@ class Model:
         newline = np.flatnonzero(self.vocab.symbols == ord("\n"))
         return _unsigned(newline[:1] if len(newline) else np.zeros(1, np.int64), self.config.vocab_size)
 
-    def _draw(self, start: IdArray, length: int, temperature: float, seed: int, backend: BackendName) -> Iterator[IdArray]:
+    def _draw(
+        self, start: IdArray, length: int, temperature: float, seed: int, backend: BackendName
+    ) -> Iterator[IdArray]:
         if length < 0 or seed < 0:
             raise ConfigError(f"length and seed must be at least 0, not {length} and {seed}")
         if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature < math.inf:
             raise ConfigError(f"temperature must be 0, or from {_SMALLEST_TEMPERATURE} up, not {temperature!r}")
         return self._drawn(start, length, temperature, seed, backend)
 
-    def _drawn(self, start: IdArray, length: int, temperature: float, seed: int, backend: BackendName) -> Iterator[IdArray]:
+    def _drawn(
+        self, start: IdArray, length: int, temperature: float, seed: int, backend: BackendName
+    ) -> Iterator[IdArray]:
         rng, state = np.random.default_rng(seed), self.zero_state(1)
         self._read(start, state, backend, None)
         network = self._network(backend, 1, 1, 1, training=False)

@@ -15,26 +15,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fastlstm.cli import COMPILING
+from fastlstm.cli import COMPILING, printable
 from fastlstm.trainer import Observer, Progress
 
 #: Seconds between two pictures of the live display, and between two plain lines.
 _PICTURE_SECONDS, _LINE_SECONDS = 0.1, 10.0
-#: Stands for what would disturb a display: control characters, escapes, lone surrogates.
-_UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
-
-
-def printable(text: str | bytes) -> str:
-    """A text that no terminal takes for a command: what is neither printable nor a line's end is replaced."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    text = text.expandtabs()
-    return "".join(symbol if symbol == "\n" or symbol.isprintable() else _UNPRINTABLE for symbol in text)
 
 
 def nats_and_bits(nats: float) -> str:
     """A loss in both units: ``1.234 nats (1.780 bits)``."""
-    return f"{nats:.3f} nats ({nats / math.log(2):.3f} bits)"
+    return f"{nats:#.4g} nats ({nats / math.log(2):#.4g} bits)"
 
 
 def clock(seconds: float) -> str:

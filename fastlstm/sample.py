@@ -53,12 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write(pieces: Iterable[str | bytes]) -> bool:
     """Write pieces as they come; returns whether they end with a line's end."""
-    ends_a_line = False
+    ends_a_line, screen = False, sys.stdout.isatty()
     for piece in pieces:
         if isinstance(piece, bytes):
             sys.stdout.buffer.write(piece)
         else:
-            sys.stdout.write(printable(piece) if screen else piece)
+            sys.stdout.write(cli.printable(piece) if screen else piece)
         sys.stdout.flush()
         ends_a_line = piece[-1:] in ("\n", b"\n")
     return ends_a_line

@@ -43,42 +43,54 @@ def parser() -> cli.Parser:
         help="files, '-' for standard input, or corpora by name: input (the default), pydoc, tinyshakespeare",
     )  # fmt: skip
     data.add_argument("--bytes", action="store_true", help="model bytes instead of characters")
-    data.add_argument("--val-frac", type=float, metavar="X", help="share at the end kept for validation (0.1)")
+    data.add_argument(
+        "--val-frac", type=float, metavar="X", help=f"share at the end kept for validation ({TrainConfig.val_frac})"
+    )
     _add_model_options(made.add_argument_group("model"))
     _add_training_options(made.add_argument_group("training"))
     progress = made.add_argument_group("progress and result")
     progress.add_argument("--out", metavar="DIR", help="folder of the model (runs/NAME, after the first text)")
     progress.add_argument("--eval-every", type=int, metavar="N", help="steps between validations (about ten a run)")
     progress.add_argument("--sample-every", type=int, metavar="N", help="steps between samples (about ten a run)")
-    progress.add_argument("--sample-length", type=int, metavar="N", help="characters in a sample (200)")
+    progress.add_argument(
+        "--sample-length", type=int, metavar="N", help=f"characters in a sample ({TrainConfig.sample_length})"
+    )
     return made
 
 
 def _add_model_options(model: argparse._ArgumentGroup) -> None:
     model.add_argument("--preset", choices=["assignment"], help="the assignment to the letter; other options override")
-    model.add_argument("--cell", choices=get_args(Cell), help="kind of the recurrent cell (lstm)")
-    model.add_argument("--layers", type=int, metavar="N", help="layers (1)")
-    model.add_argument("--hidden", type=int, metavar="N", help="hidden units of a layer (256)")
-    model.add_argument("--embedding", type=int, metavar="N", help="length of a character's vector (64)")
-    model.add_argument("--forget-bias", type=float, metavar="X", help="initial bias of the forget gate (1)")
-    model.add_argument("--dtype", choices=get_args(DType), help="of all numbers (float32)")
+    model.add_argument("--cell", choices=get_args(Cell), help=f"kind of the recurrent cell ({ModelConfig.cell})")
+    model.add_argument("--layers", type=int, metavar="N", help=f"layers ({ModelConfig.layers})")
+    model.add_argument("--hidden", type=int, metavar="N", help=f"hidden units of a layer ({ModelConfig.hidden})")
+    model.add_argument(
+        "--embedding", type=int, metavar="N", help=f"length of a character's vector ({ModelConfig.embedding})"
+    )
+    model.add_argument(
+        "--forget-bias", type=float, metavar="X", help=f"initial bias of the forget gate ({ModelConfig.forget_bias})"
+    )
+    model.add_argument("--dtype", choices=get_args(DType), help=f"of all numbers ({ModelConfig.dtype})")
 
 
 def _add_training_options(training: argparse._ArgumentGroup) -> None:
-    training.add_argument("--seq-len", type=int, metavar="T", help="characters of a sequence (64)")
-    training.add_argument("--batch", type=int, metavar="B", help="sequences trained in parallel (32)")
-    training.add_argument("--lr", type=float, metavar="X", help="learning rate of Adagrad (0.05)")
-    training.add_argument("--schedule", choices=get_args(Schedule), help="of the learning rate (cosine)")
+    training.add_argument("--seq-len", type=int, metavar="T", help=f"characters of a sequence ({TrainConfig.seq_len})")
+    training.add_argument("--batch", type=int, metavar="B", help=f"sequences trained in parallel ({TrainConfig.batch})")
+    training.add_argument("--lr", type=float, metavar="X", help=f"learning rate of Adagrad ({TrainConfig.lr})")
+    training.add_argument(
+        "--schedule", choices=get_args(Schedule), help=f"of the learning rate ({TrainConfig.schedule})"
+    )
     clip = training.add_mutually_exclusive_group()
     clip.add_argument("--clip-value", type=float, metavar="X", help="bound on each entry of the gradient")
-    clip.add_argument("--clip-norm", type=float, metavar="X", help="bound on the norm of the gradient (5)")
+    clip.add_argument(
+        "--clip-norm", type=float, metavar="X", help=f"bound on the norm of the gradient ({TrainConfig.clip_norm})"
+    )
     length = training.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, metavar="N", help="steps of the run")
     length.add_argument(
         "--epochs", type=float, metavar="X", help=f"passes over the text ({TrainConfig.DEFAULT_EPOCHS:g})"
     )
     training.add_argument("--threads", type=int, metavar="N", help="worker threads (all cores)")
-    training.add_argument("--backend", choices=get_args(BackendName), help="what computes (fast)")
+    training.add_argument("--backend", choices=get_args(BackendName), help=f"what computes ({TrainConfig.backend})")
 
 
 def model_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,8 +1,13 @@
 """Fixtures that all tests share."""
 
+from pathlib import Path
+
 import hypothesis
 import numpy as np
 import pytest
+
+from fastlstm import Model, TrainConfig
+from fastlstm.text import read_text
 
 # A slow machine is no failure.
 hypothesis.settings.register_profile("fastlstm", deadline=None)
@@ -13,3 +18,19 @@ hypothesis.settings.load_profile("fastlstm")
 def rng() -> np.random.Generator:
     """A seeded generator: every run of a test sees the same numbers."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def default_text() -> str:
+    """The text that comes with fastlstm."""
+    return read_text([])
+
+
+@pytest.fixture(scope="session")
+def run_folder(default_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short run of a tiny model; not to be changed."""
+    folder = tmp_path_factory.mktemp("run")
+    model = Model.for_text(default_text, hidden=16, embedding=8)
+    model.fit(default_text, TrainConfig(steps=20, sample_length=0))
+    model.save(folder / "model.safetensors")
+    return folder

@@ -1,8 +1,16 @@
 """exp, tanh and sigmoid of vectors.
 
-float32 has its own, good to a few units in the last place (``ulp``; measured in
-``tests/test_functions.py``); float64 calls the C library, whose accuracy the gradient check needs.
-NaN in, NaN out.
+float32 has its own; float64 calls the C library, whose accuracy the gradient check needs. NaN in, NaN out.
+
+Largest errors in units in the last place (ulp), measured by ``pytest -rP tests/test_functions.py``, which bounds them:
+
+========  ==============  ==============  =====================================================================
+function  float32         float64         float32 loses accuracy where
+========  ==============  ==============  =====================================================================
+exp       0.82 (<= 1.5)   0.50 (<= 3)     the result is below 1.2e-38: it is 0 for x < -87.7
+tanh      4.14 (<= 5)     2.07 (<= 3)     abs(x) < 2.5e-36: it is off by less than 1.2e-38
+sigmoid   2.13 (<= 4)     2.14 (<= 3)     the result is below 1.2e-38: it is 0 for x < -88.4
+========  ==============  ==============  =====================================================================
 """
 
 from __future__ import annotations
@@ -63,12 +71,12 @@ def _tanh32(x: Any) -> Any:
 
 
 def exp(x: Any) -> Any:
-    """Exponential. float32: 0 below -87.7, inf above 88.4."""
+    """Exponential, to 1.5 ulp. float32: 0 below -87.7, inf above 88.4."""
     return simd.libm_exp(x)
 
 
 def tanh(x: Any) -> Any:
-    """Hyperbolic tangent."""
+    """Hyperbolic tangent, to 5 ulp."""
     return simd.libm_tanh(x)
 
 
@@ -84,5 +92,5 @@ def _tanh(x):
 
 @jit.device
 def sigmoid(x: Any) -> Any:
-    """The logistic function, ``1 / (1 + exp(-x))``: small values keep their relative accuracy."""
+    """The logistic function, ``1 / (1 + exp(-x))``, to 4 ulp: small values keep their relative accuracy."""
     return 1.0 / (1.0 + exp(0.0 - x))

@@ -119,6 +119,19 @@ def kernel(function: F) -> F:
     return compiled
 
 
+def compiled_for(entry: Any, *args: Any) -> Callable[..., Any]:
+    """The compiled form of an entry point for arguments like ``args``.
+
+    Calling it skips numba's look-up of argument types, which takes longer than a small network's time step;
+    every later call must bring the same types.
+    """
+    if DISABLED:
+        return entry  # type: ignore[no-any-return]
+    argument_types = tuple(numba.typeof(arg) for arg in args)
+    entry.compile(argument_types)
+    return entry.overloads[argument_types].entry_point  # type: ignore[no-any-return]
+
+
 def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a C function of fixed types, now, and keep the machine code between processes."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +47,9 @@ class FastNetwork:
         self.workers = Workers(count)
         self.teams = _teams(count, batch)
         self.plan, self.buffers = make(config, seq_len, batch, count, training=training)
+        self._step: Callable[..., Any] | None = None
+        self._plans = self.plan.as_array()
+        self._number = np.dtype(config.dtype).type
         self._nothing = np.zeros(0, config.dtype)
         self._targets = np.zeros(seq_len * batch, np.int32)
 
@@ -69,26 +74,25 @@ class FastNetwork:
         self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: FloatArray, temperature: float
     ) -> Ids:
         ids = np.empty(uniforms.shape, np.int32)
-        generate(self.plan, self.buffers, parameters.flat, first, state, uniforms, float(temperature), ids)
+        generate(self._plans, self.buffers, parameters.flat, first, state, uniforms, float(temperature), ids)
         return ids
 
     def _run(
         self, phases: int, parameters: FloatArray, gradients: FloatArray, slots: FloatArray,
         x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
     ) -> float:  # fmt: skip
-        number = np.dtype(self.config.dtype).type
-        x, y = x.reshape(-1), y.reshape(-1)
+        number = self._number
+        x, y = _flat_ids(x), _flat_ids(y)
         clip_value = number(math.inf if rule.clip_value is None else rule.clip_value)
         clip_norm = math.inf if rule.clip_norm is None else float(rule.clip_norm)
         scalars = (number(scale), number(rule.lr), number(rule.eps), clip_value, clip_norm)
 
-        def call(worker: int) -> float:
-            return step(
-                phases, worker, self.workers.count, self.teams, self.plan, self.buffers,
-                parameters, gradients, slots, x, y, state, *scalars,
-            )  # fmt: skip
-
-        return self.workers.run(call)
+        team = (self.workers.count, self.teams, self._plans, self.buffers)
+        arrays = (parameters, gradients, slots, x, y, state)
+        if self._step is None:
+            self._step = jit.compiled_for(step, phases, 0, *team, *arrays, *scalars)
+        entry = self._step
+        return self.workers.run(lambda worker: entry(phases, worker, *team, *arrays, *scalars))
 
     def activations(self) -> dict[str, FloatArray]:
         """What the last forward pass left, unpacked: for tests and for looking inside.
@@ -114,6 +118,12 @@ class FastNetwork:
         found["probabilities"] = view(plan.p, T, B, plan.Vp)[..., :V].copy()
         found["nats"] = self.buffers.nats.reshape(T, B).copy()
         return found
+
+
+def _flat_ids(ids: Ids) -> Ids:
+    if ids.dtype != np.int32 or not ids.flags.c_contiguous:
+        raise TypeError("symbol ids must be a C-contiguous int32 array")
+    return ids.reshape(-1)
 
 
 def _useful_workers(config: ModelConfig, batch: int, threads: int) -> int:

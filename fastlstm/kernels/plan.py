@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastlstm.config import ModelConfig
+from fastlstm.kernels import jit
 from fastlstm.kernels.host import vector_unit
 from fastlstm.kernels.tile import ROWS, VECTORS, VECTORS_ONE_ROW
 from fastlstm.params import table as parameter_table
@@ -45,7 +46,11 @@ LARGEST_TABLE = 1 << 22
 
 
 class Plan(NamedTuple):
-    """Dimensions, and offsets into the arena in elements; ``x_size`` is the distance from layer to layer."""
+    """Dimensions, and offsets into the arena in elements; ``x_size`` is the distance from layer to layer.
+
+    Kernels get it as a NumPy record of the same fields: one pointer, where a tuple would be forty arguments
+    of every function. A record reaches an entry point inside an array of one, which is quicker to take apart.
+    """
 
     T: int
     B: int
@@ -86,6 +91,12 @@ class Plan(NamedTuple):
     ht_size: int
     scratch: int
     scratch_size: int
+
+    def as_array(self) -> Any:
+        """An array of one record with the same fields."""
+        if jit.DISABLED:
+            return (self,)
+        return np.array([tuple(self)], dtype=[(name, np.int64) for name in self._fields])
 
 
 class Buffers(NamedTuple):

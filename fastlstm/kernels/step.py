@@ -100,7 +100,7 @@ def backward_phases(
 
 @jit.kernel
 def step(
-    phases: int, worker: int, workers: int, teams: int, plan: Any, buffers: Any, parameters: Any, gradients: Any,
+    phases: int, worker: int, workers: int, teams: int, plans: Any, buffers: Any, parameters: Any, gradients: Any,
     slots: Any, x: Any, y: Any, state: Any, scale: Any, lr: Any, eps: Any, clip_value: Any, clip_norm: float,
 ) -> float:  # fmt: skip
     """One worker's share of a training step; all ``workers`` must call it.
@@ -109,7 +109,7 @@ def step(
     ----------
     phases : which phases to run: ``FORWARD``, ``BACKWARD``, ``UPDATE`` and so on, or several of them.
     worker, workers, teams : who this is among how many, in how many teams (see `fastlstm.kernels.cells`).
-    plan, buffers : from `fastlstm.kernels.plan.make`.
+    plans, buffers : from `fastlstm.kernels.plan.make`; ``plans`` is `Plan.as_array`.
     parameters, gradients, slots : flat arrays, in, in/out, in/out.
     x, y : (T*B,) int32. state : (S, L, B, H), in/out.
     scale : of the loss that is differentiated. lr, eps, clip_value, clip_norm : of the update (inf: no bound).
@@ -118,7 +118,7 @@ def step(
     -------
     Nats summed over the T*B predicted symbols (the same for every worker).
     """
-    sync = buffers.sync
+    plan, sync = plans[0], buffers.sync
     share = share_of(plan, width(buffers.arena), worker, workers, teams)
     if phases & CLEAR:
         first, last = split(len(gradients), worker, workers)
@@ -133,7 +133,10 @@ def step(
         barrier(sync, ALL_WORKERS, workers)
         factor = norm_factor(buffers.partial, clip_norm)
     if phases & UPDATE:
-        adagrad(parameters, gradients, slots, lr, eps, clip_value, parameters.dtype.type(factor), worker, workers)
+        shrink = parameters.dtype.type(factor)
+        adagrad(
+            parameters, gradients, slots, lr, eps, clip_value, shrink, buffers.arena, share.scratch, worker, workers
+        )
     barrier(sync, ALL_WORKERS, workers)  # nobody leaves before all are done: see `workers.Workers.run`
     nats = 0.0
     for row in range(len(buffers.nats)):
@@ -161,7 +164,7 @@ def draw(arena: Any, at: int, symbols: int, padded: int, u: float, temperature: 
 
 @jit.kernel
 def generate(
-    plan: Any, buffers: Any, parameters: Any, current: Any, state: Any, uniforms: Any, temperature: float, ids: Any
+    plans: Any, buffers: Any, parameters: Any, current: Any, state: Any, uniforms: Any, temperature: float, ids: Any
 ) -> None:
     """Draw ``len(uniforms)`` symbols one after the other in each of B lanes (a network with T = 1).
 
@@ -170,7 +173,7 @@ def generate(
     current : (B,) int32, the symbols read first. state : (S, L, B, H), in/out.
     uniforms : (n, B) float64 in [0, 1). ids : (n, B) int32, out.
     """
-    arena = buffers.arena
+    plan, arena = plans[0], buffers.arena
     share = share_of(plan, width(arena), 0, 1, 1)
     prepare(plan, buffers, parameters, current, state, 0, 1)
     if plan.all_symbols:

@@ -7,18 +7,8 @@ from typing import Any
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.plan import NORM_BLOCK
-from fastlstm.kernels.simd import fma, lanes_sum, load, splat, width
+from fastlstm.kernels.simd import clamp, fma, lanes_sum, load, splat, sqrt, store, width
 from fastlstm.kernels.tile import split
-
-
-@jit.device
-def bounded(g: Any, bound: Any) -> Any:
-    """``g`` between ``-bound`` and ``bound``; NaN stays NaN."""
-    if g > bound:
-        return bound
-    if g < -bound:
-        return -bound
-    return g
 
 
 @jit.device
@@ -51,15 +41,47 @@ def norm_factor(partial: Any, clip_norm: float) -> float:
 
 
 @jit.device
-def adagrad(p: Any, g: Any, m: Any, lr: Any, eps: Any, clip_value: Any, factor: Any, worker: int, workers: int) -> None:
-    """This worker's parameters: ``g = clip(g) * factor; m += g*g; p -= lr * g / sqrt(m + eps)``.
+def adagrad_vector(p: Any, g: Any, m: Any, at: int, lr: Any, eps: Any, clip_value: Any, factor: Any) -> None:
+    """One vector of parameters: ``g = clip(g) * factor; m += g*g; p -= lr * g / sqrt(m + eps)``."""
+    d = clamp(load(g, at), -clip_value, clip_value) * factor
+    s = load(m, at) + d * d
+    store(g, at, d)
+    store(m, at, s)
+    store(p, at, load(p, at) - d * lr / sqrt(s + eps))
 
-    All scalars have the parameters' dtype.
+
+@jit.device
+def adagrad(
+    p: Any,
+    g: Any,
+    m: Any,
+    lr: Any,
+    eps: Any,
+    clip_value: Any,
+    factor: Any,
+    scratch: Any,
+    at: int,
+    worker: int,
+    workers: int,
+) -> None:
+    """This worker's parameters; all scalars have their dtype.
+
+    The elements beyond the last whole vector go through the same arithmetic in three vectors of scratch.
     """
-    first, last = split(len(p), worker, workers)
-    for i in range(first, last):
-        d = bounded(g[i], clip_value) * factor
-        g[i] = d
-        s = m[i] + d * d
-        m[i] = s
-        p[i] -= lr * d / math.sqrt(s + eps)
+    lanes = width(p)
+    first, last = split(len(p) // lanes, worker, workers)
+    for i in range(first * lanes, last * lanes, lanes):
+        adagrad_vector(p, g, m, i, lr, eps, clip_value, factor)
+    rest = len(p) // lanes * lanes
+    if worker == workers - 1 and rest < len(p):
+        for k in range(len(p) - rest):
+            scratch[at + k] = p[rest + k]
+            scratch[at + lanes + k] = g[rest + k]
+            scratch[at + 2 * lanes + k] = m[rest + k]
+        adagrad_vector(
+            scratch[at:], scratch[at + lanes :], scratch[at + 2 * lanes :], 0, lr, eps, clip_value, factor
+        )
+        for k in range(len(p) - rest):
+            p[rest + k] = scratch[at + k]
+            g[rest + k] = scratch[at + lanes + k]
+            m[rest + k] = scratch[at + 2 * lanes + k]

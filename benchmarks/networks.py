@@ -1,0 +1,49 @@
+"""Models and data of a workload, ready to be timed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.workloads import CLIP_NORM, LEARNING_RATE, Workload
+from fastlstm.backend import build
+from fastlstm.config import BackendName, DType, ModelConfig
+from fastlstm.model import Model
+from fastlstm.optimizers import UpdateRule
+from fastlstm.params import Parameters, initialise
+from fastlstm.text import Vocab
+
+
+def config_of(workload: Workload, dtype: DType = "float32") -> ModelConfig:
+    """The configuration of a workload's model."""
+    return ModelConfig(
+        vocab_size=workload.V, embedding=workload.E, hidden=workload.H, layers=workload.L, dtype=dtype
+    )
+
+
+class Training:
+    """A network, its parameters, and one batch of random symbols; the state is carried from step to step."""
+
+    rule = UpdateRule(lr=LEARNING_RATE, clip_norm=CLIP_NORM)
+
+    def __init__(self, workload: Workload, backend: BackendName = "fast", threads: int | None = None) -> None:
+        config = config_of(workload)
+        rng = np.random.default_rng(0)
+        self.workload = workload
+        self.network = build(backend, config, workload.T, workload.B, threads)
+        self.parameters = initialise(config, rng)
+        self.gradients, self.slots = Parameters(config), Parameters(config)
+        self.x, self.y = rng.integers(workload.V, size=(2, workload.T, workload.B), dtype=np.int32)
+        self.state = np.zeros(config.state_shape(workload.B), config.dtype)
+
+    def step(self) -> float:
+        """Forward, backward, clip, update; returns the nats."""
+        return self.network.train_step(
+            self.parameters, self.gradients, self.slots, self.x, self.y, self.state,
+            1.0 / self.workload.chars, self.rule,
+        )  # fmt: skip
+
+
+def model_of(workload: Workload) -> Model:
+    """An untrained model with some vocabulary of the workload's size."""
+    symbols = "".join(chr(ord("!") + n) for n in range(workload.V))
+    return Model(config_of(workload), Vocab.from_text(symbols))

@@ -1,0 +1,157 @@
+"""The machine's limits, measured: multiply-adds a second, and bytes read a second from a working set of any size.
+
+``python -m benchmarks.peak`` prints them. The multiply-adds are chains in registers, as many as there are registers
+for: enough to hide their latency, and no memory is touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.timing import seconds_of
+from fastlstm.kernels import jit
+from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.plan import aligned_zeros
+from fastlstm.kernels.simd import (
+    Vector,
+    element_pointer,
+    emit_call,
+    emit_load,
+    emit_store,
+    lanes_sum,
+    load,
+    splat,
+    width,
+)
+from fastlstm.threads import default_threads
+
+#: Accumulators of `multiply_add`: all registers but those of the two operands, and two to spare.
+CHAINS = vector_unit().registers - 4
+
+#: A measured run takes at least so many seconds, and the best of a few runs counts: noise only ever slows.
+SHORTEST = 0.02
+RUNS = 5
+
+
+@intrinsic
+def _multiply_add_chains(typingctx: Any, values: Any, turns: Any) -> Any:
+    """``turns`` times ``s = s * a + b`` in each chain, with a and b the first two vectors of ``values``."""
+    dtype = values.dtype
+    i64 = ir.IntType(64)
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        lanes = Vector(dtype).lanes
+        pointers = [
+            element_pointer(context, builder, values, args[0], ir.Constant(i64, n * lanes)) for n in range(CHAINS)
+        ]
+        a, b = (emit_load(builder, pointer, dtype) for pointer in pointers[:2])
+        start = [emit_load(builder, pointer, dtype) for pointer in pointers]
+        entry, loop, done = builder.block, builder.append_basic_block("turn"), builder.append_basic_block("done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        turn = builder.phi(i64)
+        sums = [builder.phi(value.type) for value in start]
+        added = [emit_call(builder, "fma", dtype, total, a, b) for total in sums]
+        following = builder.add(turn, ir.Constant(i64, 1))
+        for phi, first, after in zip([turn, *sums], [ir.Constant(i64, 0), *start], [following, *added], strict=True):
+            phi.add_incoming(first, entry)
+            phi.add_incoming(after, loop)
+        builder.cbranch(builder.icmp_signed("<", following, args[1]), loop, done)
+        builder.position_at_end(done)
+        for pointer, total in zip(pointers, added, strict=True):
+            emit_store(builder, pointer, total, dtype)
+        return context.get_dummy_value()
+
+    return types.void(values, types.intp), codegen
+
+
+@jit.kernel
+def multiply_add(values: Any, turns: int) -> None:
+    """Chains of multiply-adds in registers; ``values`` has ``CHAINS`` vectors, in/out."""
+    _multiply_add_chains(values, turns)
+
+
+@jit.kernel
+def read_all(values: Any, turns: int) -> float:
+    """Read all of ``values``, whose length is a multiple of four vectors, ``turns`` times."""
+    lanes = width(values)
+    s0 = s1 = s2 = s3 = splat(values, 0.0)
+    for _ in range(turns):
+        for i in range(0, len(values), 4 * lanes):
+            s0, s1 = s0 + load(values, i), s1 + load(values, i + lanes)
+            s2, s3 = s2 + load(values, i + 2 * lanes), s3 + load(values, i + 3 * lanes)
+    return float(lanes_sum((s0 + s1) + (s2 + s3)))
+
+
+def multiply_add_rate(threads: int = 1, dtype: str = "float32") -> float:
+    """GFLOP/s of ``threads`` cores that do nothing but multiply-adds."""
+    lanes = vector_unit().lanes(np.dtype(dtype).itemsize)
+    operands = [_halves(CHAINS * lanes, dtype) for _ in range(threads)]
+    turns_a_second = _best_rate(threads, lambda worker, turns: multiply_add(operands[worker], turns))
+    return 2e-9 * CHAINS * lanes * threads * turns_a_second
+
+
+def read_rate(bytes_in_all: int, threads: int = 1) -> float:
+    """GB/s of ``threads`` cores that read, over and over, their equal parts of ``bytes_in_all``."""
+    unit = 4 * vector_unit().bytes
+    part = max(unit, bytes_in_all // threads // unit * unit)
+    operands = [_halves(part // 4, "float32") for _ in range(threads)]
+    turns_a_second = _best_rate(threads, lambda worker, turns: read_all(operands[worker], turns))
+    return 1e-9 * part * threads * turns_a_second
+
+
+def _halves(count: int, dtype: str) -> np.ndarray:
+    """Numbers with which ``s * a + b`` stays near 1, far from infinities and from denormals."""
+    values = aligned_zeros(count, dtype)
+    values[:] = 0.5
+    return values
+
+
+def _best_rate(threads: int, run: Callable[[int, int], object]) -> float:
+    """Turns a second of ``run(worker, turns)`` on all workers at once, in the best of a few runs."""
+    _together(threads, run, 1)  # compiles
+    turns = 1
+    while (seconds := _together(threads, run, turns)) < SHORTEST:
+        turns *= 2 if seconds > SHORTEST / 8 else 8
+    return turns / min(seconds, *(_together(threads, run, turns) for _ in range(RUNS - 1)))
+
+
+def _together(threads: int, run: Callable[[int, int], object], turns: int) -> float:
+    """Wall time from the first worker's start to the last one's end."""
+    if threads == 1:
+        return seconds_of(lambda: run(0, turns))
+    return seconds_of(lambda: list(_pool(threads).map(lambda worker: run(worker, turns), range(threads))))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "peak")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peak", description="Measure the machine's limits.")
+    parser.add_argument("--threads", type=int, default=default_threads(), metavar="N", help="cores (all)")
+    threads = parser.parse_args(argv).threads
+    table = Table("limit", "one core", f"{threads} cores")
+    for dtype in ("float32", "float64"):
+        rates = [multiply_add_rate(count, dtype) for count in (1, threads)]
+        table.add_row(f"multiply-adds, {dtype}", *(f"{rate:.1f} GFLOP/s" for rate in rates))
+    for kib in (16, 256, 4096, 131072):
+        rates = [read_rate(count * kib * 1024, count) for count in (1, threads)]
+        table.add_row(f"reading {kib:,} KiB a core", *(f"{rate:.1f} GB/s" for rate in rates))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""PyTorch as a peer: nn.Embedding, nn.LSTM and nn.Linear, as one would write it. Runs where torch is installed."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.protocol import Call, Job, serve
+from benchmarks.workloads import CLIP_NORM, LEARNING_RATE, SAMPLED, Workload
+
+
+class CharacterModel(nn.Module):
+    """Symbols (T, B) and a state to logits (T, B, V) and the next state."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(workload.V, workload.E)
+        self.lstm = nn.LSTM(workload.E, workload.H, workload.L)
+        self.output = nn.Linear(workload.H, workload.V)
+
+    def forward(self, x: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        y, state = self.lstm(self.embedding(x), state)
+        return self.output(y), state
+
+
+def autocast(job: Job) -> contextlib.AbstractContextManager[Any]:
+    """bfloat16 where torch thinks it right, or nothing."""
+    if job.precision == "bf16":
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def training(job: Job, model: CharacterModel) -> Call:
+    workload = job.workload
+    optimizer = torch.optim.Adagrad(model.parameters(), lr=LEARNING_RATE)
+    x = torch.randint(0, workload.V, (workload.T, workload.B))
+    y = torch.randint(0, workload.V, (workload.T, workload.B)).view(-1)
+    zeros = torch.zeros(workload.L, workload.B, workload.H)
+    carried = (zeros, zeros)
+
+    def step() -> None:
+        nonlocal carried
+        with autocast(job):
+            logits, (h, c) = model(x, carried)
+        loss = nn.functional.cross_entropy(logits.float().view(-1, workload.V), y)
+        carried = (h.detach().float(), c.detach().float())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        optimizer.step()
+
+    return step
+
+
+def sampling(job: Job, model: CharacterModel) -> Call:
+    @torch.inference_mode()
+    def write() -> None:
+        symbol, state = torch.zeros(1, 1, dtype=torch.long), None
+        for _ in range(SAMPLED):
+            with autocast(job):
+                logits, state = model(symbol, state)
+            symbol = torch.multinomial(torch.softmax(logits[0].float(), dim=-1), 1)
+
+    return write
+
+
+def prepare(job: Job) -> Call:
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(0)
+    model = CharacterModel(job.workload)
+    return training(job, model) if job.verb == "train" else sampling(job, model)
+
+
+if __name__ == "__main__":
+    serve(f"PyTorch {torch.__version__}", prepare)

@@ -1,0 +1,223 @@
+"""Where a training step spends its time: each phase alone, against the limit of the machine.
+
+usage: python -m benchmarks.phases WORKLOAD [...] [--threads N] [--seconds S] [--json FILE]
+
+A step's phases run one call each, in order, so that every phase meets the values and the caches that the phases before
+it left. What a call costs that runs no phase is subtracted: waking the workers, and Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import peak
+from benchmarks.networks import Training
+from benchmarks.timing import seconds_of, warm_up
+from benchmarks.workloads import TRAINING, Workload
+from fastlstm.kernels import step
+from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.network import FastNetwork
+from fastlstm.kernels.tile import VECTORS
+from fastlstm.threads import default_threads
+
+#: The phases of `fastlstm.kernels.step`, in the order of their time in a step.
+NAMES = (
+    "CLEAR", "PREPARE", "TABLE", "INPUTS", "LAYERS", "OUTPUT", "OUTPUT_BACK", "TRANSPOSE", "LAYERS_BACK",
+    "INPUTS_BACK", "WEIGHTS", "EMBEDDING", "NORM", "UPDATE",
+)  # fmt: skip
+
+#: Steps measured even when they take longer than the time given.
+FEWEST = 5
+
+
+class Cost(NamedTuple):
+    """What a phase must do at least.
+
+    Attributes
+    ----------
+    flops : floating-point operations of its products; 0 where there are none.
+    bytes : read and written, whatever cache they are in: operands that stay in registers or in L1 count once.
+    resident : bytes that the workers go over again and again, what each has for itself added up: they decide which
+        cache the bandwidth is that of.
+    """
+
+    flops: int
+    bytes: int
+    resident: int
+
+
+class Timing(NamedTuple):
+    """A phase, measured: seconds, its cost, and the least seconds that the machine's limits allow it."""
+
+    name: str
+    seconds: float
+    cost: Cost
+    limit: float
+
+
+class Profile(NamedTuple):
+    """All phases of a step, and the seconds of a whole step in one call and of a call without phases."""
+
+    timings: list[Timing]
+    step: float
+    empty: float
+    workers: int
+
+
+def costs(network: FastNetwork, parameters: int) -> dict[str, Cost]:
+    """The cost of each phase, from the layouts of `fastlstm.kernels.plan`."""
+    plan = network.plan
+    T, B, L, V, E, H, N, Hp, Vp = (getattr(plan, name) for name in ("T", "B", "L", "V", "E", "H", "N", "Hp", "Vp"))
+    gates, rows, distinct = plan.G * H, T * B, int(network.buffers.counts[0])
+    item, teams, workers = network.buffers.arena.itemsize, network.teams, network.workers.count
+    strips = -(-N // (VECTORS * vector_unit().lanes(item)))
+    table = distinct * N + E * N + distinct * E
+    above = (L - 1) * (N * H + rows * (2 * N + H))
+
+    def cost(multiply_adds: int, moved: int, resident: int) -> Cost:
+        return Cost(2 * multiply_adds, item * moved, item * resident)
+
+    return {
+        "CLEAR": cost(0, parameters, parameters),
+        "PREPARE": cost(0, 4 * parameters, 3 * parameters),
+        "TABLE": cost(distinct * E * gates, table, table),
+        "INPUTS": cost((L - 1) * rows * H * gates, above, workers * N * H),
+        # The recurrent weights once a time step and team; gates in, gates out, h and c.
+        "LAYERS": cost(L * rows * H * gates, L * (T * teams * N * H + rows * (2 * N + 3 * Hp)), teams * N * H),
+        "OUTPUT": cost(rows * H * V, Vp * H + rows * (H + Vp), workers * Vp * H),
+        "OUTPUT_BACK": cost(rows * H * V, Vp * Hp + rows * (Hp + 2 * Vp), workers * Vp * H),
+        "TRANSPOSE": cost(0, 2 * L * rows * H, 2 * L * rows * H),
+        "LAYERS_BACK": cost(
+            L * rows * H * gates, L * (T * teams * N * Hp + rows * (3 * N + 5 * Hp)), teams * N * Hp
+        ),
+        "INPUTS_BACK": cost((L - 1) * rows * H * gates, above, workers * N * H),
+        # Every strip of columns meets all of h, and above the first layer all of h below.
+        "WEIGHTS": cost(
+            rows * H * (gates * (2 * L - 1) + V) + distinct * E * gates,
+            (2 * L - 1) * strips * rows * H + L * rows * N + 2 * parameters, workers * rows * H,
+        ),
+        "EMBEDDING": cost(distinct * E * gates, table, table),
+        "NORM": cost(0, parameters, parameters),
+        "UPDATE": cost(0, 6 * parameters, 3 * parameters),
+    }  # fmt: skip
+
+
+def run_phases(training: Training, phases: int) -> None:
+    """Run some phases of a training step, in one call."""
+    network = training.network
+    assert isinstance(network, FastNetwork)
+    network._run(
+        phases, training.parameters.flat, training.gradients.flat, training.slots.flat,
+        training.x, training.y, training.state, 1.0 / training.workload.chars, training.rule,
+    )  # fmt: skip
+
+
+def bit(name: str) -> int:
+    """The bit of a phase."""
+    return int(getattr(step, name))
+
+
+def profile(workload: Workload, threads: int, seconds: float) -> Profile:
+    """Measure the phases of a workload's step for about ``seconds``; medians."""
+    training = Training(workload, threads=threads)
+    network = training.network
+    assert isinstance(network, FastNetwork)
+    warm_up(training.step)
+    times = _times(training, seconds)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    found = costs(network, len(training.parameters.flat))
+    workers = network.workers.count
+    rate = peak.multiply_add_rate(workers)
+    timings = []
+    for name in NAMES:
+        if found[name].bytes:
+            cost = found[name]
+            limit = max(cost.flops / rate, cost.bytes / peak.read_rate(cost.resident, workers)) / 1e9
+            timings.append(Timing(name, max(medians[name] - medians["empty"], 0.0), cost, limit))
+    return Profile(timings, medians["step"], medians["empty"], workers)
+
+
+def _times(training: Training, seconds: float) -> dict[str, list[float]]:
+    """Seconds of every phase, of a call without phases and of a whole step, in turn."""
+    times: dict[str, list[float]] = {name: [] for name in (*NAMES, "empty", "step")}
+    end = time.perf_counter() + seconds
+    while len(times["step"]) < FEWEST or time.perf_counter() < end:
+        for name in NAMES:
+            times[name].append(seconds_of(partial(run_phases, training, bit(name))))
+        times["empty"].append(seconds_of(partial(run_phases, training, 0)))
+        times["step"].append(seconds_of(training.step))
+    return times
+
+
+def table(name: str, measured: Profile) -> Table:
+    """A profile for the terminal."""
+    made = Table(
+        "phase", "us", "share", "GFLOP/s", "GB/s", "of the limit",
+        title=f"{name}: {1e6 * measured.step:,.0f} us a step, {measured.workers} workers,"
+        f" {1e6 * measured.empty:.1f} us a call",
+    )  # fmt: skip
+    for column in made.columns[1:]:
+        column.justify = "right"
+    for timing in measured.timings:
+        made.add_row(timing.name, *_cells(timing, measured.step))
+    total = sum(timing.seconds for timing in measured.timings)
+    limit = sum(timing.limit for timing in measured.timings)
+    made.add_section()
+    made.add_row("all", f"{1e6 * total:,.1f}", f"{total / measured.step:.0%}", "", "", f"{limit / total:.0%}")
+    return made
+
+
+def _cells(timing: Timing, step_seconds: float) -> list[str]:
+    if timing.seconds == 0.0:
+        return ["0", "0%", "", "", ""]
+    flops = f"{1e-9 * timing.cost.flops / timing.seconds:.1f}" if timing.cost.flops else ""
+    moved = f"{1e-9 * timing.cost.bytes / timing.seconds:.1f}"
+    share, limit = timing.seconds / step_seconds, timing.limit / timing.seconds
+    return [f"{1e6 * timing.seconds:,.1f}", f"{share:.1%}", flops, moved, f"{limit:.0%}"]
+
+
+def as_json(name: str, measured: Profile) -> dict[str, Any]:
+    """A profile as plain values."""
+    phases = [
+        {
+            "phase": timing.name, "us": 1e6 * timing.seconds, "flops": timing.cost.flops, "bytes": timing.cost.bytes,
+            "limit_us": 1e6 * timing.limit,
+        }
+        for timing in measured.timings
+    ]  # fmt: skip
+    return {
+        "workload": name, "workers": measured.workers, "step_us": 1e6 * measured.step,
+        "call_us": 1e6 * measured.empty, "phases": phases,
+    }  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.phases", description="Time the phases of a training step, each alone."
+    )
+    parser.add_argument("workloads", nargs="+", choices=TRAINING, metavar="WORKLOAD", help=", ".join(TRAINING))
+    parser.add_argument("--threads", type=int, default=default_threads(), metavar="N", help="workers (all cores)")
+    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="for each workload (3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    options = parser.parse_args(argv)
+    reports = []
+    for name in options.workloads:
+        measured = profile(TRAINING[name], options.threads, options.seconds)
+        Console().print(table(name, measured))
+        reports.append(as_json(name, measured))
+    if options.json:
+        options.json.write_text(json.dumps(reports, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

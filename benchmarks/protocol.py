@@ -1,0 +1,69 @@
+"""How `benchmarks.peers` talks to a library under measurement: a line of JSON there, a line of JSON back.
+
+A peer lives in a process and an environment of its own for the whole run, so that importing and compiling never count.
+Between its turns it waits for standard input, and costs the others nothing. Needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from benchmarks.timing import median_seconds, warm_up
+from benchmarks.workloads import Workload
+
+Call = Callable[[], object]
+
+
+class Job(NamedTuple):
+    """What a peer is to run.
+
+    Attributes
+    ----------
+    verb : ``"train"``, one step of training a call, or ``"sample"``, ``SAMPLED`` characters a call.
+    workload : its sizes.
+    threads : worker threads it may use.
+    precision : ``"fp32"`` or ``"bf16"``.
+    """
+
+    verb: str
+    workload: Workload
+    threads: int
+    precision: str = "fp32"
+
+
+def request_line(job: Job, seconds: float) -> str:
+    """The line that asks for ``seconds`` of ``job``."""
+    return json.dumps({**job._asdict(), "workload": job.workload._asdict(), "seconds": seconds}) + "\n"
+
+
+def parse_request(line: str) -> tuple[Job, float]:
+    """Inverse of `request_line`."""
+    fields = json.loads(line)
+    seconds = fields.pop("seconds")
+    return Job(**{**fields, "workload": Workload(**fields["workload"])}), seconds
+
+
+def serve(version: str, prepare: Callable[[Job], Call]) -> None:
+    """Answer requests until standard input ends; the first line out says the version.
+
+    ``prepare`` builds what a job needs and returns the call to be timed. The last job stays prepared for its next turn.
+    """
+    # What a library prints must not end up between the answers.
+    replies, sys.stdout = sys.stdout, sys.stderr
+    print(json.dumps({"version": version}), file=replies, flush=True)
+    prepared: Job | None = None
+    call: Call = lambda: None  # noqa: E731
+    for line in sys.stdin:
+        job, seconds = parse_request(line)
+        reply: dict[str, Any]
+        try:
+            if job != prepared:
+                call, prepared = prepare(job), job
+                warm_up(call)
+            reply = {"ms": 1e3 * median_seconds(call, seconds)}
+        except Exception as error:
+            prepared, reply = None, {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply), file=replies, flush=True)

@@ -1,0 +1,106 @@
+"""The README's tables of speed, made from what `benchmarks.peers` measured.
+
+usage: python -m benchmarks.table FILE.json [FILE.json ...] [--readme README.md]
+
+Without ``--readme`` the tables go to standard output; with it, between the file's two marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
+
+Result = dict[str, Any]
+
+#: Fields of a result that are a library's milliseconds, and what the table calls them.
+LIBRARIES = {"ours_ms": "fastlstm", "torch_ms": "PyTorch", "jax_ms": "JAX", "torch_bf16_ms": "PyTorch bf16"}
+
+_TITLES = {"train": "Training, one step", "sample": "Sampling, one character at a time"}
+
+
+def milliseconds(value: float | None) -> str:
+    """A time to three digits; nothing where nothing was measured."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def header(results: Sequence[Result]) -> list[str]:
+    """Names of the columns: the libraries that were measured, and what follows from them."""
+    return ["workload", *(f"{LIBRARIES[key]} ms" for key in _measured(results)), "ratio", "characters/s", "of the peak"]
+
+
+def cells(result: Result, results: Sequence[Result]) -> list[str]:
+    """A result's row under `header`."""
+    times = [milliseconds(result.get(key)) for key in _measured(results)]
+    ratio = "" if result["ratio"] is None else f"{result['ratio']:.2f}"
+    return [result["workload"], *times, ratio, f"{result['chars_per_s']:,.0f}", f"{result['share_of_peak']:.0%}"]
+
+
+def _measured(results: Sequence[Result]) -> list[str]:
+    return [key for key in LIBRARIES if any(result.get(key) is not None for result in results)]
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """A table for each verb, each with a line that says what was measured where."""
+    parts = []
+    for verb in _TITLES:
+        if chosen := [result for result in results if result["verb"] == verb]:
+            parts += [f"**{_TITLES[verb]}** ({conditions(chosen)}):", _table(chosen)]
+    return "\n\n".join(parts)
+
+
+def conditions(results: Sequence[Result]) -> str:
+    """Where and how results were measured; what differs between them is named once for each."""
+    machines = _distinct(result["cpu"] for result in results)
+    versions = _distinct(version for result in results for version in result["versions"].values())
+    threads = _distinct(f"{result['threads']} thread{'s' * (result['threads'] > 1)}" for result in results)
+    precisions = _distinct(result["precision"] for result in results)
+    rounds = _distinct(f"medians of {result['rounds']} rounds in turn" for result in results)
+    return ", ".join([*machines, *threads, *precisions, *versions, *rounds])
+
+
+def _distinct(values: Any) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _table(results: Sequence[Result]) -> str:
+    names = header(results)
+    lines = [names, ["---", *["---:"] * (len(names) - 1)], *(cells(result, results) for result in results)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def insert(document: str, tables: str) -> str:
+    """``document`` with ``tables`` between its marks, in place of what was there."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"there is no {BEGIN} with a {END} after it")
+    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.table", description="Make Markdown tables from the results of benchmarks.peers."
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.json", help="results")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help=f"put them between {BEGIN} and {END}")
+    options = parser.parse_args(argv)
+    tables = markdown([result for path in options.files for result in json.loads(path.read_text())])
+    if options.readme is None:
+        print(tables)
+        return
+    try:
+        options.readme.write_text(insert(options.readme.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        sys.exit(f"{options.readme}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The workloads, and the arithmetic each of them asks for. Needs nothing but the standard library."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Workload(NamedTuple):
+    """Sizes of a model and of one training step: see the legend in `fastlstm.config`."""
+
+    V: int
+    E: int
+    H: int
+    L: int
+    T: int
+    B: int
+
+    @property
+    def chars(self) -> int:
+        """Characters that a training step reads."""
+        return self.T * self.B
+
+    @property
+    def forward_flops(self) -> int:
+        """Floating-point operations of the products of one character's forward pass; a multiply-add is two.
+
+        The embedding's projection counts as a product, although fastlstm folds it into a table.
+        """
+        first = 4 * self.H * (self.E + self.H)
+        above = (self.L - 1) * 4 * self.H * 2 * self.H
+        return 2 * (first + above + self.H * self.V)
+
+    @property
+    def train_flops(self) -> int:
+        """The same for training: backwards, each product becomes two."""
+        return 3 * self.forward_flops
+
+    @property
+    def step_flops(self) -> int:
+        """Of one training step."""
+        return self.train_flops * self.chars
+
+
+TRAINING = {
+    "b1-h32": Workload(V=65, E=4, H=32, L=1, T=64, B=1),
+    "b1-h100": Workload(V=65, E=32, H=100, L=1, T=32, B=1),
+    "b1-h200": Workload(V=65, E=4, H=200, L=1, T=64, B=1),
+    "b50-h128": Workload(V=65, E=64, H=128, L=2, T=50, B=50),
+    "b50-h256": Workload(V=65, E=128, H=256, L=1, T=50, B=50),
+    "b50-h512": Workload(V=65, E=128, H=512, L=1, T=50, B=50),
+    "b50-h512x3": Workload(V=65, E=128, H=512, L=3, T=50, B=50),
+    "b64-h1024": Workload(V=65, E=128, H=1024, L=1, T=64, B=64),
+}
+
+#: Models that write text one character at a time, in one lane.
+SAMPLING = {
+    "h32": TRAINING["b1-h32"]._replace(T=1, B=1),
+    "2x128": TRAINING["b50-h128"]._replace(T=1, B=1),
+    "h256": TRAINING["b50-h256"]._replace(T=1, B=1),
+    "h512": TRAINING["b50-h512"]._replace(T=1, B=1),
+}
+
+#: Characters written in one measured call of sampling.
+SAMPLED = 200
+
+#: The update that every library carries out.
+LEARNING_RATE = 0.05
+CLIP_NORM = 5.0
+
+
+def workloads(verb: str) -> dict[str, Workload]:
+    """The workloads of ``"train"`` or of ``"sample"``, by name."""
+    return TRAINING if verb == "train" else SAMPLING
+
+
+def flops_per_char(verb: str, workload: Workload) -> int:
+    """Floating-point operations of a character trained or sampled."""
+    return workload.train_flops if verb == "train" else workload.forward_flops

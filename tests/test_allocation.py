@@ -1,0 +1,76 @@
+"""A training step of the fast backend allocates no array and calls no BLAS."""
+
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+from problems import problem
+
+from fastlstm.kernels.network import FastNetwork
+from fastlstm.kernels.step import step
+from fastlstm.optimizers import UpdateRule
+from fastlstm.params import Parameters
+from fastlstm.reference.network import ReferenceNetwork
+
+DTYPES = ["float32", "float64"]
+
+#: Bytes. A step makes a few dozen small Python objects, numbers, tuples, views and a closure, of 50 to 100 bytes each.
+CHURN = 8 * 1024
+
+
+def training(rng, backend, dtype, cell="lstm"):
+    """A function that does one training step, in a network whose smallest array is twice `CHURN`."""
+    p = problem(rng, cell, hidden=64, embedding=64, vocab=64, seq_len=64, batch=64, dtype=dtype)
+    assert min(p.x.nbytes, p.state.nbytes, p.parameters["embedding"].nbytes) >= 2 * CHURN
+    net = backend(p.config, p.seq_len, p.batch, 1)
+    gradients, slots, rule = Parameters(p.config), Parameters(p.config), UpdateRule(0.1, clip_norm=1.0)
+    return lambda: net.train_step(p.parameters, gradients, slots, p.x, p.y, p.state, 1.0, rule)
+
+
+def most_allocated(train):
+    """Most bytes that were allocated at once, beyond those before, over three steps after a first one."""
+    train()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(3):
+            train()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+def test_a_step_allocates_no_array(cell, dtype, rng):
+    """NumPy reports its arrays to tracemalloc, and no array of this step is as small as what it may see."""
+    assert most_allocated(training(rng, FastNetwork, dtype, cell)) < CHURN
+
+
+def test_the_references_arrays_are_seen(rng):
+    """Negative control: the reference does allocate, and the measurement notices every temporary."""
+    assert most_allocated(training(rng, ReferenceNetwork, "float32")) > 1000 * CHURN
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_machine_code_calls_neither_an_allocator_nor_blas(dtype, rng):
+    """What kernels allocate tracemalloc would not see, so the symbols that their machine code names are searched."""
+    p = problem(rng, "lstm", dtype=dtype)
+    FastNetwork(p.config, p.seq_len, p.batch, 1).forward(p.parameters, p.x, p.y, p.state)
+    codes = [made.library._get_compiled_object() for made in step.overloads.values()]
+    ours = [code for code in codes if f"fastlstm_tile_{dtype}".encode() in code]
+    assert ours  # names are there to be found
+    for code in ours:
+        assert not re.search(rb"NRT_|alloc|gemm|gemv|_dot", code)
+
+
+def test_workspaces_are_laid_out_once(rng):
+    """The arena and the other buffers of a network are the same memory after many steps."""
+    p = problem(rng, "lstm")
+    net = FastNetwork(p.config, p.seq_len, p.batch, 1)
+    places = [buffer.ctypes.data for buffer in net.buffers if isinstance(buffer, np.ndarray)]
+    assert len(places) == len(net.buffers)
+    for _ in range(3):
+        net.forward(p.parameters, p.x, p.y, p.state)
+    assert places == [buffer.ctypes.data for buffer in net.buffers]

@@ -1,0 +1,69 @@
+"""The kernels are also plain Python: with ``NUMBA_DISABLE_JIT=1`` they compute what the reference computes.
+
+That is how to see which lines of the kernels the tests reach, for a coverage tool cannot look into compiled code::
+
+    NUMBA_DISABLE_JIT=1 coverage run -m pytest tests/test_nojit.py
+
+runs the same comparison in the process itself.
+"""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from problems import problem
+
+from fastlstm.kernels import jit
+from fastlstm.kernels.network import FastNetwork
+from fastlstm.optimizers import UpdateRule
+from fastlstm.params import Parameters
+from fastlstm.reference.network import ReferenceNetwork
+
+# float64: eight digits fewer than it has; float32: see `test_equivalence.bound`, for sums of six products.
+TOLERANCES = {"float64": 1e-10, "float32": 1e-5}
+
+
+def one_of_everything(net, p):
+    """A training step for each kind of clipping, an accumulated gradient, and symbols drawn."""
+    parameters, slots = Parameters(p.config, p.parameters.flat.copy()), Parameters(p.config)
+    gradients, state, losses = Parameters(p.config), p.state.copy(), []
+    slots.flat[:] = 0.1
+    for rule in (UpdateRule(0.1), UpdateRule(0.1, clip_value=0.05), UpdateRule(0.1, clip_norm=0.1)):
+        losses.append(net.train_step(parameters, gradients, slots, p.x, p.y, state, 0.1, rule))
+    net.forward(parameters, p.x, p.y, state)
+    net.backward(parameters, 0.1, gradients)
+    return {"losses": np.array(losses), "p": parameters.flat, "g": gradients.flat, "m": slots.flat, "state": state}
+
+
+def drawn(net, p, temperature):
+    uniforms = np.random.default_rng(0).random((6, p.batch))
+    return net.generate(p.parameters, p.x[0], p.state.copy(), uniforms, temperature)
+
+
+@pytest.mark.skipif(not jit.DISABLED, reason="runs in the process below")
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+def test_kernels_in_plain_python_are_the_reference(cell, dtype, rng):
+    p = problem(rng, cell, layers=2, hidden=5, embedding=3, vocab=6, seq_len=4, batch=2, dtype=dtype)
+    found, expected = (one_of_everything(net(p.config, 4, 2), p) for net in (FastNetwork, ReferenceNetwork))
+    for name, exact in expected.items():
+        np.testing.assert_allclose(
+            found[name], exact, rtol=0, atol=TOLERANCES[dtype] * np.abs(exact).max(), err_msg=name
+        )
+    for temperature in (0, 1.0):
+        ids = [drawn(net(p.config, 1, 2), p, temperature) for net in (FastNetwork, ReferenceNetwork)]
+        ids.append(drawn(FastNetwork(p.config, 1, 2, training=False), p, temperature))
+        assert np.array_equal(ids[0], ids[1])
+        assert np.array_equal(ids[2], ids[1])
+
+
+@pytest.mark.skipif(jit.DISABLED, reason="this is that process")
+def test_the_suite_without_compilation():
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
+    result = subprocess.run(
+        command, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+    assert "4 passed" in result.stdout
