@@ -50,9 +50,10 @@ def measure(varied: str, value: int, threads: int, seconds: float) -> Point:
         workload = BASE._replace(**{varied: value})
     training = Training(workload, threads=workers)
     warm_up(training.step)
-    # Beside the measurement: the clock of a busy machine changes from minute to minute.
+    # Before and after each point: clocks change, and other programs only make the machine look slower than it is.
     peak = multiply_add_rate(workers)
     us = 1e6 * median_seconds(training.step, seconds) / workload.chars
+    peak = max(peak, multiply_add_rate(workers))
     limit = 1e-3 * workload.train_flops / peak
     return {
         "varied": varied, "value": value, "workload": workload._asdict(), "threads": workers, "us": us,

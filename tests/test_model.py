@@ -177,7 +177,7 @@ def test_without_a_prompt_a_text_begins_after_a_line_s_end():
 def test_temperature_zero_takes_the_most_probable():
     model = double()
     assert model.sample("t", 80, temperature=0, seed=1) == model.sample("t", 80, temperature=0, seed=2)
-    assert model.sample("t", 80, temperature=0) == model.sample("t", 80, temperature=0.001)
+    assert model.sample("t", 80, temperature=0) == model.sample("t", 80, temperature=0, backend="reference")
 
 
 def test_a_model_of_bytes_gives_bytes():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.simd import load, store, width
+from fastlstm.kernels.simd import load, store, store_transposed, width
 from fastlstm.kernels.tile import split
 
 
@@ -54,17 +54,15 @@ def pack_transposed(
         n = min(lanes, rows - j * lanes)
         for vector in range(padded // lanes):
             begin, m = column(vector, gates, columns, lanes)
-            for k in range(lanes):
-                write = to + (j * padded + vector * lanes + k) * lanes
-                if k < m:
-                    read = at + j * lanes * gates * columns + begin + k
-                    for u in range(n):
-                        target[write + u] = source[read + u * gates * columns]
-                    for u in range(n, lanes):
-                        target[write + u] = 0
-                else:
+            read = at + j * lanes * gates * columns + begin
+            write = to + (j * padded + vector * lanes) * lanes
+            if n == lanes and m == lanes:
+                store_transposed(source, read, gates * columns, target, write)
+            else:
+                for k in range(lanes):
                     for u in range(lanes):
-                        target[write + u] = 0
+                        inside = k < m and u < n
+                        target[write + k * lanes + u] = source[read + u * gates * columns + k] if inside else 0
 
 
 @jit.device

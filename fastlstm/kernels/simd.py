@@ -178,6 +178,47 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, value), codegen
 
 
+def _numpy_store_transposed(source: np.ndarray, at: int, row: int, target: np.ndarray, to: int) -> None:
+    lanes, item = _lanes_of(source), source.itemsize
+    block = np.lib.stride_tricks.as_strided(source[at:], (lanes, lanes), (row * item, item))
+    target[to : to + lanes * lanes] = block.T.ravel()
+
+
+@_or_numpy(_numpy_store_transposed)
+@intrinsic
+def store_transposed(typingctx: Any, source: Any, at: Any, row: Any, target: Any, to: Any) -> Any:
+    """``target[to + k*width + u] = source[at + u*row + k]`` for a square block of ``width`` rows and columns.
+
+    Stage s of log2(width) swaps the off-diagonal quarters of all blocks of 2s rows and columns.
+    """
+    lanes = Vector(source.dtype).lanes
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        source_, at, row, target_, to = args
+        rows = []
+        for u in range(lanes):
+            index = builder.add(at, builder.mul(row, ir.Constant(row.type, u)))
+            rows.append(emit_load(builder, element_pointer(context, builder, source, source_, index), source.dtype))
+        s = 1
+        while s < lanes:
+            upper = [k if k & s == 0 else lanes + k - s for k in range(lanes)]
+            lower = [k + s if k & s == 0 else lanes + k for k in range(lanes)]
+            for u in (u for u in range(lanes) if u & s == 0):
+                pair = rows[u], rows[u + s]
+                rows[u], rows[u + s] = (
+                    builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, lanes), order))
+                    for order in (upper, lower)
+                )
+            s *= 2
+        for k in range(lanes):
+            index = builder.add(to, ir.Constant(to.type, k * lanes))
+            emit_store(builder, element_pointer(context, builder, target, target_, index), rows[k], source.dtype)
+        return context.get_dummy_value()
+
+    i = types.intp
+    return types.void(source, i, i, target, i), codegen
+
+
 @_or_numpy(lambda array, scalar: np.full(_lanes_of(array), scalar, array.dtype))
 @intrinsic
 def splat(typingctx: Any, array: Any, scalar: Any) -> Any:

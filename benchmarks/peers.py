@@ -1,0 +1,263 @@
+"""fastlstm, PyTorch and JAX on the same workloads, in turn, in one run.
+
+usage: python -m benchmarks.peers [WORKLOAD ...] [--verb train|sample] [--bf16] [--json FILE] [--png FILE] ...
+
+Each library runs in a process and an environment of its own (`benchmarks.protocol`), which lives for the whole run and
+sleeps while another has its turn: fastlstm, PyTorch, JAX, fastlstm, PyTorch, JAX ... What counts is the median over the
+rounds of each turn's median, and the ratio of two libraries in one run: lone times drift with the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.charts import draw_peers
+from benchmarks.peak import multiply_add_rate
+from benchmarks.protocol import Job, request_line
+from benchmarks.table import Result, cells, conditions, header
+from benchmarks.workloads import SAMPLED, SAMPLING, TRAINING, Workload, flops_per_char, workloads
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Before a turn: thread pools of the library before it stop spinning and go to sleep.
+SETTLE = 0.5
+
+#: Rounds below which a median says little.
+FEWEST_ROUNDS = 5
+
+
+class PeerError(Exception):
+    """A library could not be started, or could not do what it was asked."""
+
+
+class Library(NamedTuple):
+    """One column of the table: its field, who computes it, and in which precision."""
+
+    field: str
+    peer: str
+    precision: str
+
+
+OURS = Library("ours_ms", "fastlstm", "fp32")
+TORCH = Library("torch_ms", "torch", "fp32")
+JAX = Library("jax_ms", "jax", "fp32")
+TORCH_BF16 = Library("torch_bf16_ms", "torch", "bf16")
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What a peer's process finds: the processor only, and as many threads as it may use."""
+    return {
+        **os.environ, "JAX_PLATFORMS": "cpu", "NPROC": str(threads), "OMP_NUM_THREADS": str(threads),
+        "FASTLSTM_THREADS": str(threads),
+    }  # fmt: skip
+
+
+class Peer:
+    """A library's process. Raises `PeerError` when it does not start."""
+
+    def __init__(self, name: str, python: str, threads: int) -> None:
+        self.name = name
+        try:
+            self._process = subprocess.Popen(
+                [python, "-m", f"benchmarks.peer_{name}"], cwd=ROOT, env=environment(threads),
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise PeerError(f"{python}: {error.strerror}") from None
+        self.version: str = self._reply()["version"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def milliseconds(self, job: Job, seconds: float) -> float:
+        """Median time of the job's call, measured for ``seconds``."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(request_line(job, seconds))
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise PeerError("its process has ended") from None
+        return float(self._reply()["ms"])
+
+    def _reply(self) -> dict[str, str]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise PeerError(f"its process ended with status {self._process.wait()}")
+        reply: dict[str, str] = json.loads(line)
+        if "error" in reply:
+            raise PeerError(reply["error"])
+        return reply
+
+
+def cpu_name() -> str:
+    """The processor, and the cores this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name} ({cores} cores)"
+
+
+class Rounds(NamedTuple):
+    """A workload measured: each library's milliseconds, and the peak in GFLOP/s, round by round."""
+
+    times: dict[Library, list[float]]
+    peaks: list[float]
+
+
+def run_rounds(
+    peers: dict[str, Peer], libraries: Sequence[Library], verb: str, workload: Workload, options: argparse.Namespace
+) -> Rounds:
+    """Every library in turn, round after round; one that fails is left out, with a line about it."""
+    found = Rounds({library: [] for library in libraries}, [])
+    for _ in range(options.rounds):
+        for library in list(found.times):
+            time.sleep(SETTLE)
+            job = Job(verb, workload, options.threads, library.precision)
+            try:
+                found.times[library].append(peers[library.peer].milliseconds(job, options.seconds))
+            except PeerError as error:
+                if library == OURS:
+                    raise
+                say(f"{library.peer} {library.precision} is left out: {error}")
+                del found.times[library]
+        found.peaks.append(multiply_add_rate(options.threads))
+    return found
+
+
+def result(name: str, verb: str, workload: Workload, threads: int, measured: Rounds) -> Result:
+    """What the table, the picture and the JSON show of a workload."""
+    medians = {library.field: statistics.median(times) for library, times in measured.times.items()}
+    ours, peak = medians[OURS.field], statistics.median(measured.peaks)
+    rivals = {field: ms for field, ms in medians.items() if field in (TORCH.field, JAX.field)}
+    fastest = min(rivals, key=rivals.__getitem__, default=None)
+    chars = workload.chars if verb == "train" else SAMPLED
+    per_char = flops_per_char(verb, workload)
+    speed = 1e3 * chars / ours
+    return {
+        "workload": name, "verb": verb, "sizes": workload._asdict(), "threads": threads, "precision": OURS.precision,
+        "ours_ms": ours, "torch_ms": medians.get(TORCH.field), "jax_ms": medians.get(JAX.field),
+        "torch_bf16_ms": medians.get(TORCH_BF16.field),
+        "ratio": None if fastest is None else rivals[fastest] / ours,
+        "fastest_peer": None if fastest is None else fastest.removesuffix("_ms"),
+        "chars": chars, "chars_per_s": speed, "flops_per_char": per_char, "gflops": 1e-9 * per_char * speed,
+        "peak_gflops": peak, "share_of_peak": 1e-9 * per_char * speed / peak, "limit_chars_per_s": 1e9 * peak / per_char,
+        "rounds": len(measured.peaks),
+        "each_round_ms": {library.field: times for library, times in measured.times.items()},
+    }  # fmt: skip
+
+
+def start(stack: ExitStack, options: argparse.Namespace) -> dict[str, Peer]:
+    """Start fastlstm and every peer that is installed; say which are not."""
+    pythons = {"fastlstm": sys.executable, "torch": options.torch_python}
+    if options.verb == "train":
+        pythons["jax"] = options.jax_python
+    peers = {}
+    for name, python in pythons.items():
+        try:
+            peers[name] = stack.enter_context(Peer(name, python, options.threads))
+        except PeerError as error:
+            say(f"{name} is left out: {error} (benchmarks/README.md says how to install it)")
+    return peers
+
+
+def compare(names: Sequence[str], options: argparse.Namespace) -> list[Result]:
+    """Measure all workloads."""
+    with ExitStack() as stack:
+        peers = start(stack, options)
+        if "fastlstm" not in peers:
+            sys.exit("fastlstm itself does not start")
+        wanted = [OURS, TORCH, JAX, *([TORCH_BF16] if options.bf16 else [])]
+        libraries = [library for library in wanted if library.peer in peers]
+        about = {"cpu": cpu_name(), "versions": {name: peer.version for name, peer in peers.items()}}
+        results = []
+        for name in names:
+            workload = workloads(options.verb)[name]
+            measured = run_rounds(peers, libraries, options.verb, workload, options)
+            results.append(result(name, options.verb, workload, options.threads, measured) | about)
+            say(_progress(results[-1]))
+        return results
+
+
+def _progress(found: Result) -> str:
+    ratio = "" if found["ratio"] is None else f", {found['ratio']:.2f} times as fast as {found['fastest_peer']}"
+    return f"{found['workload']}: {found['ours_ms']:.3f} ms{ratio}"
+
+
+def say(message: str) -> None:
+    """A line about the run, on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def table(results: Sequence[Result]) -> Table:
+    """Results for the terminal."""
+    made = Table(*header(results), title=conditions(results))
+    for column in made.columns[1:]:
+        column.justify = "right"
+    for found in results:
+        made.add_row(*cells(found, results))
+    return made
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers", description="Measure fastlstm, PyTorch and JAX in turn."
+    )
+    names = f"training: {', '.join(TRAINING)}; sampling: {', '.join(SAMPLING)} (default: all of the verb)"
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=names)
+    parser.add_argument("--verb", choices=["train", "sample"], default="train", help="what to measure (train)")
+    parser.add_argument("--bf16", action="store_true", help="PyTorch under bfloat16 autocast too")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads (2 to train, 1 to sample)")
+    parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, metavar="N", help=f"turns ({FEWEST_ROUNDS})")
+    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of a turn (1)")
+    parser.add_argument("--torch-python", default=".peers/torch/bin/python", metavar="FILE", help="where torch is")
+    parser.add_argument("--jax-python", default=".peers/jax/bin/python", metavar="FILE", help="where JAX is")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw the results to FILE")
+    options = parser.parse_args(argv)
+    known = workloads(options.verb)
+    if unknown := [name for name in options.workloads if name not in known]:
+        parser.error(f"no workload {unknown[0]!r} for {options.verb}: there are {', '.join(known)}")
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    options.workloads = options.workloads or list(known)
+    options.threads = options.threads or (2 if options.verb == "train" else 1)
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse(argv)
+    results = compare(options.workloads, options)
+    Console().print(table(results))
+    if options.rounds < FEWEST_ROUNDS:
+        say(f"fewer than {FEWEST_ROUNDS} rounds: no figures to quote")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    if options.png:
+        draw_peers(results, options.png)
+
+
+if __name__ == "__main__":
+    main()

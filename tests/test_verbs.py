@@ -1,0 +1,276 @@
+"""Verbs as people run them: what they print, what they say when something is wrong, and what survives Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastlstm
+from fastlstm import Model, cli
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fastlstm.__file__).parents[1])}
+QUICK = ["--hidden", "8", "--embedding", "4", "--steps", "12", "--batch", "4", "--seq-len", "8"]
+TEXT = "the cat sat on the mat.\nso did the dog, at last.\n" * 20
+
+
+def python(*arguments, cwd, **settings):
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, timeout=120, **settings
+    )
+
+
+@pytest.fixture
+def verb(tmp_path):
+    """Run a verb in an empty folder; gives status, standard output and standard error."""
+
+    def run(name, *arguments, **settings):
+        done = python("-m", f"fastlstm.{name}", *map(str, arguments), cwd=tmp_path, **settings)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    return run
+
+
+@pytest.fixture
+def notes(tmp_path):
+    (tmp_path / "notes.txt").write_text(TEXT)
+    return tmp_path / "notes.txt"
+
+
+def last_json(output):
+    return json.loads(output.splitlines()[-1])
+
+
+def assert_one_clear_line(done, status, *parts):
+    code, _, errors = done
+    assert code == status, errors
+    assert errors.startswith("fastlstm ")
+    assert errors.count("\n") == 1
+    for part in parts:
+        assert part in errors
+
+
+def test_train_leaves_a_model_and_says_what_it_did(verb, tmp_path):
+    code, output, errors = verb("train", *QUICK, "--json")
+    assert (code, errors) == (0, "")
+    result = last_json(output)
+    assert set(result) == {
+        "steps", "seconds", "chars_per_s", "compile_seconds", "train_nats", "val_nats", "parameters", "model",
+    }  # fmt: skip
+    assert result["steps"] == 12
+    assert result["chars_per_s"] == pytest.approx(12 * 32 / result["seconds"])
+    assert result["model"] == "runs/input/model.safetensors"
+    model = Model.load(tmp_path / "runs" / "input")
+    assert len(model.parameters.flat) == result["parameters"]
+    assert model.training["val_nats"] == result["val_nats"]
+    assert "--- a sample at step 12" in output
+    assert "python -m fastlstm.sample runs/input" in output
+
+
+def test_train_reads_files_and_standard_input(verb, notes, tmp_path):
+    assert verb("train", *QUICK, "--data", "notes.txt", "notes.txt", "--val-frac", 0, "--json")[0] == 0
+    code, output, _ = verb("train", *QUICK, "--data", "-", "--json", input=TEXT.encode() * 2)
+    assert (code, last_json(output)["model"]) == (0, "runs/stdin/model.safetensors")
+    ref, comp = (Model.load(tmp_path / "runs" / name) for name in ("notes", "stdin"))
+    assert ref.vocab == comp.vocab
+    assert ref.training["val_nats"] is None
+
+
+def test_the_preset_is_the_assignment_and_options_override_it(verb, notes, tmp_path):
+    arguments = ["--preset", "assignment", "--steps", 3, "--data", "notes.txt", "--out"]
+    assert verb("train", *arguments, "lstm")[0] == 0
+    assert verb("train", *arguments, "rnn", "--cell", "rnn", "--hidden", 9, "--clip-norm", 2)[0] == 0
+    lstm, rnn = Model.load(tmp_path / "lstm"), Model.load(tmp_path / "rnn")
+    assert (lstm.config.embedding, lstm.config.hidden, lstm.config.forget_bias) == (4, 32, 0.0)
+    training = lstm.training["config"]
+    assert (training["seq_len"], training["batch"], training["reduction"]) == (64, 1, "sum")
+    assert (training["clip_value"], training["clip_norm"], training["lr"]) == (5.0, None, 0.05)
+    assert (rnn.config.embedding, rnn.config.hidden) == (32, 9)
+    assert (rnn.training["config"]["clip_value"], rnn.training["config"]["clip_norm"]) == (None, 2.0)
+
+
+def test_a_short_text_gets_shorter_lanes_unless_they_were_asked_for(verb, notes):
+    notes.write_text(TEXT[:100])
+    assert verb("train", "--data", "notes.txt", "--hidden", 4, "--steps", 2)[0] == 0
+    done = verb("train", "--data", "notes.txt", "--hidden", 4, "--steps", 2, "--batch", 50)
+    assert_one_clear_line(done, 2, "too short", "batch")
+
+
+def test_sample_streams_the_prompt_and_its_continuation(verb, run_folder):
+    code, output, errors = verb("sample", run_folder, "--prompt", "The ", "--length", 50, "--seed", 3)
+    assert (code, errors) == (0, "")
+    assert output == "The " + Model.load(run_folder).sample("The ", 50, seed=3)
+    model = run_folder / "model.safetensors"
+    code, output, _ = verb("sample", model, "--length", 50, "--seed", 3, "--temperature", 0.5, "--json")
+    assert last_json(output)["chars"] == 50
+    text = Model.load(run_folder).sample("", 50, seed=3, temperature=0.5)
+    assert output.startswith(text)
+
+
+def test_a_model_of_bytes_writes_bytes(verb, tmp_path):
+    (tmp_path / "binary").write_bytes(bytes(range(256)) * 4)
+    assert verb("train", *QUICK, "--bytes", "--data", "binary", "--out", "run")[0] == 0
+    done = python("-m", "fastlstm.sample", "run", "--prompt", "é", "--length", "40", cwd=tmp_path)
+    assert done.stdout == "é".encode() + Model.load(tmp_path / "run").sample("é", 40)
+
+
+def test_evaluate_measures_a_text(verb, run_folder, notes):
+    notes.write_text("The sea was loud.\n")
+    code, output, errors = verb("evaluate", run_folder, "notes.txt", "--json")
+    assert (code, errors) == (0, "")
+    ref = Model.load(run_folder).evaluate("The sea was loud.\n")
+    assert last_json(output) == {
+        "chars": 17,
+        "nats_per_char": ref.nats_per_char,
+        "bits_per_char": ref.bits_per_char,
+        "perplexity": ref.perplexity,
+    }
+    assert "17 characters" in output.splitlines()[0]
+
+
+def test_a_failing_seed_is_no_seed(verb, run_folder):
+    """The same seed trains and samples the same, another one does not."""
+    outputs = [verb("sample", run_folder, "--length", 60, "--seed", seed)[1] for seed in (1, 1, 2)]
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--bogus"],
+        ["train", "--steps", "many"],
+        ["train", "--steps", "1", "--epochs", "1"],
+        ["train", "--clip-value", "1", "--clip-norm", "1"],
+        ["train", "--hidden", "0"],
+        ["train", "--seq-len", "-3"],
+        ["train", "--lr", "nan"],
+        ["train", "--val-frac", "1"],
+        ["train", "--cell", "gru"],
+        ["train", "--seed", "-1"],
+        ["sample"],
+        ["sample", "{run}", "--temperature", "-1"],
+        ["sample", "{run}", "--length", "-1"],
+        ["evaluate", "{run}"],
+        ["evaluate", "{run}", "input", "--threads", "0"],
+        ["cli", "fly"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_argument_is_one_line_and_status_2(verb, run_folder, arguments, tmp_path):
+    name, *rest = [argument.format(run=run_folder) for argument in arguments]
+    assert_one_clear_line(verb(name, *rest), 2)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_bad_text_is_one_line_and_status_1(verb, run_folder, tmp_path):
+    for name, content in (("empty", b""), ("one", b"T"), ("latin", b"caf\xe9"), ("strange", "T字".encode())):
+        (tmp_path / name).write_bytes(content)
+    for name, part in (("missing", "no file"), ("empty", "empty"), ("one", "at least two"), ("latin", "not UTF-8")):
+        assert_one_clear_line(verb("train", *QUICK, "--data", name), 1, part)
+        assert_one_clear_line(verb("evaluate", run_folder, name), 1, part)
+    assert_one_clear_line(verb("evaluate", run_folder, "strange"), 1, "字")
+    assert_one_clear_line(verb("sample", run_folder, "--prompt", "a字"), 1, "字")
+    assert_one_clear_line(verb("train", "--data", tmp_path), 1, "is a folder")
+
+
+def test_a_bad_model_is_one_line_and_status_1(verb, run_folder, tmp_path):
+    (tmp_path / "damaged").write_bytes((run_folder / "model.safetensors").read_bytes()[:-9])
+    (tmp_path / "text").write_text(TEXT)
+    for name in ("damaged", "text", "missing", "."):
+        assert_one_clear_line(verb("sample", name), 1, "model")
+        assert_one_clear_line(verb("evaluate", name, "input"), 1, "model")
+
+
+def test_an_unusable_output_folder_is_known_before_training(verb, notes):
+    code, output, errors = verb("train", "--out", "notes.txt")
+    assert (code, output) == (1, "")
+    assert "--out" in errors
+
+
+def test_debug_shows_where_an_error_arose(verb):
+    code, _, errors = verb("sample", "missing", "--debug")
+    assert code == 1
+    assert "Traceback" in errors
+    assert "ModelFileError" in errors
+
+
+def started(tmp_path, *arguments):
+    """A run that would go on for hours, after its first report."""
+    command = [sys.executable, "-m", "fastlstm.train", *QUICK, "--sample-every", "50", "--eval-every", "0"]
+    process = subprocess.Popen(
+        [*command, "--steps", "100000000", "--json", "--out", "run", *arguments],
+        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("step"):
+            return process
+    raise AssertionError(process.communicate()[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_its_model_saved(number, tmp_path):
+    process = started(tmp_path)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + number, "")
+    result = last_json(output)
+    assert result["model"] == "run/model.safetensors"
+    assert Model.load(tmp_path / "run").training["steps"] == result["steps"] >= 50
+
+
+def test_a_reader_that_leaves_costs_no_work(tmp_path):
+    process = started(tmp_path)
+    process.stdout.close()
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert len(Model.load(tmp_path / "run").vocab) > 2
+    assert os.listdir(tmp_path / "run") == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("name", [*cli.VERBS, "cli"])
+def test_help_answers_without_loading_anything_heavy(name, tmp_path):
+    program = (
+        f"import sys, fastlstm.{name} as verb\n"
+        "try: verb.main(['--help'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "loaded = {'numpy', 'numba', 'llvmlite', 'rich', 'safetensors', 'pooch', 'typing_extensions'} & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+    done = python("-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"--help" in done.stdout
+
+
+@pytest.mark.parametrize("name", cli.VERBS)
+def test_a_module_run_as_a_program_warns_of_nothing(name, verb):
+    done = python("-W", "error", "-m", f"fastlstm.{name}", "--help", cwd=".")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().startswith(f"usage: python -m fastlstm.{name} ")
+
+
+def test_the_console_script_has_the_verbs(tmp_path, run_folder):
+    def script(*arguments):
+        return python("-c", "from fastlstm.cli import main; main()", *map(str, arguments), cwd=tmp_path)
+
+    done = script("--help")
+    assert done.returncode == 0
+    for name, about in cli.VERBS.items():
+        assert f"{name:<10} {about}" in done.stdout.decode()
+    assert script("--version").stdout.decode() == f"fastlstm {fastlstm.__version__}\n"
+    assert script("sample", "--help").stdout.startswith(b"usage: fastlstm sample ")
+    assert script("sample", run_folder, "--length", 9).stdout.decode() == Model.load(run_folder).sample("", 9)
+    assert script("sample", "missing").stderr.startswith(b"fastlstm sample: error: there is no model")
+    assert script().returncode == 2
+
+
+def test_public_names_are_there_and_hide_no_module():
+    for name in fastlstm.__all__:
+        assert getattr(fastlstm, name) is not None
+        assert name in dir(fastlstm)
+    assert not set(fastlstm.__all__) & {*cli.VERBS, "cli", "text", "model"}
+    with pytest.raises(AttributeError, match="nonsense"):
+        fastlstm.nonsense  # noqa: B018
