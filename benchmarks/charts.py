@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def draw_peers(results: Sequence[Result], path: Path) -> None:
     axes.set_yscale("log")
     axes.set_xticks(range(len(results)), [result["workload"] for result in results])
     axes.set_ylabel("characters a second")
-    axes.set_title(conditions(results), fontsize=8)
-    axes.legend(fontsize=8)
+    axes.set_title(textwrap.fill(conditions(results), 18 * len(results) + 30), fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

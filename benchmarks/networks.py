@@ -15,9 +15,7 @@ from fastlstm.text import Vocab
 
 def config_of(workload: Workload, dtype: DType = "float32") -> ModelConfig:
     """The configuration of a workload's model."""
-    return ModelConfig(
-        vocab_size=workload.V, embedding=workload.E, hidden=workload.H, layers=workload.L, dtype=dtype
-    )
+    return ModelConfig(vocab_size=workload.V, embedding=workload.E, hidden=workload.H, layers=workload.L, dtype=dtype)
 
 
 class Training:

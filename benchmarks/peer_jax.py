@@ -61,9 +61,7 @@ def step(parameters: Tree, slots: Tree, x: jax.Array, y: jax.Array, states: Tree
     (loss, states), gradients = jax.value_and_grad(mean_nats, has_aux=True)(parameters, x, y, states)
     gradients = clipped(gradients)
     slots = jax.tree.map(lambda m, g: m + g * g, slots, gradients)
-    parameters = jax.tree.map(
-        lambda p, g, m: p - LEARNING_RATE * g / jnp.sqrt(m + 1e-8), parameters, gradients, slots
-    )
+    parameters = jax.tree.map(lambda p, g, m: p - LEARNING_RATE * g / jnp.sqrt(m + 1e-8), parameters, gradients, slots)
     return parameters, slots, states, loss
 
 

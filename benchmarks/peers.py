@@ -28,13 +28,15 @@ from rich.table import Table
 from benchmarks.charts import draw_peers
 from benchmarks.peak import multiply_add_rate
 from benchmarks.protocol import Job, request_line
-from benchmarks.table import Result, cells, conditions, header
+from benchmarks.table import BUSY, Result, cells, conditions, header
 from benchmarks.workloads import SAMPLED, SAMPLING, TRAINING, Workload, flops_per_char, workloads
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Before a turn: thread pools of the library before it stop spinning and go to sleep.
-SETTLE = 0.5
+#: Before a turn: thread pools of the library before it stop spinning and go to sleep ...
+SETTLE = 0.3
+#: ... and then, while all of ours sleeps, what is still running are other programs.
+LISTEN = 0.3
 
 #: Rounds below which a median says little.
 FEWEST_ROUNDS = 5
@@ -120,21 +122,41 @@ def cpu_name() -> str:
     return f"{name} ({cores} cores)"
 
 
+def busy_seconds() -> float | None:
+    """Processor time used by all programs since the machine started, as Linux counts it."""
+    try:
+        user, nice, system = (int(ticks) for ticks in Path("/proc/stat").read_text().split()[1:4])
+    except (OSError, ValueError):
+        return None
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def cores_of_others() -> float | None:
+    """How many cores other programs keep busy, measured while all peers sleep; ``None``: unknown here."""
+    time.sleep(SETTLE)
+    before = busy_seconds()
+    time.sleep(LISTEN)
+    after = busy_seconds()
+    return None if before is None or after is None else (after - before) / LISTEN
+
+
 class Rounds(NamedTuple):
-    """A workload measured: each library's milliseconds, and the peak in GFLOP/s, round by round."""
+    """A workload measured, turn by turn: each library's milliseconds, the peak in GFLOP/s, the cores others took."""
 
     times: dict[Library, list[float]]
     peaks: list[float]
+    others: list[float]
 
 
 def run_rounds(
     peers: dict[str, Peer], libraries: Sequence[Library], verb: str, workload: Workload, options: argparse.Namespace
 ) -> Rounds:
     """Every library in turn, round after round; one that fails is left out, with a line about it."""
-    found = Rounds({library: [] for library in libraries}, [])
+    found = Rounds({library: [] for library in libraries}, [], [])
     for _ in range(options.rounds):
         for library in list(found.times):
-            time.sleep(SETTLE)
+            if (others := cores_of_others()) is not None:
+                found.others.append(others)
             job = Job(verb, workload, options.threads, library.precision)
             try:
                 found.times[library].append(peers[library.peer].milliseconds(job, options.seconds))
@@ -163,8 +185,10 @@ def result(name: str, verb: str, workload: Workload, threads: int, measured: Rou
         "ratio": None if fastest is None else rivals[fastest] / ours,
         "fastest_peer": None if fastest is None else fastest.removesuffix("_ms"),
         "chars": chars, "chars_per_s": speed, "flops_per_char": per_char, "gflops": 1e-9 * per_char * speed,
-        "peak_gflops": peak, "share_of_peak": 1e-9 * per_char * speed / peak, "limit_chars_per_s": 1e9 * peak / per_char,
+        "peak_gflops": peak, "share_of_peak": 1e-9 * per_char * speed / peak,
+        "limit_chars_per_s": 1e9 * peak / per_char,
         "rounds": len(measured.peaks),
+        "cores_of_others": statistics.mean(measured.others) if measured.others else None,
         "each_round_ms": {library.field: times for library, times in measured.times.items()},
     }  # fmt: skip
 
@@ -251,6 +275,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     results = compare(options.workloads, options)
     Console().print(table(results))
+    if any((found["cores_of_others"] or 0.0) > BUSY for found in results):
+        say("other programs kept cores busy meanwhile: libraries that spin at barriers suffer most, so measure again")
     if options.rounds < FEWEST_ROUNDS:
         say(f"fewer than {FEWEST_ROUNDS} rounds: no figures to quote")
     if options.json:

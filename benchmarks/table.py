@@ -21,6 +21,9 @@ Result = dict[str, Any]
 #: Fields of a result that are a library's milliseconds, and what the table calls them.
 LIBRARIES = {"ours_ms": "fastlstm", "torch_ms": "PyTorch", "jax_ms": "JAX", "torch_bf16_ms": "PyTorch bf16"}
 
+#: Cores that other programs may take in the mean before the table says so.
+BUSY = 0.1
+
 _TITLES = {"train": "Training, one step", "sample": "Sampling, one character at a time"}
 
 
@@ -63,7 +66,9 @@ def conditions(results: Sequence[Result]) -> str:
     threads = _distinct(f"{result['threads']} thread{'s' * (result['threads'] > 1)}" for result in results)
     precisions = _distinct(result["precision"] for result in results)
     rounds = _distinct(f"medians of {result['rounds']} rounds in turn" for result in results)
-    return ", ".join([*machines, *threads, *precisions, *versions, *rounds])
+    others = max((result["cores_of_others"] or 0.0 for result in results), default=0.0)
+    busy = [f"while other programs kept up to {others:.1f} cores busy"] if others > BUSY else []
+    return ", ".join([*machines, *threads, *precisions, *versions, *rounds, *busy])
 
 
 def _distinct(values: Any) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.config import BackendName, ModelConfig
+from fastlstm.errors import ConfigError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
 
@@ -72,7 +73,16 @@ def build(
 
     ``threads`` is the number of workers of the fast backend (``None``: `fastlstm.threads.default_threads`).
     Without ``training`` it only reads and generates, and saves the memory of backward passes.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such backend, or ``threads`` is below 1.
     """
+    if name not in get_args(BackendName):
+        raise ConfigError(f"backend must be one of {', '.join(get_args(BackendName))}, not {name!r}")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be a whole number of at least 1, not {threads!r}")
     if name == "reference":
         from fastlstm.reference.network import ReferenceNetwork
 

@@ -38,6 +38,8 @@ _DISTURBING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206
 FAILURE, USAGE = 1, 2
 #: Exit status of a command that a signal ended is this plus the signal's number.
 SIGNALLED = 128
+#: Status of a command whose reader has left: of SIGPIPE, which not every system names.
+BROKEN_PIPE = SIGNALLED + 13
 
 
 class Parser(argparse.ArgumentParser):
@@ -111,7 +113,7 @@ def run(main: Main, argv: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = SIGNALLED + signal.SIGPIPE
+        status = BROKEN_PIPE
     except KeyboardInterrupt:
         status = fail(_verb(main), "interrupted", SIGNALLED + signal.SIGINT)
     except (FastlstmError, OSError, MemoryError) as error:

@@ -25,8 +25,8 @@ Text = str | bytes | Ids
 
 #: Time steps that are read at once where nothing is to be learned.
 _READ_STEPS = 256
-#: Largest number of symbols drawn at once; a stream starts with one and doubles up to it.
-_DRAW_STEPS = 32
+#: Largest number of symbols drawn at once; a stream starts with one and doubles up to it. Each call packs the weights.
+_DRAW_STEPS = 256
 #: Networks kept for the next call of the same size.
 _NETWORKS_KEPT = 4
 #: Temperatures below it, but 0, would be infinite as exponents in float32.
@@ -214,9 +214,26 @@ class Model:
         ConfigError
             When ``length`` or ``temperature`` is out of range.
         """
+        return self.continuations(prompt, 1, length, temperature=temperature, seed=seed, backend=backend)[0]
+
+    def continuations(
+        self,
+        prompt: Text = "",
+        num: int = 1,
+        length: int = 200,
+        *,
+        temperature: float = 1.0,
+        seed: int = 0,
+        backend: BackendName = "fast",
+    ) -> list[str] | list[bytes]:
+        """Continue ``prompt`` ``num`` times at once, as lanes of one network; otherwise as `sample`.
+
+        Many lanes cost little more than one: the weights are read once for all of them.
+        """
         start = self._start(prompt)
-        drawn = self._draw(start, length, temperature, seed, backend)
-        return self.vocab.decode(np.concatenate([start[:0], *drawn]))
+        drawn = self._draw(start, num, length, temperature, seed, backend)
+        ids = np.concatenate([np.zeros((0, num), start.dtype), *drawn])
+        return [self.vocab.decode(lane) for lane in ids.T]  # type: ignore[return-value]
 
     def stream(
         self,
@@ -227,9 +244,9 @@ class Model:
         seed: int = 0,
         backend: BackendName = "fast",
     ) -> Iterator[str | bytes]:
-        """The text of `sample` in pieces, as they are drawn: one symbol first, then up to 32 at a time."""
-        drawn = self._draw(self._start(prompt), length, temperature, seed, backend)
-        return (self.vocab.decode(ids) for ids in drawn)
+        """The text of `sample` in pieces, as they are drawn: one symbol first, then up to 256 at a time."""
+        drawn = self._draw(self._start(prompt), 1, length, temperature, seed, backend)
+        return (self.vocab.decode(ids[:, 0]) for ids in drawn)
 
     def encode(self, text: Text) -> IdArray:
         """The ids of a text (N,), in the smallest type that holds them; ids are checked.
@@ -253,27 +270,31 @@ class Model:
         return _unsigned(newline[:1] if len(newline) else np.zeros(1, np.int64), self.config.vocab_size)
 
     def _draw(
-        self, start: IdArray, length: int, temperature: float, seed: int, backend: BackendName
+        self, start: IdArray, num: int, length: int, temperature: float, seed: int, backend: BackendName
     ) -> Iterator[IdArray]:
+        """Ids (count, num), piece by piece; the arguments are checked before the first."""
+        if num < 1:
+            raise ConfigError(f"num must be at least 1, not {num}")
         if length < 0 or seed < 0:
             raise ConfigError(f"length and seed must be at least 0, not {length} and {seed}")
         if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature < math.inf:
             raise ConfigError(f"temperature must be 0, or from {_SMALLEST_TEMPERATURE} up, not {temperature!r}")
-        return self._drawn(start, length, temperature, seed, backend)
+        return self._drawn(start, num, length, temperature, seed, backend)
 
     def _drawn(
-        self, start: IdArray, length: int, temperature: float, seed: int, backend: BackendName
+        self, start: IdArray, num: int, length: int, temperature: float, seed: int, backend: BackendName
     ) -> Iterator[IdArray]:
-        rng, state = np.random.default_rng(seed), self.zero_state(1)
-        self._read(start, state, backend, None)
-        network = self._network(backend, 1, 1, 1, training=False)
-        last: Ids = start[-1:].astype(np.int32)
+        rng, read = np.random.default_rng(seed), self.zero_state(1)
+        self._read(start, read, backend, None)
+        state = np.repeat(read, num, axis=2)
+        network = self._network(backend, 1, num, 1, training=False)
+        last: Ids = np.repeat(start[-1:], num).astype(np.int32)
         count = 1
         while length > 0:
             count = min(count, length)
-            ids = network.generate(self.parameters, last, state, rng.random((count, 1)), temperature)[:, 0]
+            ids = network.generate(self.parameters, last, state, rng.random((count, num)), temperature)
             yield _unsigned(ids, self.config.vocab_size)
-            last, length, count = ids[-1:], length - count, min(2 * count, _DRAW_STEPS)
+            last, length, count = np.ascontiguousarray(ids[-1]), length - count, min(2 * count, _DRAW_STEPS)
 
     def _read(self, ids: IdArray, state: FloatArray, backend: BackendName, threads: int | None) -> float:
         """Read all symbols but the last, in one lane: nats of all but the first; ``state`` is carried on in place."""

@@ -17,6 +17,7 @@ def parser() -> cli.Parser:
     text = made.add_argument_group("text")
     text.add_argument("--prompt", default="", metavar="S", help="text to continue; it is written first")
     text.add_argument("--length", type=int, default=1000, metavar="N", help="characters to draw (default: 1000)")
+    text.add_argument("--num", type=int, default=1, metavar="N", help="continuations to draw at once (default: 1)")
     text.add_argument(
         "--temperature", type=float, default=1.0, metavar="X",
         help="below 1 more likely text, above 1 more varied; 0 always takes the most likely (default: 1)",
@@ -35,20 +36,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     model = Model.load(options.model)
     prompt = model.vocab.decode(model.vocab.encode(options.prompt))
-    pieces = model.stream(
-        prompt, options.length, temperature=options.temperature, seed=options.seed, backend=options.backend
-    )
     warm_up(options.backend, model.config, cli.say_compiling)
     started = time.perf_counter()
-    _write([prompt])
-    ends_a_line = _write(pieces)
+    settings = {"temperature": options.temperature, "seed": options.seed, "backend": options.backend}
+    if options.num == 1:
+        pieces = model.stream(prompt, options.length, **settings)
+        _write([prompt])
+        ends_a_line = _write(pieces)
+        if not ends_a_line and (options.json or sys.stdout.isatty()):
+            print()
+    else:
+        _write_all(prompt, model.continuations(prompt, options.num, options.length, **settings))
     seconds = time.perf_counter() - started
-    if not ends_a_line and (options.json or sys.stdout.isatty()):
-        print()
     if options.json:
-        speed = options.length / seconds if seconds else 0.0
-        cli.print_json({"chars": options.length, "seconds": seconds, "chars_per_s": speed})
+        chars = options.num * options.length
+        cli.print_json({"chars": chars, "seconds": seconds, "chars_per_s": chars / seconds if seconds else 0.0})
     return 0
+
+
+def _write_all(prompt: str | bytes, texts: Sequence[str | bytes]) -> None:
+    """Write several continuations, each under a line with its number."""
+    for number, text in enumerate(texts, start=1):
+        print(f"--- {number} ---", flush=True)
+        _write([prompt])
+        if not _write([text]):
+            print(flush=True)
 
 
 def _write(pieces: Iterable[str | bytes]) -> bool:

@@ -129,10 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     ModelConfig(vocab_size=1, **model_values)  # what is wrong with it is better known before the text is read
     from fastlstm import checkpoint
 
-    path = output_folder(options) / checkpoint.FILE_NAME
-    checkpoint.check_writable(path.parent)
     model, ids = _model_and_ids(options, model_values)
     config = _fitted(options, config, ids)
+    path = output_folder(options) / checkpoint.FILE_NAME
+    checkpoint.check_writable(path.parent)
     _introduce(model, ids, config)
     with cli.Stop() as stop:
         result = _fit(model, ids, config, path, stop)

@@ -1,5 +1,6 @@
 """Model files: exact, atomic, and harmless whatever is in them."""
 
+import contextlib
 import errno
 import json
 import os
@@ -10,6 +11,9 @@ import safetensors.numpy
 
 from fastlstm import Model, ModelConfig, Vocab, checkpoint
 from fastlstm.errors import ModelFileError
+
+#: What every message names.
+NAMED = r"model\.safetensors"
 
 
 @pytest.fixture
@@ -59,24 +63,23 @@ def test_every_truncation_is_refused(saved):
     data = saved.read_bytes()
     for size in range(len(data)):
         saved.write_bytes(data[:size])
-        with pytest.raises(ModelFileError, match="model.safetensors"):
+        with pytest.raises(ModelFileError, match=NAMED):
             Model.load(saved)
 
 
 def test_a_flipped_bit_in_the_header_is_refused_or_leaves_a_model(saved):
     data = saved.read_bytes()
-    refused = 0
+    tried = loaded = 0
     for place in range(8 + int.from_bytes(data[:8], "little")):
         for bit in (0, 7):
             damaged = bytearray(data)
             damaged[place] ^= 1 << bit
             saved.write_bytes(damaged)
-            try:
+            tried += 1
+            with contextlib.suppress(ModelFileError):  # and no other error
                 Model.load(saved)
-            except ModelFileError as error:
-                refused += 1
-                assert "\n" not in str(error)
-    assert refused > 500
+                loaded += 1
+    assert loaded < tried / 4  # those of the vocabulary, the history, and the like
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_a_flipped_bit_in_the_header_is_refused_or_leaves_a_model(saved):
 )
 def test_metadata_that_do_not_fit_the_tensors_are_refused(saved, metadata):
     rewrite(saved, metadata)
-    with pytest.raises(ModelFileError, match="model.safetensors") as caught:
+    with pytest.raises(ModelFileError, match=NAMED) as caught:
         Model.load(saved)
     assert "\n" not in str(caught.value)
 
@@ -132,7 +135,7 @@ def test_metadata_that_do_not_fit_the_tensors_are_refused(saved, metadata):
 )
 def test_tensors_that_do_not_fit_the_configuration_are_refused(saved, tensors):
     rewrite(saved, tensors=tensors)
-    with pytest.raises(ModelFileError, match="model.safetensors"):
+    with pytest.raises(ModelFileError, match=NAMED):
         Model.load(saved)
 
 

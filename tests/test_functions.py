@@ -48,7 +48,7 @@ def ulps(found, exact):
 
 @pytest.fixture(scope="module")
 def floats32():
-    """Four million float32, evenly spread over all 2**32 of them, and all around every place where something changes."""
+    """Four million float32, spread over all 2**32 patterns, and more around each place where something changes."""
     spread = np.arange(0, 2**32, 997, dtype=np.uint32)
     places = np.float32([0, 0.5 * np.log(2), 1, functions.TANH_LIMIT, 86.99, 87.33, 87.68, 88, 88.37, 88.72, 89])
     around = (places.view(np.uint32)[:, None] + np.arange(-1000, 1000)).astype(np.uint32)  # below 0: NaN

@@ -38,7 +38,7 @@ def test_the_negative_control_fails(cell, backend, capsys):
 
 
 def test_as_a_program_it_says_fail_with_status_1():
-    """The defaults, as a user runs them: PASS with status 0, and the control with status 1 and JSON as the last line."""
+    """The defaults, as a user runs them: PASS with status 0; the control with status 1, and JSON as the last line."""
     command = [sys.executable, "-m", "fastlstm.gradcheck"]
     right = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (right.returncode, right.stdout.splitlines()[-1]) == (0, "PASS"), right.stderr
@@ -131,10 +131,23 @@ def test_a_trained_model_is_checked_from_its_file(tmp_path, capsys):
     assert gradcheck.main(["--model", str(file), "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [p["name"] for p in result["parameters"]] == list(Parameters(config))
-    assert max(p["entries"] for p in result["parameters"]) == 36  # all of (3 + 6, 4): fewer than fifty
+    assert max(p["entries"] for p in result["parameters"]) == 32  # all of (4 + 4, 4): fewer than fifty
     with pytest.raises(SystemExit):
         gradcheck.main(["--model", str(file), "--hidden", "3"])
     assert "--hidden" in capsys.readouterr().err
+
+
+def test_a_model_of_nans_fails_and_its_json_is_json(tmp_path, capsys):
+    from fastlstm.checkpoint import Content, save
+    from fastlstm.text import Vocab
+
+    config = ModelConfig(2, "rnn", 1, 4, 3)
+    parameters = Parameters(config)
+    parameters.flat[:] = np.nan
+    save(tmp_path / "model.safetensors", Content(config, Vocab.from_text("ab"), parameters, None))
+    assert gradcheck.main(["--model", str(tmp_path / "model.safetensors"), "--json"]) == 1
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {p["worst"] for p in result["parameters"]} == {None}
 
 
 @pytest.mark.parametrize("setting", [{"seq_len": 0}, {"batch": 0}, {"entries": 0}, {"seed": -1}])

@@ -186,3 +186,14 @@ def test_a_model_of_bytes_gives_bytes():
     assert isinstance(sample, bytes)
     assert sample == b"".join(model.stream(b"\xff", 30))
     assert model.evaluate(b"\x00\xff\x00").chars == 2
+
+
+def test_continuations_are_lanes_that_differ_and_one_of_them_is_the_sample():
+    model = double()
+    texts = model.continuations("the ", 5, 40, seed=3)
+    assert len(set(texts)) == 5
+    assert all(len(text) == 40 for text in texts)
+    assert model.continuations("the ", 5, 40, seed=3, backend="reference") == texts
+    assert model.continuations("the ", 1, 40, seed=3) == [model.sample("the ", 40, seed=3)]
+    with pytest.raises(ConfigError, match="num must be at least 1"):
+        model.continuations(num=0)

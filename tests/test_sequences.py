@@ -75,7 +75,7 @@ def test_a_chunks_gradient_is_its_own(cell, backend, rng):
 
 @both
 def test_truncation_cuts_the_carried_state_only(cell, backend, rng):
-    """The gradient with respect to the last chunk's parameters is that of its loss with the carried-in state held fixed."""
+    """The last chunk's gradient is that of its loss with the carried-in state held fixed."""
     p = problem(rng, cell, seq_len=12, batch=2)
     state_in = chunks(p, backend)[1][1]
     last = p._replace(x=p.x[8:].copy(), y=p.y[8:].copy(), state=state_in)

@@ -1,4 +1,4 @@
-"""The register tile, the products made of it and the packing of weights are NumPy's products, for any shape and width."""
+"""The register tile, the products made of it and the packing of weights are NumPy's, for any shape and width."""
 
 import os
 import subprocess
@@ -54,7 +54,7 @@ def whole(n, dtype):
 
 
 def assert_is_sum(found, exact, depth, dtype):
-    """A chain of ``depth`` fused multiply-adds of numbers of order 1: its bound is depth roundings of the largest sum."""
+    """A chain of ``depth`` multiply-adds of numbers of order 1: at most that many roundings of the largest sum."""
     eps = np.finfo(dtype).eps
     np.testing.assert_allclose(found, exact, rtol=0, atol=depth * eps * max(1.0, np.abs(exact).max()))
 

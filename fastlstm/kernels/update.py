@@ -78,9 +78,7 @@ def adagrad(
             scratch[at + k] = p[rest + k]
             scratch[at + lanes + k] = g[rest + k]
             scratch[at + 2 * lanes + k] = m[rest + k]
-        adagrad_vector(
-            scratch[at:], scratch[at + lanes :], scratch[at + 2 * lanes :], 0, lr, eps, clip_value, factor
-        )
+        adagrad_vector(scratch[at:], scratch[at + lanes :], scratch[at + 2 * lanes :], 0, lr, eps, clip_value, factor)
         for k in range(len(p) - rest):
             p[rest + k] = scratch[at + k]
             g[rest + k] = scratch[at + lanes + k]

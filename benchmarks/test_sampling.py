@@ -1,0 +1,51 @@
+"""Writing text: one character at a time in one lane, and many continuations at once."""
+
+import numpy as np
+import pytest
+
+from benchmarks.networks import config_of, model_of
+from benchmarks.reporting import report
+from benchmarks.workloads import SAMPLED, SAMPLING
+from fastlstm.backend import build
+from fastlstm.params import initialise
+
+#: Characters of one call on the slow reference.
+FEW = 20
+
+
+def generator(workload, backend, lanes, characters):
+    """A call that writes ``characters`` in each of ``lanes``."""
+    config, rng = config_of(workload), np.random.default_rng(0)
+    network, parameters = build(backend, config, 1, lanes, 1, training=False), initialise(config, rng)
+    first, state = np.zeros(lanes, np.int32), np.zeros(config.state_shape(lanes), config.dtype)
+    uniforms = rng.random((characters, lanes))
+    return lambda: network.generate(parameters, first, state, uniforms, 1.0)
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+@pytest.mark.benchmark(group=f"sampling, fast, {SAMPLED} characters", max_time=0.5, min_rounds=3)
+def test_fast(benchmark, name):
+    benchmark(generator(SAMPLING[name], "fast", 1, SAMPLED))
+    report(benchmark, flops=SAMPLING[name].forward_flops, chars=1, calls=SAMPLED)
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+@pytest.mark.benchmark(group=f"sampling, reference, {FEW} characters", max_time=0.5, min_rounds=3)
+def test_reference(benchmark, name):
+    benchmark(generator(SAMPLING[name], "reference", 1, FEW))
+    report(benchmark, flops=SAMPLING[name].forward_flops, chars=1, calls=FEW)
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+@pytest.mark.benchmark(group="sampling through Model.sample", max_time=0.5, min_rounds=3)
+def test_model(benchmark, name):
+    model = model_of(SAMPLING[name])
+    benchmark(model.sample, length=SAMPLED)
+    report(benchmark, flops=SAMPLING[name].forward_flops, chars=1, calls=SAMPLED)
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 16, 64])
+@pytest.mark.benchmark(group="sampling in lanes, h256", max_time=0.5, min_rounds=3)
+def test_lanes(benchmark, lanes):
+    benchmark(generator(SAMPLING["h256"], "fast", lanes, SAMPLED))
+    report(benchmark, flops=SAMPLING["h256"].forward_flops, chars=1, calls=SAMPLED * lanes)

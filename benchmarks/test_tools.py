@@ -1,0 +1,50 @@
+"""The tools that need no measurement: tables, and the lines that peers exchange."""
+
+import pytest
+
+from benchmarks.protocol import Job, parse_request, request_line
+from benchmarks.table import BEGIN, END, insert, markdown
+from benchmarks.workloads import TRAINING
+
+RESULT = {
+    "workload": "b1-h32", "verb": "train", "threads": 2, "precision": "fp32", "rounds": 5, "cpu": "a processor",
+    "versions": {"fastlstm": "fastlstm 1", "torch": "PyTorch 2"}, "ours_ms": 0.25, "torch_ms": 1.0, "jax_ms": None,
+    "ratio": 4.0, "chars_per_s": 256000.0, "share_of_peak": 0.25, "cores_of_others": 0.0,
+}  # fmt: skip
+
+
+def test_table_has_a_column_for_each_library_that_was_measured():
+    table = markdown([RESULT])
+    assert "| workload | fastlstm ms | PyTorch ms | ratio | characters/s | of the peak |" in table
+    assert "| b1-h32 | 0.25 | 1 | 4.00 | 256,000 | 25% |" in table
+    assert "a processor, 2 threads, fp32, fastlstm 1, PyTorch 2, medians of 5 rounds in turn)" in table
+
+
+def test_table_says_when_the_machine_was_busy():
+    assert "other programs kept up to 0.7 cores busy" in markdown([{**RESULT, "cores_of_others": 0.7}])
+
+
+def test_tables_of_both_verbs_are_apart():
+    table = markdown([{**RESULT, "verb": "sample"}, RESULT])
+    assert table.index("**Training") < table.index("**Sampling")
+
+
+def test_insert_replaces_what_is_between_the_marks_and_nothing_else():
+    assert insert(f"a\n{BEGIN}\nold\n{END}\nb\n", "new") == f"a\n{BEGIN}\nnew\n{END}\nb\n"
+
+
+@pytest.mark.parametrize("document", ["", BEGIN, f"{END} {BEGIN}"])
+def test_insert_refuses_a_document_without_marks(document):
+    with pytest.raises(ValueError, match="there is no"):
+        insert(document, "new")
+
+
+def test_request_survives_its_line():
+    job = Job("train", TRAINING["b1-h100"], 2, "bf16")
+    assert parse_request(request_line(job, 0.5)) == (job, 0.5)
+
+
+def test_step_flops_are_three_times_those_of_all_products_forward():
+    V, E, H, L, T, B = TRAINING["b50-h128"]
+    products = T * B * (4 * H * (E + H) + (L - 1) * 4 * H * 2 * H + H * V)
+    assert TRAINING["b50-h128"].step_flops == 3 * 2 * products
