@@ -56,7 +56,7 @@ class ModelConfig:
     vocab_size: int
     cell: Cell = "lstm"
     layers: int = 1
-    hidden: int = 256
+    hidden: int = 128
     embedding: int = 64
     dtype: DType = "float32"
     weight_std: float | None = None

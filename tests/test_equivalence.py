@@ -184,8 +184,8 @@ def test_training_steps_are_the_references(cell, clip, dtype, threads, rng):
         found.append(
             {"losses": np.array(losses), "p": parameters.flat, "g": gradients.flat, "m": slots.flat, "state": state}
         )
-    # Both sides round in `dtype` here, and the third step has seen the errors of two: four times one pass's bound.
-    assert_same(found[0], found[1], 4 * bound(p))
+    # Both sides round in `dtype` here, but a bound of eight standard deviations has room for two of them.
+    assert_same(found[0], found[1], bound(p))
     if clip != "none":
         # The bound was felt, or this would have tested nothing.
         np.testing.assert_allclose(clipped, value or norm, rtol=1e-6)

@@ -126,10 +126,10 @@ def compiled_for(entry: Any, *args: Any) -> Callable[..., Any]:
     every later call must bring the same types.
     """
     if DISABLED:
-        return entry  # type: ignore[no-any-return]
+        return entry
     argument_types = tuple(numba.typeof(arg) for arg in args)
     entry.compile(argument_types)
-    return entry.overloads[argument_types].entry_point  # type: ignore[no-any-return]
+    return entry.overloads[argument_types].entry_point
 
 
 def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:

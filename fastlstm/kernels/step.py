@@ -146,7 +146,7 @@ def step(
 
 @jit.device
 def draw(arena: Any, at: int, symbols: int, padded: int, u: float, temperature: float) -> int:
-    """Draw a symbol from the logits at ``arena[at]`` by inverting the distribution at ``u``; temperature 0: the best."""
+    """Draw a symbol from the logits at ``arena[at]`` by inverting the distribution at ``u``; temperature 0: the top."""
     if temperature == 0.0:
         best = 0
         for v in range(1, symbols):

@@ -165,4 +165,5 @@ def draw(p: FloatArray, u: FloatArray, temperature: float) -> Ids:
         q = np.exp(log_softmax(np.log(p.astype(np.float64)) / temperature))
     cumulative = np.cumsum(q, axis=-1)
     below: Ids = (cumulative <= u[:, None] * cumulative[:, -1:]).sum(axis=-1, dtype=np.int32)
-    return np.minimum(below, p.shape[-1] - 1)
+    drawn: Ids = np.minimum(below, p.shape[-1] - 1)
+    return drawn
