@@ -74,10 +74,11 @@ def adagrad(
         adagrad_vector(p, g, m, i, lr, eps, clip_value, factor)
     rest = len(p) // lanes * lanes
     if worker == workers - 1 and rest < len(p):
-        for k in range(len(p) - rest):
-            scratch[at + k] = p[rest + k]
-            scratch[at + lanes + k] = g[rest + k]
-            scratch[at + 2 * lanes + k] = m[rest + k]
+        for k in range(lanes):
+            inside = rest + k < len(p)
+            scratch[at + k] = p[rest + k] if inside else 0
+            scratch[at + lanes + k] = g[rest + k] if inside else 0
+            scratch[at + 2 * lanes + k] = m[rest + k] if inside else 0
         adagrad_vector(scratch[at:], scratch[at + lanes :], scratch[at + 2 * lanes :], 0, lr, eps, clip_value, factor)
         for k in range(len(p) - rest):
             p[rest + k] = scratch[at + k]
