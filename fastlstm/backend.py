@@ -32,7 +32,10 @@ class Network(Protocol):
         ...
 
     def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
-        """Accumulate the gradient of ``scale`` times the last forward pass's nats into ``gradients``."""
+        """Accumulate the gradient of ``scale`` times the last forward pass's nats into ``gradients``.
+
+        Once for each forward pass, whose activations it may use up.
+        """
         ...
 
     def train_step(

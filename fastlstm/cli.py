@@ -83,10 +83,16 @@ def fail(verb: str, message: str, status: int = FAILURE) -> int:
 
 def print_json(values: dict[str, Any]) -> None:
     """Print one line that is one JSON object; numbers that are not finite become null."""
-    finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
-    }
-    print(json.dumps(finite, allow_nan=False), flush=True)
+    print(json.dumps(_without_nan(values), allow_nan=False), flush=True)
+
+
+def _without_nan(value: Any) -> Any:
+    """A value for JSON, which has no NaN and no infinity, at any depth."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def printable(text: str | bytes) -> str:

@@ -85,12 +85,8 @@ class GradientReport:
         return all(parameter.passed for parameter in self.parameters)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON, which has no NaN: numbers that are not finite become None."""
-
-        def plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in pairs}
-
-        return {"passed": self.passed, **dataclasses.asdict(self, dict_factory=plain)}
+        """Plain values."""
+        return {"passed": self.passed, **dataclasses.asdict(self)}
 
     def __str__(self) -> str:
         lines = [_COLUMNS.format(*_TITLES)]

@@ -43,6 +43,7 @@ class FastNetwork:
     ) -> None:
         register(config.dtype)
         self.config = config
+        self.training = training
         count = 1 if jit.DISABLED else _useful_workers(config, batch, threads or default_threads())
         self.workers = Workers(count)
         self.teams = _teams(count, batch)
@@ -52,19 +53,32 @@ class FastNetwork:
         self._number = np.dtype(config.dtype).type
         self._nothing = np.zeros(0, config.dtype)
         self._targets = np.zeros(seq_len * batch, np.int32)
+        self._no_state = np.zeros(config.state_shape(0), config.dtype)
+        self._has_activations = False
 
     def forward(self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> float:
+        self._check_sequence(x, y, state)
         self._targets[:] = y.reshape(-1)
+        self._has_activations = self.training
         return self._run(FORWARD, parameters.flat, self._nothing, self._nothing, x, y, state, 1.0, _NO_RULE)
 
     def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
-        y, state = self._targets, np.zeros(self.config.state_shape(0), self.config.dtype)
-        self._run(BACKWARD, parameters.flat, gradients.flat, self._nothing, y, y, state, scale, _NO_RULE)
+        if not self._has_activations:
+            raise RuntimeError(
+                "backward needs a forward pass before it: the last backward pass used up its activations"
+            )
+        self._has_activations = False
+        y = self._targets
+        self._run(BACKWARD, parameters.flat, gradients.flat, self._nothing, y, y, self._no_state, scale, _NO_RULE)
 
     def train_step(
         self, parameters: Parameters, gradients: Parameters, slots: Parameters,
         x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
     ) -> float:  # fmt: skip
+        self._check_sequence(x, y, state)
+        if not self.training:
+            raise RuntimeError("a network built without training has no buffers for a backward pass")
+        self._has_activations = False
         phases = CLEAR | FORWARD | BACKWARD | UPDATE
         if rule.clip_norm is not None:
             phases |= NORM
@@ -73,16 +87,29 @@ class FastNetwork:
     def generate(
         self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: FloatArray, temperature: float
     ) -> Ids:
+        if self.plan.T != 1:
+            raise ValueError(f"a network that generates reads one symbol at a time: T is 1, not {self.plan.T}")
+        lanes = (self.plan.B,)
+        _check("first", first, lanes, np.int32)
+        _check("uniforms", uniforms, uniforms.shape[:1] + lanes, np.float64)
+        _check("state", state, self.config.state_shape(self.plan.B), self.config.dtype)
         ids = np.empty(uniforms.shape, np.int32)
         generate(self._plans, self.buffers, parameters.flat, first, state, uniforms, float(temperature), ids)
         return ids
+
+    def _check_sequence(self, x: Ids, y: Ids, state: FloatArray) -> None:
+        """Kernels address memory by what the plan says: refuse arrays that are not so."""
+        shape = (self.plan.T, self.plan.B)
+        _check("x", x, shape, np.int32)
+        _check("y", y, shape, np.int32)
+        _check("state", state, self.config.state_shape(self.plan.B), self.config.dtype)
 
     def _run(
         self, phases: int, parameters: FloatArray, gradients: FloatArray, slots: FloatArray,
         x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
     ) -> float:  # fmt: skip
         number = self._number
-        x, y = _flat_ids(x), _flat_ids(y)
+        x, y = x.reshape(-1), y.reshape(-1)
         clip_value = number(math.inf if rule.clip_value is None else rule.clip_value)
         clip_norm = math.inf if rule.clip_norm is None else float(rule.clip_norm)
         scalars = (number(scale), number(rule.lr), number(rule.eps), clip_value, clip_norm)
@@ -120,10 +147,12 @@ class FastNetwork:
         return found
 
 
-def _flat_ids(ids: Ids) -> Ids:
-    if ids.dtype != np.int32 or not ids.flags.c_contiguous:
-        raise TypeError("symbol ids must be a C-contiguous int32 array")
-    return ids.reshape(-1)
+def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> None:
+    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        raise ValueError(
+            f"{name} must be a C-contiguous array of shape {shape} and dtype {np.dtype(dtype)},"
+            f" not {array.shape} and {array.dtype}"
+        )
 
 
 def _useful_workers(config: ModelConfig, batch: int, threads: int) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from fastlstm.kernels import jit
 from fastlstm.kernels.cells import copy_vectors
 from fastlstm.kernels.functions import exp
@@ -92,7 +94,7 @@ def predict(plan: Any, buffers: Any, y: Any, worker: int, workers: int) -> None:
             at = plan.p + row * Vp
             target = arena[at + y[row]]
             highest, total = softmax_row(arena, at, Vp, 1.0)
-            nats[row] = math.log(float(total)) + (float(highest) - float(target))
+            nats[row] = math.log(np.float64(total)) + (np.float64(highest) - np.float64(target))
             for j in range(0, Vp, lanes):
                 store(arena, at + j, load(arena, at + j) / total)
 

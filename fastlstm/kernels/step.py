@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastlstm.kernels import jit
 from fastlstm.kernels.cells import backward_layer, forward_layer, share_of
 from fastlstm.kernels.gradients import embedding_gradients, transpose_states, weight_gradients
@@ -154,9 +156,9 @@ def draw(arena: Any, at: int, symbols: int, padded: int, u: float, temperature: 
                 best = v
         return best
     _, total = softmax_row(arena, at, padded, 1.0 / temperature)
-    left = u * float(total)
+    left = u * np.float64(total)
     for v in range(symbols):
-        left -= float(arena[at + v])
+        left -= np.float64(arena[at + v])
         if left < 0.0:
             return v
     return symbols - 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from fastlstm.kernels import jit
 from fastlstm.kernels.plan import NORM_BLOCK
 from fastlstm.kernels.simd import clamp, fma, lanes_sum, load, splat, sqrt, store, width
@@ -24,9 +26,9 @@ def sum_squares(gradients: Any, partial: Any, worker: int, workers: int) -> None
             g0, g1 = load(gradients, i), load(gradients, i + lanes)
             g2, g3 = load(gradients, i + 2 * lanes), load(gradients, i + 3 * lanes)
             s0, s1, s2, s3 = fma(g0, g0, s0), fma(g1, g1, s1), fma(g2, g2, s2), fma(g3, g3, s3)
-        total = float(lanes_sum((s0 + s1) + (s2 + s3)))
+        total = np.float64(lanes_sum((s0 + s1) + (s2 + s3)))
         for i in range(whole, stop):
-            total += float(gradients[i]) * float(gradients[i])
+            total += np.float64(gradients[i]) * np.float64(gradients[i])
         partial[block] = total
 
 

@@ -1,0 +1,86 @@
+"""The number of workers follows what the process may use, and small networks use fewer."""
+
+import os
+
+import numpy as np
+import pytest
+
+from fastlstm import ModelConfig, threads
+from fastlstm.errors import ConfigError
+from fastlstm.kernels import network
+from fastlstm.kernels.network import FastNetwork
+from fastlstm.params import Parameters
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch):
+    monkeypatch.delenv("FASTLSTM_THREADS", raising=False)
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+
+
+def test_the_default_is_the_affinity_mask(monkeypatch, tmp_path):
+    monkeypatch.setattr(threads, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    assert threads.default_threads() == 3
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1)])
+def test_a_cgroup_quota_is_respected(monkeypatch, tmp_path, limit, expected):
+    (tmp_path / "cpu.max").write_text(limit + "\n")
+    monkeypatch.setattr(threads, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert threads.default_threads() == expected
+
+
+def test_a_quota_of_the_older_cgroups_is_respected(monkeypatch, tmp_path):
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("200000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    monkeypatch.setattr(threads, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert threads.default_threads() == 2
+
+
+def test_variables_set_or_bound_the_number(monkeypatch, tmp_path):
+    monkeypatch.setattr(threads, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    assert threads.default_threads() == 1
+    monkeypatch.setenv("FASTLSTM_THREADS", "5")
+    assert threads.default_threads() == 5
+    monkeypatch.setenv("FASTLSTM_THREADS", "many")
+    with pytest.raises(ConfigError, match="FASTLSTM_THREADS must be a whole number of at least 1, not 'many'"):
+        threads.default_threads()
+
+
+def test_a_network_too_small_to_share_has_one_worker():
+    assert FastNetwork(ModelConfig(10, hidden=8, embedding=4), 4, 1, 8).workers.count == 1
+    assert FastNetwork(ModelConfig(10, hidden=200, embedding=4), 4, 1, 2).workers.count == 2
+
+
+@pytest.mark.parametrize(
+    ("workers", "batch", "teams"), [(1, 1, 1), (2, 1, 1), (2, 50, 2), (4, 8, 2), (4, 100, 4), (3, 8, 1), (6, 13, 3)]
+)
+def test_teams_are_equal_and_each_has_a_tile_of_lanes(monkeypatch, workers, batch, teams):
+    monkeypatch.setattr(network, "ROWS", 3)
+    assert network._teams(workers, batch) == teams
+
+
+def test_arrays_that_kernels_could_not_bear_are_refused(rng):
+    config = ModelConfig(10, hidden=5, embedding=3, dtype="float64")
+    net = FastNetwork(config, 4, 2, 1)
+    parameters = Parameters(config)
+    x = np.zeros((4, 2), np.int32)
+    state = np.zeros(config.state_shape(2))
+    for bad_x, bad_state in (
+        (x[:3], state),
+        (x.astype(np.int64), state),
+        (np.asfortranarray(x), state),
+        (x, state[:, :, :1]),
+        (x, np.asfortranarray(state)),
+        (x, state.astype(np.float32)),
+    ):
+        with pytest.raises(ValueError, match="must be a C-contiguous array of shape"):
+            net.forward(parameters, bad_x, x, bad_state)
+    with pytest.raises(RuntimeError, match="forward pass before it"):
+        net.backward(parameters, 1.0, parameters)
