@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.functions import sigmoid, tanh
-from fastlstm.kernels.simd import load, splat, store, width
+from fastlstm.kernels.simd import load, prefetch_to_write, splat, store, width
 from fastlstm.kernels.sync import ALL_WORKERS, barrier
 from fastlstm.kernels.tile import ROWS, VECTORS, VECTORS_ONE_ROW, product, split, tile
 
@@ -85,6 +85,21 @@ def lstm_cell_backward(arena: Any, gates: int, c_before: int, c_after: int, dh_a
 
 
 @jit.device
+def expect_cell(plan: Any, arena: Any, a: int, c: int, h: int, r: int, unit: int, units: int) -> None:
+    """Prefetch what the next cells of row ``r`` will read and write, while a tile is computed.
+
+    These lines were last seen a sequence ago, and stores that miss the cache wait for each other.
+    """
+    lanes = width(arena)
+    after = (r + plan.B) * plan.Hp + unit * lanes
+    if plan.G == 4:
+        for v in range(4 * units):
+            prefetch_to_write(arena, a + r * plan.N + (4 * unit + v) * lanes)
+        prefetch_to_write(arena, c + after)
+    prefetch_to_write(arena, h + after)
+
+
+@jit.device
 def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     """This worker's share of a layer, all time steps: gates, c and h of its lanes and units.
 
@@ -99,31 +114,33 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     row = VECTORS_ONE_ROW * lanes
     owned = share.last_lane - share.first_lane
     tiles = (owned + ROWS - 1) // ROWS
-    wide = VECTORS_ONE_ROW if owned == 1 else VECTORS
+    height, taller = owned // tiles, owned % tiles  # the first tiles have a row more; no division below here
+    widest = (VECTORS_ONE_ROW if owned == 1 else VECTORS) // G
     for t in range(plan.T):
-        for j in range(share.first_unit * G, share.last_unit * G, wide):
-            vectors = min(wide, share.last_unit * G - j)
+        for unit in range(share.first_unit, share.last_unit, widest):
+            units = min(widest, share.last_unit - unit)
+            first = t * B + share.first_lane
             for n in range(tiles):
-                low, high = split(owned, n, tiles)
-                first = t * B + share.first_lane + low
-                for r in range(high - low):
-                    source = plan.table + buffers.slot[first + r] * N if layer == 0 else a + (first + r) * N
-                    copy_vectors(arena, source + j * lanes, share.scratch + r * row, vectors)
+                rows = height + (1 if n < taller else 0)
+                for r in range(first, first + rows):
+                    source = plan.table + buffers.slot[r] * N if layer == 0 else a + r * N
+                    copy_vectors(arena, source + unit * G * lanes, share.scratch + (r - first) * row, units * G)
+                    if unit + widest < share.last_unit:
+                        expect_cell(plan, arena, a, c, h, r, unit + widest, units)
                 tile(
-                    high - low, vectors, H, arena, h + first * Hp, Hp, 1,
-                    arena, wh + j * H * lanes, H * lanes, lanes, arena, share.scratch, row, 1,
+                    rows, units * G, H, arena, h + first * Hp, Hp, 1,
+                    arena, wh + unit * G * H * lanes, H * lanes, lanes, arena, share.scratch, row, 1,
                 )  # fmt: skip
-                for r in range(high - low):
-                    before = (first + r) * Hp + j // G * lanes
-                    after = before + B * Hp
-                    for v in range(0, vectors, G):
-                        pre = share.scratch + r * row + v * lanes
-                        unit = v // G * lanes
+                for r in range(first, first + rows):
+                    for u in range(units):
+                        pre = share.scratch + (r - first) * row + u * G * lanes
+                        before = r * Hp + (unit + u) * lanes
+                        after = before + B * Hp
                         if G == 4:
-                            gates = a + (first + r) * N + (j + v) * lanes
-                            lstm_cell(arena, pre, gates, c + before + unit, c + after + unit, h + after + unit)
+                            lstm_cell(arena, pre, a + before * 4, c + before, c + after, h + after)
                         else:
-                            store(arena, h + after + unit, tanh(load(arena, pre)))
+                            store(arena, h + after, tanh(load(arena, pre)))
+                first += rows
         barrier(buffers.sync, share.team_barrier, share.members)
 
 

@@ -16,7 +16,7 @@ from fastlstm.kernels.functions import exp
 from fastlstm.kernels.simd import lanes_max, lanes_sum, load, maximum, splat, store, width
 from fastlstm.kernels.tile import ROWS, product, split
 
-#: Rows taken through the output layer together: their logits stay in the cache for the softmax.
+#: Rows taken through a layer together: what the first passage over them leaves is in the cache for the second.
 BLOCK = 8 * ROWS
 
 
@@ -46,12 +46,13 @@ def project_inputs(plan: Any, buffers: Any, layer: int, worker: int, workers: in
     """This worker's rows of the input projection of an upper layer, into its gates."""
     arena = buffers.arena
     first, last = split(plan.T * plan.B, worker, workers)
-    biased_product(
-        last - first, 0, plan.N // width(arena), plan.H,
-        arena, plan.h + (layer - 1) * plan.h_size + (plan.B + first) * plan.Hp, plan.Hp,
-        plan.wx + layer * plan.wx_size, plan.bias + layer * plan.N,
-        plan.a + layer * plan.a_size + first * plan.N, plan.N,
-    )  # fmt: skip
+    for block in range(first, last, BLOCK):
+        biased_product(
+            min(BLOCK, last - block), 0, plan.N // width(arena), plan.H,
+            arena, plan.h + (layer - 1) * plan.h_size + (plan.B + block) * plan.Hp, plan.Hp,
+            plan.wx + layer * plan.wx_size, plan.bias + layer * plan.N,
+            plan.a + layer * plan.a_size + block * plan.N, plan.N,
+        )  # fmt: skip
 
 
 @jit.device

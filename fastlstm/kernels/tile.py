@@ -258,14 +258,23 @@ def product(
     wide = VECTORS_ONE_ROW if rows == 1 else VECTORS
     panels = (last - first + wide - 1) // wide
     tiles = (rows + ROWS - 1) // ROWS
+    if panels == 0 or tiles == 0:
+        return
+    # The first panels and tiles are one larger than the others. (Divisions cost more than a small tile: none below.)
+    breadth, broader = (last - first) // panels, (last - first) % panels
+    height, taller = rows // tiles, rows % tiles
     for k in range(0, depth, DEPTH):
         stretch = min(DEPTH, depth - k)
+        j = first
         for panel in range(panels):
-            j, j_end = split(last - first, panel, panels)
+            vectors = breadth + (1 if panel < broader else 0)
+            r = 0
             for n in range(tiles):
-                low, high = split(rows, n, tiles)
+                high = height + (1 if n < taller else 0)
                 tile(
-                    high - low, j_end - j, stretch, a, a_at + low * a_row + k, a_row, 1,
-                    b, b_at + ((first + j) * depth + k) * lanes, depth * lanes, lanes,
-                    c, c_at + low * c_row + (first + j) * lanes, c_row, 1 if k > 0 else accumulate,
+                    high, vectors, stretch, a, a_at + r * a_row + k, a_row, 1,
+                    b, b_at + (j * depth + k) * lanes, depth * lanes, lanes,
+                    c, c_at + r * c_row + j * lanes, c_row, 1 if k > 0 else accumulate,
                 )  # fmt: skip
+                r += high
+            j += vectors
