@@ -75,19 +75,33 @@ def scatter_strip(plan: Any, buffers: Any, start: int, depth: int, j: int, vecto
 
 @jit.device
 def add_strip(
-    arena: Any, sums: int, rows: int, j: int, vectors: int, gates: int, columns: int, gradients: Any, at: int
+    arena: Any,
+    sums: int,
+    rows: int,
+    j: int,
+    vectors: int,
+    gates: int,
+    columns: int,
+    gradients: Any,
+    at: int,
+    add: int,
 ) -> None:
-    """Add the sums of a strip (rows, vectors) to columns of the (rows, gates*columns) gradient at ``gradients[at]``."""
+    """Add the sums of a strip (rows, vectors) to columns of the (rows, gates*columns) gradient at ``gradients[at]``.
+
+    With ``add`` 0 the sums replace what is there.
+    """
     lanes = width(arena)
     for v in range(vectors):
         begin, n = column(j + v, gates, columns, lanes)
         for m in range(rows):
             read, write = sums + (m * vectors + v) * lanes, at + m * gates * columns + begin
-            if n == lanes:
+            if n < lanes:
+                for u in range(n):
+                    gradients[write + u] = arena[read + u] + (gradients[write + u] if add else 0)
+            elif add:
                 store(gradients, write, load(gradients, write) + load(arena, read))
             else:
-                for u in range(n):
-                    gradients[write + u] += arena[read + u]
+                store(gradients, write, load(arena, read))
 
 
 @jit.device
@@ -98,7 +112,7 @@ def clear(arena: Any, at: int, vectors: int) -> None:
 
 
 @jit.device
-def layer_strip(plan: Any, buffers: Any, gradients: Any, layer: int, j: int, scratch: int) -> None:
+def layer_strip(plan: Any, buffers: Any, gradients: Any, layer: int, j: int, scratch: int, add: int) -> None:
     """Gradients of one strip of a layer's weights and bias; of layer 0 also of the strip of the table."""
     arena = buffers.arena
     lanes = width(arena)
@@ -115,14 +129,14 @@ def layer_strip(plan: Any, buffers: Any, gradients: Any, layer: int, j: int, scr
             clear(arena, plan.dtable + d * N + j * lanes, vectors)
     for start in range(0, plan.T * B, REDUCTION):
         depth = min(REDUCTION, plan.T * B - start)
-        add = 1 if start > 0 else 0
+        more = 1 if start > 0 else 0
         source = plan.a + layer * plan.a_size + start * N + j * lanes
         pack_strip(arena, source, N, depth, vectors, strip, bias)
-        strip_product(plan, arena, layer, 0, start, depth, vectors, strip, sums_h, add)
+        strip_product(plan, arena, layer, 0, start, depth, vectors, strip, sums_h, more)
         if layer == 0:
             scatter_strip(plan, buffers, start, depth, j, vectors, strip)
         else:
-            strip_product(plan, arena, layer - 1, B, start, depth, vectors, strip, sums_x, add)
+            strip_product(plan, arena, layer - 1, B, start, depth, vectors, strip, sums_x, more)
     if layer == 0:
         for m in range(0, X, ROWS):
             tile(
@@ -130,13 +144,13 @@ def layer_strip(plan: Any, buffers: Any, gradients: Any, layer: int, j: int, scr
                 arena, plan.dtable + j * lanes, lanes, N, arena, sums_x + m * vectors * lanes, vectors * lanes, 0,
             )  # fmt: skip
     W, b = buffers.places[layer + 1, 0], buffers.places[layer + 1, 1]
-    add_strip(arena, sums_x, X, j, vectors, G, H, gradients, W)
-    add_strip(arena, sums_h, H, j, vectors, G, H, gradients, W + X * G * H)
-    add_strip(arena, bias, 1, j, vectors, G, H, gradients, b)
+    add_strip(arena, sums_x, X, j, vectors, G, H, gradients, W, add)
+    add_strip(arena, sums_h, H, j, vectors, G, H, gradients, W + X * G * H, add)
+    add_strip(arena, bias, 1, j, vectors, G, H, gradients, b, add)
 
 
 @jit.device
-def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, scratch: int) -> None:
+def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, scratch: int, add: int) -> None:
     """Gradients of one strip of the output layer's weights and bias."""
     arena = buffers.arena
     lanes = width(arena)
@@ -149,22 +163,22 @@ def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, scratch: int) 
         pack_strip(arena, plan.p + start * plan.Vp + j * lanes, plan.Vp, depth, vectors, strip, bias)
         strip_product(plan, arena, plan.L - 1, plan.B, start, depth, vectors, strip, scratch, 1 if start > 0 else 0)
     W, b = buffers.places[plan.L + 1, 0], buffers.places[plan.L + 1, 1]
-    add_strip(arena, scratch, plan.H, j, vectors, 1, plan.V, gradients, W)
-    add_strip(arena, bias, 1, j, vectors, 1, plan.V, gradients, b)
+    add_strip(arena, scratch, plan.H, j, vectors, 1, plan.V, gradients, W, add)
+    add_strip(arena, bias, 1, j, vectors, 1, plan.V, gradients, b, add)
 
 
 @jit.device
-def weight_gradients(plan: Any, buffers: Any, gradients: Any, scratch: int) -> None:
-    """Take strips, of any layer, until none is left."""
+def weight_gradients(plan: Any, buffers: Any, gradients: Any, scratch: int, add: int) -> None:
+    """Take strips, of any layer, until none is left; with ``add`` 0 they replace the gradients."""
     lanes = width(buffers.arena)
     a_layer = (plan.N // lanes + VECTORS - 1) // VECTORS
     output = (plan.Vp // lanes + VECTORS - 1) // VECTORS
     task = next_task(buffers.sync)
     while task < plan.L * a_layer + output:
         if task < plan.L * a_layer:
-            layer_strip(plan, buffers, gradients, task // a_layer, task % a_layer * VECTORS, scratch)
+            layer_strip(plan, buffers, gradients, task // a_layer, task % a_layer * VECTORS, scratch, add)
         else:
-            output_strip(plan, buffers, gradients, (task - plan.L * a_layer) * VECTORS, scratch)
+            output_strip(plan, buffers, gradients, (task - plan.L * a_layer) * VECTORS, scratch, add)
         task = next_task(buffers.sync)
 
 

@@ -39,6 +39,14 @@ BACKWARD = OUTPUT_BACK | TRANSPOSE | LAYERS_BACK | INPUTS_BACK | WEIGHTS | EMBED
 
 
 @jit.device
+def clear_embedding(buffers: Any, gradients: Any, worker: int, workers: int) -> None:
+    """This worker's part of clearing the gradients: of the embedding, where the step touches only some rows."""
+    first, last = split(buffers.places[1, 0], worker, workers)
+    for i in range(first, last):
+        gradients[i] = 0
+
+
+@jit.device
 def forward_phases(
     phases: int,
     plan: Any,
@@ -93,7 +101,7 @@ def backward_phases(
             input_gradients(plan, buffers, layer, worker, workers)
             barrier(sync, ALL_WORKERS, workers)
     if phases & WEIGHTS:
-        weight_gradients(plan, buffers, gradients, share.scratch)
+        weight_gradients(plan, buffers, gradients, share.scratch, 0 if phases & CLEAR else 1)
         barrier(sync, ALL_WORKERS, workers)
     if phases & EMBEDDING:
         embedding_gradients(plan, buffers, gradients, worker, workers)
@@ -109,7 +117,8 @@ def step(
 
     Parameters
     ----------
-    phases : which phases to run: ``FORWARD``, ``BACKWARD``, ``UPDATE`` and so on, or several of them.
+    phases : which phases to run: ``FORWARD``, ``BACKWARD``, ``UPDATE`` and so on, or several of them. With ``CLEAR``
+        the backward phases replace the gradients, else they add to them.
     worker, workers, teams : who this is among how many, in how many teams (see `fastlstm.kernels.cells`).
     plans, buffers : from `fastlstm.kernels.plan.make`; ``plans`` is `Plan.as_array`.
     parameters, gradients, slots : flat arrays, in, in/out, in/out.
@@ -123,9 +132,7 @@ def step(
     plan, sync = plans[0], buffers.sync
     share = share_of(plan, width(buffers.arena), worker, workers, teams)
     if phases & CLEAR:
-        first, last = split(len(gradients), worker, workers)
-        for i in range(first, last):
-            gradients[i] = 0
+        clear_embedding(buffers, gradients, worker, workers)
     forward_phases(phases, plan, buffers, parameters, x, y, state, share, worker, workers)
     if phases & BACKWARD:
         backward_phases(phases, plan, buffers, gradients, y, scale, share, worker, workers)

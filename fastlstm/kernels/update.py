@@ -44,10 +44,9 @@ def norm_factor(partial: Any, clip_norm: float) -> float:
 
 @jit.device
 def adagrad_vector(p: Any, g: Any, m: Any, at: int, lr: Any, eps: Any, clip_value: Any, factor: Any) -> None:
-    """One vector of parameters: ``g = clip(g) * factor; m += g*g; p -= lr * g / sqrt(m + eps)``."""
+    """One vector of parameters: ``d = clip(g) * factor; m += d*d; p -= lr * d / sqrt(m + eps)``."""
     d = clamp(load(g, at), -clip_value, clip_value) * factor
     s = load(m, at) + d * d
-    store(g, at, d)
     store(m, at, s)
     store(p, at, load(p, at) - d * lr / sqrt(s + eps))
 
@@ -84,5 +83,4 @@ def adagrad(
         adagrad_vector(scratch[at:], scratch[at + lanes :], scratch[at + 2 * lanes :], 0, lr, eps, clip_value, factor)
         for k in range(len(p) - rest):
             p[rest + k] = scratch[at + k]
-            g[rest + k] = scratch[at + lanes + k]
             m[rest + k] = scratch[at + 2 * lanes + k]
