@@ -42,7 +42,10 @@ class Network(Protocol):
         self, parameters: Parameters, gradients: Parameters, slots: Parameters,
         x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
     ) -> float:  # fmt: skip
-        """Forward, backward, clip, update: parameters, gradients and slots change in place. Returns the nats."""
+        """Forward, backward, clip, update: parameters, gradients and slots change in place. Returns the nats.
+
+        Gradients are replaced, and left as they were before clipping.
+        """
         ...
 
     def generate(

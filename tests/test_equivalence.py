@@ -161,7 +161,7 @@ CLIPS = {"none": (None, None), "value": (0.02, None), "norm": (None, 0.1)}
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("cell", ["lstm", "rnn"])
 def test_training_steps_are_the_references(cell, clip, dtype, threads, rng):
-    """Three steps: losses, parameters, clipped gradients, slots and state.
+    """Three steps: losses, parameters, gradients, slots and state.
 
     The slots start at 0.1, as after some training: from zero, Adagrad divides a gradient by itself, and
     its first step would turn the rounding of a gradient near 0 into a step of any size.
@@ -170,7 +170,7 @@ def test_training_steps_are_the_references(cell, clip, dtype, threads, rng):
     value, norm = CLIPS[clip]
     rule = UpdateRule(0.1, value, norm)
     nets = FastNetwork(p.config, p.seq_len, p.batch, threads), ReferenceNetwork(p.config, p.seq_len, p.batch)
-    found, clipped = [], []
+    found, sizes = [], []
     for net in nets:
         parameters = Parameters(p.config, p.parameters.flat.copy())
         gradients, slots = Parameters(p.config), Parameters(p.config)
@@ -180,15 +180,15 @@ def test_training_steps_are_the_references(cell, clip, dtype, threads, rng):
         scale = 1 / p.x.size
         losses = [net.train_step(parameters, gradients, slots, p.x, p.y, state, scale, rule) for _ in range(3)]
         size = np.abs(gradients.flat).max() if clip == "value" else np.linalg.norm(gradients.flat)
-        clipped.append(size)
+        sizes.append(size)
         found.append(
             {"losses": np.array(losses), "p": parameters.flat, "g": gradients.flat, "m": slots.flat, "state": state}
         )
     # Both sides round in `dtype` here, but a bound of eight standard deviations has room for two of them.
     assert_same(found[0], found[1], bound(p))
     if clip != "none":
-        # The bound was felt, or this would have tested nothing.
-        np.testing.assert_allclose(clipped, value or norm, rtol=1e-6)
+        # The gradients, left as they were before clipping, exceed the bound, or this would have tested nothing.
+        assert min(sizes) > 1.1 * (value or norm)
 
 
 @pytest.mark.parametrize("training", [False, True])  # with a table of all symbols, and with one of those at hand
