@@ -9,7 +9,7 @@ from typing import Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.config import BackendName, ModelConfig
+from fastlstm.config import MOST_THREADS, BackendName, ModelConfig
 from fastlstm.errors import ConfigError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
@@ -87,8 +87,8 @@ def build(
     """
     if name not in get_args(BackendName):
         raise ConfigError(f"backend must be one of {', '.join(get_args(BackendName))}, not {name!r}")
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be a whole number of at least 1, not {threads!r}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise ConfigError(f"threads must be a whole number from 1 to {MOST_THREADS}, not {threads!r}")
     if name == "reference":
         from fastlstm.reference.network import ReferenceNetwork
 

@@ -183,6 +183,8 @@ def _read(file: Path) -> Content:
         parameters = Parameters(config)
         for name in parameters:
             parameters[name] = stored.get_tensor(name)
+            if not np.isfinite(parameters[name]).all():
+                raise _not_a_model(file, f"{name!r} has values that are no finite numbers")
     training = _object(metadata, "training") if "training" in metadata else None
     return Content(config, vocab, parameters, training)
 
@@ -222,6 +224,6 @@ def _check_tensors(file: Path, config: ModelConfig, stored: Any) -> None:
         if tuple(tensor.get_shape()) != entry.shape or tensor.get_dtype() != _DTYPE_CODES[config.dtype]:
             raise _not_a_model(
                 file,
-                f"{entry.name!r} is {tensor.get_dtype()} of shape {tuple(tensor.get_shape())}"
-                f" instead of {config.dtype} of shape {entry.shape}",
+                f"{entry.name!r} is of type {tensor.get_dtype()} and shape {tuple(tensor.get_shape())}"
+                f" instead of {_DTYPE_CODES[config.dtype]} and {entry.shape}",
             )

@@ -68,10 +68,16 @@ class ModelConfig:
         _one_of(self, "dtype", get_args(DType))
         for name in ("vocab_size", "layers", "hidden", "embedding"):
             _at_least(self, name, 1)
+        if self.layers > MOST_LAYERS:
+            raise ConfigError(f"layers must be at most {MOST_LAYERS}, not {self.layers}")
         for name in ("weight_std", "output_std"):
             if getattr(self, name) is not None:
                 _finite(self, name, minimum=0.0)
         _finite(self, "forget_bias")
+        if self.parameter_count > MOST_PARAMETERS:
+            raise ConfigError(
+                f"{self.parameter_count:,} parameters are more than {MOST_PARAMETERS:,}: choose fewer layers or units"
+            )
 
     @property
     def gates(self) -> int:
@@ -82,6 +88,12 @@ class ModelConfig:
     def state_parts(self) -> int:
         """S: arrays a layer carries from sequence to sequence."""
         return 2 if self.cell == "lstm" else 1
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters: the sizes of `fastlstm.params.table`, added up."""
+        V, E, H, L, G = self.vocab_size, self.embedding, self.hidden, self.layers, self.gates
+        return V * E + (E + H + 1) * G * H + (L - 1) * (2 * H + 1) * G * H + (H + 1) * V
 
     def inputs(self, layer: int) -> int:
         """X of a layer: the length of what it reads from below."""
@@ -164,9 +176,13 @@ class TrainConfig:
         for name, minimum in (("steps", 0), ("eval_every", 0), ("sample_every", 0), ("threads", 1)):
             if getattr(self, name) is not None:
                 _at_least(self, name, minimum)
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise ConfigError(f"threads must be at most {MOST_THREADS}, not {self.threads}")
         for name in ("clip_value", "clip_norm", "epochs"):
             if getattr(self, name) is not None:
                 _finite(self, name, minimum=0.0)
+        if self.clip_value == 0 or self.clip_norm == 0:
+            raise ConfigError("a bound of 0 on the gradient leaves nothing to train with: give a larger one, or None")
         if self.clip_value is not None and self.clip_norm is not None:
             raise ConfigError("clip_value and clip_norm exclude each other: give one, set the other to None")
         if self.steps is not None and self.epochs is not None:
@@ -177,7 +193,10 @@ class TrainConfig:
         if self.steps is not None:
             return self.steps
         epochs = self.DEFAULT_EPOCHS if self.epochs is None else self.epochs
-        return math.ceil(epochs * steps_per_epoch)
+        steps = epochs * steps_per_epoch
+        if steps > MOST_STEPS:
+            raise ConfigError(f"epochs of {epochs:g} make more than {MOST_STEPS:g} steps: give fewer")
+        return math.ceil(steps)
 
     def rate(self, step: int, total: int) -> float:
         """Learning rate of step ``step`` (counted from 0) in a run of ``total`` steps."""
@@ -195,6 +214,15 @@ class TrainConfig:
         _check_keys(cls, values)
         return cls(**values)
 
+
+#: Parameters beyond which a configuration is a mistake: 8 GB in float32, and as much again for each of Adagrad's sums.
+MOST_PARAMETERS = 2**31
+
+#: Steps of the longest run: a float64 counts no further.
+MOST_STEPS = 2**53
+
+#: Layers, and worker threads, beyond which a number is a mistake.
+MOST_LAYERS, MOST_THREADS = 1000, 256
 
 #: The assignment to the letter: what each cell's template sets, over the fields above.
 ASSIGNMENT_MODEL: dict[Cell, dict[str, Any]] = {

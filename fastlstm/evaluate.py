@@ -28,13 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate as the arguments say; returns the exit status."""
     options = parser().parse_args(argv)
     from fastlstm.backend import warm_up
-    from fastlstm.model import Model
+    from fastlstm.model import Model, check_length
     from fastlstm.text import read_text
 
     model = Model.load(options.model)
-    text = read_text([options.file], as_bytes=model.vocab.is_bytes)
+    ids = model.encode(read_text([options.file], as_bytes=model.vocab.is_bytes))
+    check_length(ids)
     warm_up(options.backend, model.config, cli.say_compiling)
-    result = model.evaluate(text, backend=options.backend, threads=options.threads)
+    result = model.evaluate(ids, backend=options.backend, threads=options.threads)
     print(
         f"{result.chars:,} characters: {result.nats_per_char:.4f} nats, {result.bits_per_char:.4f} bits a character,"
         f" perplexity {result.perplexity:.3f}"

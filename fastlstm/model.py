@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ _DRAW_STEPS = 256
 _NETWORKS_KEPT = 4
 #: Temperatures below it, but 0, would be infinite as exponents in float32.
 _SMALLEST_TEMPERATURE = 1e-3
+#: Texts that can be drawn at once, and characters of all of them, which are kept until the last is done.
+_MOST_LANES, _MOST_KEPT = 10_000, 10**9
 #: Nats whose exponential is still a number.
 _LARGEST_EXPONENT = 700.0
 
@@ -56,7 +59,7 @@ class Evaluation:
     @property
     def perplexity(self) -> float:
         """``exp(nats_per_char)``: among how many equally likely symbols the model hesitates."""
-        return math.exp(self.nats_per_char) if self.nats_per_char < _LARGEST_EXPONENT else math.inf
+        return math.inf if self.nats_per_char >= _LARGEST_EXPONENT else math.exp(self.nats_per_char)
 
 
 class Model:
@@ -150,11 +153,11 @@ class Model:
             raise ConfigError(f"reduction must be one of mean, sum, not {reduction!r}")
         T, B = x.shape
         carried = self._copied_state(state, B)
-        network = self._network(backend, T, B, threads, training=True)
         scale = 1.0 if reduction == "sum" else 1.0 / x.size
-        loss = scale * network.forward(self.parameters, x, y, carried)
         gradients = Parameters(self.config)
-        network.backward(self.parameters, scale, gradients)
+        with self._network(backend, T, B, threads, training=True) as network:
+            loss = scale * network.forward(self.parameters, x, y, carried)
+            network.backward(self.parameters, scale, gradients)
         return loss, gradients, carried
 
     def fit(
@@ -181,8 +184,7 @@ class Model:
             When the text has a symbol that the model does not know.
         """
         ids = self.encode(text)
-        if len(ids) < 2:
-            raise TextError(f"the text has {len(ids)} of the at least two characters that it needs: give more text")
+        check_length(ids)
         nats = self._read(ids, self.zero_state(1), backend, threads)
         return Evaluation(len(ids) - 1, nats / (len(ids) - 1))
 
@@ -273,12 +275,7 @@ class Model:
         self, start: IdArray, num: int, length: int, temperature: float, seed: int, backend: BackendName
     ) -> Iterator[IdArray]:
         """Ids (count, num), piece by piece; the arguments are checked before the first."""
-        if num < 1:
-            raise ConfigError(f"num must be at least 1, not {num}")
-        if length < 0 or seed < 0:
-            raise ConfigError(f"length and seed must be at least 0, not {length} and {seed}")
-        if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature < math.inf:
-            raise ConfigError(f"temperature must be 0, or from {_SMALLEST_TEMPERATURE} up, not {temperature!r}")
+        check_drawing(num, length, temperature, seed)
         return self._drawn(start, num, length, temperature, seed, backend)
 
     def _drawn(
@@ -287,12 +284,12 @@ class Model:
         rng, read = np.random.default_rng(seed), self.zero_state(1)
         self._read(start, read, backend, None)
         state = np.repeat(read, num, axis=2)
-        network = self._network(backend, 1, num, 1, training=False)
         last: Ids = np.repeat(start[-1:], num).astype(np.int32)
         count = 1
         while length > 0:
             count = min(count, length)
-            ids = network.generate(self.parameters, last, state, rng.random((count, num)), temperature)
+            with self._network(backend, 1, num, 1, training=False) as network:
+                ids = network.generate(self.parameters, last, state, rng.random((count, num)), temperature)
             yield _unsigned(ids, self.config.vocab_size)
             last, length, count = np.ascontiguousarray(ids[-1]), length - count, min(2 * count, _DRAW_STEPS)
 
@@ -301,17 +298,27 @@ class Model:
         nats, last = 0.0, len(ids) - 1
         for start in range(0, last, _READ_STEPS):
             chunk = ids[start : min(start + _READ_STEPS, last) + 1].astype(np.int32)[:, None]
-            network = self._network(backend, len(chunk) - 1, 1, threads, training=False)
-            nats += network.forward(self.parameters, chunk[:-1], chunk[1:], state)
+            with self._network(backend, len(chunk) - 1, 1, threads, training=False) as network:
+                nats += network.forward(self.parameters, chunk[:-1], chunk[1:], state)
         return nats
 
-    def _network(self, backend: BackendName, T: int, B: int, threads: int | None, *, training: bool) -> Network:
+    @contextlib.contextmanager
+    def _network(
+        self, backend: BackendName, T: int, B: int, threads: int | None, *, training: bool
+    ) -> Iterator[Network]:
+        """Lend a network, an earlier one where there is one; only one borrower at a time has it."""
         key = (backend, T, B, threads, training)
         network = self._networks.pop(key, None) or build(backend, self.config, T, B, threads, training=training)
-        self._networks[key] = network  # the last in the dictionary is the one used last
-        if len(self._networks) > _NETWORKS_KEPT:
-            del self._networks[next(iter(self._networks))]
-        return network
+        try:
+            yield network
+        finally:
+            self._networks[key] = network  # the last in the dictionary is the one used last
+            for oldest in list(self._networks)[:-_NETWORKS_KEPT]:
+                self._networks.pop(oldest, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: all but the networks, which are made again when they are needed."""
+        return self.__dict__ | {"_networks": {}}
 
     def _checked_ids(self, name: str, ids: Ids, dimensions: int) -> Ids:
         """As the kernels, which check nothing, need them: int32, C-contiguous, every one in range."""
@@ -336,6 +343,24 @@ class Model:
                 raise ValueError(f"state must be of shape (S, L, B, H) = {carried.shape}, not {np.shape(state)}")
             carried[...] = state
         return carried
+
+
+def check_length(ids: Ids) -> None:
+    """Raise `TextError` when a text has nothing to predict."""
+    if len(ids) < 2:
+        raise TextError(f"the text has {len(ids)} of the at least two characters that it needs: give more text")
+
+
+def check_drawing(num: int, length: int, temperature: float, seed: int) -> None:
+    """Raise `ConfigError` when no text can be drawn so."""
+    if not 1 <= num <= _MOST_LANES:
+        raise ConfigError(f"num must be at least 1 and at most {_MOST_LANES}, not {num}")
+    if length < 0 or seed < 0:
+        raise ConfigError(f"length and seed must be at least 0, not {length} and {seed}")
+    if num > 1 and num * length > _MOST_KEPT:
+        raise ConfigError(f"{num} times {length} characters are more than {_MOST_KEPT:,}: give a smaller length or num")
+    if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature < math.inf:
+        raise ConfigError(f"temperature must be 0, or from {_SMALLEST_TEMPERATURE} up, not {temperature!r}")
 
 
 def _unsigned(ids: Ids, vocab_size: int) -> IdArray:

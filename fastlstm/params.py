@@ -58,7 +58,7 @@ def table(config: ModelConfig) -> tuple[Entry, ...]:
 
 def count(config: ModelConfig) -> int:
     """Number of parameters of a configuration."""
-    return table(config)[-1].stop
+    return config.parameter_count
 
 
 class Parameters(Mapping[str, FloatArray]):
@@ -80,8 +80,11 @@ class Parameters(Mapping[str, FloatArray]):
     def __init__(self, config: ModelConfig, flat: FloatArray | None = None) -> None:
         self.config = config
         self.flat: FloatArray = np.zeros(count(config), config.dtype) if flat is None else flat
-        if self.flat.shape != (count(config),):
-            raise ValueError(f"flat array of shape {self.flat.shape} for {count(config)} parameters")
+        if self.flat.shape != (count(config),) or not self.flat.flags.c_contiguous:
+            raise ValueError(
+                f"flat must be a C-contiguous array of {count(config)} parameters, not one of shape {self.flat.shape}"
+                f" and strides {self.flat.strides}"
+            )
         self._views = {e.name: self.flat[e.start : e.stop].reshape(e.shape) for e in table(config)}
 
     def __getitem__(self, name: str) -> FloatArray:

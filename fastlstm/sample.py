@@ -20,7 +20,7 @@ def parser() -> cli.Parser:
     text.add_argument("--num", type=int, default=1, metavar="N", help="continuations to draw at once (default: 1)")
     text.add_argument(
         "--temperature", type=float, default=1.0, metavar="X",
-        help="below 1 more likely text, above 1 more varied; 0 always takes the most likely (default: 1)",
+        help="below 1 more likely text, above 1 more varied; 0 takes the most likely; else at least 0.001 (default: 1)",
     )  # fmt: skip
     text.add_argument("--backend", choices=get_args(BackendName), default="fast", help="what computes (default: fast)")
     return made
@@ -32,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import time
 
     from fastlstm.backend import warm_up
-    from fastlstm.model import Model
+    from fastlstm.model import Model, check_drawing
 
+    check_drawing(options.num, options.length, options.temperature, options.seed)
     model = Model.load(options.model)
     prompt = model.vocab.decode(model.vocab.encode(options.prompt))
     warm_up(options.backend, model.config, cli.say_compiling)

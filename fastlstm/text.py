@@ -98,7 +98,7 @@ def _decode_utf8(data: bytes, source: str) -> str:
         offset = start + error.start
         raise TextError(
             f"{_name(source)} is not UTF-8 (byte 0x{data[offset]:02X} at offset {offset}):"
-            " convert it to UTF-8, or use --bytes to model its bytes"
+            " convert it to UTF-8, or train a model of bytes (train --bytes)"
         ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -50,8 +51,12 @@ def parser() -> cli.Parser:
     _add_training_options(made.add_argument_group("training"))
     progress = made.add_argument_group("progress and result")
     progress.add_argument("--out", metavar="DIR", help="folder of the model (runs/NAME, after the first text)")
-    progress.add_argument("--eval-every", type=int, metavar="N", help="steps between validations (about ten a run)")
-    progress.add_argument("--sample-every", type=int, metavar="N", help="steps between samples (about ten a run)")
+    progress.add_argument(
+        "--eval-every", type=int, metavar="N", help="steps between validations (about ten a run); 0: only at the end"
+    )
+    progress.add_argument(
+        "--sample-every", type=int, metavar="N", help="steps between samples (about ten a run); 0: only at the end"
+    )
     progress.add_argument(
         "--sample-length", type=int, metavar="N", help=f"characters in a sample ({TrainConfig.sample_length})"
     )
@@ -80,9 +85,12 @@ def _add_training_options(training: argparse._ArgumentGroup) -> None:
         "--schedule", choices=get_args(Schedule), help=f"of the learning rate ({TrainConfig.schedule})"
     )
     clip = training.add_mutually_exclusive_group()
-    clip.add_argument("--clip-value", type=float, metavar="X", help="bound on each entry of the gradient")
+    clip.add_argument("--clip-value", type=float, metavar="X", help="bound on each entry of the gradient; inf: none")
     clip.add_argument(
-        "--clip-norm", type=float, metavar="X", help=f"bound on the norm of the gradient ({TrainConfig.clip_norm})"
+        "--clip-norm",
+        type=float,
+        metavar="X",
+        help=f"bound on the norm of the gradient ({TrainConfig.clip_norm}); inf: none",
     )
     length = training.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, metavar="N", help="steps of the run")
@@ -103,6 +111,9 @@ def train_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Fields of `TrainConfig`: the preset's, overridden by the options that are given."""
     preset = ASSIGNMENT_TRAIN[options.cell or "lstm"] if options.preset else {}
     given = _given(options, _TRAIN_OPTIONS)
+    for bound in ("clip_value", "clip_norm"):
+        if given.get(bound) == math.inf:
+            given[bound] = None
     if "clip_value" in given:
         given["clip_norm"] = None
     elif "clip_norm" in given:

@@ -90,8 +90,8 @@ class TrainResult:
     seconds, chars_per_s : of the training steps themselves, without compiling, validation and samples.
     compile_seconds : spent on compiling the kernels, or on loading them.
     train_nats : the smoothed training loss, nats a symbol.
-    val_nats : of the final parameters on the validation part; ``None`` without one, or when the run was stopped
-        before its end.
+    val_nats : of the last validation, which a run that is not stopped ends with; ``None`` before the first, or
+        without a validation part.
     parameters : how many the model has.
     """
 
@@ -135,10 +135,11 @@ class _Run:
     """One run: its arrays, its clock, and the order of events."""
 
     def __init__(self, model: Model, ids: IdArray, config: TrainConfig, observer: Observer) -> None:
-        train_ids, self.val_ids = split(ids, config.val_frac)
+        train_ids, self.val_ids = split(model.encode(ids), config.val_frac)
         if len(train_ids) < 2:
             raise TextError(
-                f"the text leaves {len(train_ids)} of the at least two characters that training needs: give more text"
+                f"the text leaves {len(train_ids)} of the at least two characters that training needs: give more text,"
+                f" or keep less of it for validation (now {config.val_frac:g})"
             )
         self.model, self.config, self.observer = model, config, observer
         self.lanes = Lanes(train_ids, config.seq_len, config.batch)
@@ -230,7 +231,7 @@ class _Run:
             chars_per_s=progress.chars_per_s,
             compile_seconds=compile_seconds,
             train_nats=progress.train_nats,
-            val_nats=progress.val_nats if progress.val_step == progress.step else None,
+            val_nats=progress.val_nats,
             parameters=len(self.model.parameters.flat),
         )
         self.model.training = {

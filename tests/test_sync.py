@@ -30,7 +30,7 @@ def test_a_barrier_lets_nobody_through_early_and_never_hangs(count):
     """Eight workers are more than the cores of many machines: they offer their cores to each other."""
     rounds = 300
     sync, arrivals, early = np.zeros(64, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
-    workers = Workers(count)
+    workers = Workers(count, sync)
     run = threading.Thread(
         target=workers.run, args=(lambda worker: meet(sync, arrivals, early, count, rounds),), daemon=True
     )
@@ -42,7 +42,7 @@ def test_a_barrier_lets_nobody_through_early_and_never_hangs(count):
 
 
 def test_every_worker_runs_once_a_call_and_the_first_one_answers():
-    workers, everybody = Workers(4), threading.Barrier(4, timeout=60)
+    workers, everybody = Workers(4, np.zeros(64, np.int64)), threading.Barrier(4, timeout=60)
     seen = []
 
     def call(worker):
@@ -63,7 +63,7 @@ def test_workers_leave_when_nobody_needs_them():
         return {thread for thread in threading.enumerate() if thread.name.startswith("fastlstm-")}
 
     before = threads()
-    workers = Workers(3)
+    workers = Workers(3, np.zeros(64, np.int64))
     made = threads() - before
     assert len(made) == 2
     del workers

@@ -84,3 +84,13 @@ def test_arrays_that_kernels_could_not_bear_are_refused(rng):
             net.forward(parameters, bad_x, x, bad_state)
     with pytest.raises(RuntimeError, match="forward pass before it"):
         net.backward(parameters, 1.0, parameters)
+
+
+def test_strided_and_foreign_parameters_are_refused(rng):
+    config = ModelConfig(10, hidden=5, embedding=3)
+    count = Parameters(config).flat.size
+    with pytest.raises(ValueError, match="C-contiguous"):
+        Parameters(config, np.zeros(2 * count, np.float32)[::2])
+    x, net = np.zeros((4, 2), np.int32), FastNetwork(config, 4, 2, 1)
+    with pytest.raises(ValueError, match="parameters must be a C-contiguous array"):
+        net.forward(Parameters(config, np.zeros(count)), x, x, np.zeros(config.state_shape(2), np.float32))

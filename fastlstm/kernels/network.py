@@ -18,6 +18,7 @@ from fastlstm.kernels.tile import ROWS, register
 from fastlstm.kernels.workers import Workers
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import GATES, FloatArray, Parameters
+from fastlstm.params import count as parameter_count
 from fastlstm.threads import default_threads
 
 Ids = NDArray[np.integer]
@@ -45,13 +46,14 @@ class FastNetwork:
         self.config = config
         self.training = training
         count = 1 if jit.DISABLED else _useful_workers(config, batch, threads or default_threads())
-        self.workers = Workers(count)
         self.teams = _teams(count, batch)
         self.plan, self.buffers = make(config, seq_len, batch, count, training=training)
+        self.workers = Workers(count, self.buffers.sync)
         self._step: Callable[..., Any] | None = None
         self._plans = self.plan.as_array()
         self._number = np.dtype(config.dtype).type
         self._nothing = np.zeros(0, config.dtype)
+        self._flat_shape = (parameter_count(config),)
         self._targets = np.zeros(seq_len * batch, np.int32)
         self._no_state = np.zeros(config.state_shape(0), config.dtype)
         self._has_activations = False
@@ -90,6 +92,7 @@ class FastNetwork:
         if self.plan.T != 1:
             raise ValueError(f"a network that generates reads one symbol at a time: T is 1, not {self.plan.T}")
         lanes = (self.plan.B,)
+        _check("parameters", parameters.flat, self._flat_shape, self.config.dtype)
         _check("first", first, lanes, np.int32)
         _check("uniforms", uniforms, uniforms.shape[:1] + lanes, np.float64)
         _check("state", state, self.config.state_shape(self.plan.B), self.config.dtype)
@@ -112,6 +115,9 @@ class FastNetwork:
         x, y = x.reshape(-1), y.reshape(-1)
         clip_value = number(math.inf if rule.clip_value is None else rule.clip_value)
         clip_norm = math.inf if rule.clip_norm is None else float(rule.clip_norm)
+        for name, array in (("parameters", parameters), ("gradients", gradients), ("slots", slots)):
+            if array is not self._nothing:
+                _check(name, array, self._flat_shape, self.config.dtype)
         scalars = (number(scale), number(rule.lr), number(rule.eps), clip_value, clip_norm)
 
         team = (self.workers.count, self.teams, self._plans, self.buffers)

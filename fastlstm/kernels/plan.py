@@ -199,7 +199,7 @@ def make(config: ModelConfig, seq_len: int, batch: int, workers: int, *, trainin
         slot=np.zeros(T * B, np.int32),
         counts=np.array([D], np.int64),
         places=np.array(places, np.int64),
-        sync=np.zeros(16 * (workers + 2), np.int64),
+        sync=np.zeros(16 * (workers + 4), np.int64),
     )
     return plan, buffers
 

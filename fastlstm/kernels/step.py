@@ -25,7 +25,7 @@ from fastlstm.kernels.output import (
 )
 from fastlstm.kernels.pack import gather_rows, index_symbols, load_state, prepare, store_state, use_all_symbols
 from fastlstm.kernels.simd import width
-from fastlstm.kernels.sync import ALL_WORKERS, barrier, forget_tasks
+from fastlstm.kernels.sync import ALL_WORKERS, barrier, forget_tasks, start_together
 from fastlstm.kernels.tile import split
 from fastlstm.kernels.update import adagrad, norm_factor, sum_squares
 
@@ -130,6 +130,8 @@ def step(
     Nats summed over the T*B predicted symbols (the same for every worker).
     """
     plan, sync = plans[0], buffers.sync
+    if not start_together(sync, workers):
+        return np.nan
     share = share_of(plan, width(buffers.arena), worker, workers, teams)
     if phases & CLEAR:
         clear_embedding(buffers, gradients, worker, workers)

@@ -5,7 +5,7 @@ worker has spun for a while (its partner has lost its core to somebody else), it
 core to the system at every turn, so more workers than cores are slow but never stuck.
 
 The counters lie in one int64 array, 16 apart, so that no two share a cache line: the tasks' counter, then for the
-barrier of all workers and of each team the number that have arrived and the number of rounds done.
+barriers at the start, of all workers, and of each team the number that have arrived and the number of rounds done.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from fastlstm.kernels import jit
 from fastlstm.kernels.simd import element_pointer
 
 TASKS = 0
-ALL_WORKERS = 16
+CANCELLED = 16
+START = 32
+ALL_WORKERS = 48
 
 #: Turns before a waiting worker offers its core: some tens of microseconds.
 SPINS = 2000
@@ -95,6 +97,26 @@ def barrier(sync: Any, at: int, members: int) -> None:
         spins += 1
         if spins > SPINS:
             offer_core()
+
+
+@jit.device
+def start_together(sync: Any, workers: int) -> bool:
+    """Wait until all workers are here; False when the caller has cancelled the call instead (`Workers.run`)."""
+    if workers == 1:
+        return True
+    rounds = atomic_load(sync, START + _ROUNDS)
+    if atomic_add(sync, START, 1) == workers - 1:
+        atomic_store(sync, START, 0)
+        atomic_add(sync, START + _ROUNDS, 1)
+        return True
+    spins = 0
+    while atomic_load(sync, START + _ROUNDS) == rounds:
+        if atomic_load(sync, CANCELLED) != 0:
+            return False
+        spins += 1
+        if spins > SPINS:
+            offer_core()
+    return True
 
 
 @jit.device

@@ -1,0 +1,115 @@
+"""Signals, threads, forks and copies do no harm to a Model that uses worker threads."""
+
+import copy
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from fastlstm import Model
+from fastlstm.kernels import network
+
+TEXT = "so it goes, and so it went; and where it went nobody knows. " * 20
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """A small model whose networks use two workers."""
+    monkeypatch.setattr(network, "SMALLEST_SHARED_STEP", 0)
+    return Model.for_text(TEXT, hidden=16, embedding=4)
+
+
+class InterruptionError(Exception):
+    """Stands for KeyboardInterrupt, which pytest would take for itself."""
+
+
+@pytest.mark.parametrize("survivors", [0, 1])
+def test_an_interruption_before_all_have_started_calls_the_others_back(shared, monkeypatch, survivors):
+    expected = shared.evaluate(TEXT, threads=3).nats_per_char
+    (lent,) = (net for net in shared._networks.values() if net.plan.T == 256)
+    start, started = type(lent.workers._threads[0]).start, []
+
+    def interrupted(thread, call):
+        if len(started) == survivors:
+            raise InterruptionError
+        started.append(thread)
+        start(thread, call)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(lent.workers._threads[0]), "start", interrupted)
+        with pytest.raises(InterruptionError):
+            shared.evaluate(TEXT, threads=3)
+    assert shared.evaluate(TEXT, threads=3).nats_per_char == expected
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no timer here that sends signals")
+def test_signals_at_any_instant_leave_the_network_usable(shared):
+    ids = shared.encode(TEXT)[:121].astype(np.int32)
+    x, y = ids[:-1].reshape(20, 6), ids[1:].reshape(20, 6)
+    expected, _, _ = shared.loss_and_grads(x, y, threads=2)
+    caught = 0
+
+    def interrupt(*_):
+        raise InterruptionError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for n in range(300):
+            signal.setitimer(signal.ITIMER_REAL, 1e-5 + 1e-6 * n)
+            try:
+                shared.loss_and_grads(x, y, threads=2)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except InterruptionError:
+                caught += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert caught > 10
+    assert shared.loss_and_grads(x, y, threads=2)[0] == expected
+
+
+def test_threads_of_the_caller_do_not_disturb_each_other(shared):
+    expected = shared.evaluate(TEXT).nats_per_char
+    found = []
+
+    def evaluate():
+        found.extend(shared.evaluate(TEXT).nats_per_char for _ in range(5))
+
+    callers = [threading.Thread(target=evaluate) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert found == [expected] * 15
+
+
+FORK = """
+import os, sys
+from fastlstm import Model
+from fastlstm.kernels import network
+network.SMALLEST_SHARED_STEP = 0
+text = "so it goes, and so it went. " * 20
+model = Model.for_text(text, hidden=16, embedding=4)
+expected = model.evaluate(text, threads=2)
+child = os.fork()
+if child == 0:
+    os._exit(0 if model.evaluate(text, threads=2) == expected else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_gets_workers_of_its_own():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True, timeout=120)
+
+
+def test_a_used_model_can_be_copied_and_pickled(shared):
+    expected = shared.evaluate(TEXT, threads=2)
+    for other in (copy.deepcopy(shared), pickle.loads(pickle.dumps(shared))):
+        assert other.evaluate(TEXT, threads=2) == expected
+        assert other.parameters["output.b"].base is not shared.parameters.flat
