@@ -47,7 +47,7 @@ def config_json(**changes):
 @pytest.mark.parametrize("text", ["añ🙂\n", b"\x00\xff ab"])
 def test_a_model_comes_back_bit_for_bit(dtype, cell, text, tmp_path):
     ref = Model.for_text(text, cell=cell, dtype=dtype, layers=2, hidden=5, embedding=3)
-    ref.parameters["output.b"][0] = np.nan
+    ref.parameters["output.b"][0] = -0.0
     ref.training = {"steps": 3, "train_nats": 0.1 + 0.2}
     ref.save(tmp_path / "m.safetensors")
     comp = Model.load(tmp_path / "m.safetensors")
@@ -182,3 +182,12 @@ def test_an_unwritable_folder_is_known_at_once(tmp_path):
         checkpoint.check_writable(tmp_path / "run")
     checkpoint.check_writable(tmp_path / "a" / "b")
     assert os.listdir(tmp_path / "a" / "b") == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_finite_numbers_are_damage(tmp_path, value):
+    model = Model.for_text("ab", hidden=4, embedding=3)
+    model.parameters["layers.0.b"][2] = value
+    model.save(tmp_path / "m.safetensors")
+    with pytest.raises(ModelFileError, match=r"'layers.0.b' has values that are no finite numbers"):
+        Model.load(tmp_path / "m.safetensors")

@@ -137,16 +137,14 @@ def test_a_trained_model_is_checked_from_its_file(tmp_path, capsys):
     assert "--hidden" in capsys.readouterr().err
 
 
-def test_a_model_of_nans_fails_and_its_json_is_json(tmp_path, capsys):
-    from fastlstm.checkpoint import Content, save
-    from fastlstm.text import Vocab
+def test_gradients_of_nan_fail_and_their_json_is_json(monkeypatch, capsys):
+    def spoil(gradients):
+        gradients.flat[:] = np.nan
 
-    config = ModelConfig(2, "rnn", 1, 4, 3)
-    parameters = Parameters(config)
-    parameters.flat[:] = np.nan
-    save(tmp_path / "model.safetensors", Content(config, Vocab.from_text("ab"), parameters, None))
-    assert gradcheck.main(["--model", str(tmp_path / "model.safetensors"), "--json"]) == 1
+    monkeypatch.setitem(gradcheck._INJECTIONS, "sign", spoil)
+    assert gradcheck.main(["--inject", "sign", "--hidden", "3", "--backend", "reference", "--json"]) == 1
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert not result["passed"]
     assert {p["worst"] for p in result["parameters"]} == {None}
 
 

@@ -53,13 +53,11 @@ def strip_product(
 def pack_strip(arena: Any, source: int, row: int, depth: int, vectors: int, strip: int, bias: int) -> None:
     """Pack ``depth`` rows of ``vectors`` vectors into ``strip``, and add them up in ``bias``."""
     lanes = width(arena)
-    for v in range(vectors):
-        total = load(arena, bias + v * lanes)
-        for k in range(depth):
+    for k in range(depth):
+        for v in range(vectors):  # inside: a row's vectors share cache lines, and rows evict each other
             value = load(arena, source + k * row + v * lanes)
             store(arena, strip + (k * vectors + v) * lanes, value)
-            total = total + value
-        store(arena, bias + v * lanes, total)
+            store(arena, bias + v * lanes, load(arena, bias + v * lanes) + value)
 
 
 @jit.device

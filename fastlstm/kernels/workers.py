@@ -8,6 +8,7 @@ must wait inside it waits at a barrier of `fastlstm.kernels.sync`.
 from __future__ import annotations
 
 import os
+import queue
 import threading
 import time
 import weakref
@@ -21,36 +22,32 @@ from fastlstm.kernels.sync import CANCELLED, START
 Call = Callable[[int], Any]
 
 
-class _Thread:
-    """A daemon thread that runs one call at a time, under its number."""
+class _Job:
+    """One call for every worker. A worker needs its ticket to begin, and a ticket is taken once."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.wake = threading.Semaphore(0)
-        self.call: Call | None = None
-        self.running = False
-        self.dismissed = False
-        threading.Thread(target=self._run, name=f"fastlstm-{number}", daemon=True).start()
-
-    def start(self, call: Call) -> None:
+    def __init__(self, call: Call, numbers: range) -> None:
         self.call = call
-        self.wake.release()
+        self.tickets = set(numbers)
+        self.done: set[int] = set()
 
-    def dismiss(self) -> None:
-        self.dismissed = True
-        self.wake.release()
+    def take(self, number: int) -> bool:
+        """Take a ticket, or learn that it is gone."""
+        try:
+            self.tickets.remove(number)
+        except KeyError:
+            return False
+        return True
 
-    def _run(self) -> None:
-        while True:
-            self.wake.acquire()
-            if self.dismissed:
-                return
-            self.running = True  # before the call is taken: see `Workers._cancel`
-            call, self.call = self.call, None
-            if call is not None:
-                call(self.number)
-            del call
-            self.running = False
+
+def _work(number: int, jobs: queue.SimpleQueue[_Job | None]) -> None:
+    """What a worker thread does: one job after the other, until there is `None`."""
+    while (job := jobs.get()) is not None:
+        if job.take(number):
+            try:
+                job.call(number)
+            finally:
+                job.done.add(number)
+        del job  # and with it the arrays it holds, while waiting for the next
 
 
 class Workers:
@@ -72,8 +69,11 @@ class Workers:
 
     def _engage(self) -> None:
         self._process = os.getpid()
-        self._threads = [_Thread(number) for number in range(1, self.count)]
-        weakref.finalize(self, _dismiss, self._threads)
+        # A SimpleQueue is written in C: unlike other locks, no signal can leave it half done.
+        self._queues: list[queue.SimpleQueue[_Job | None]] = [queue.SimpleQueue() for _ in range(1, self.count)]
+        for number, jobs in enumerate(self._queues, start=1):
+            threading.Thread(target=_work, args=(number, jobs), name=f"fastlstm-{number}", daemon=True).start()
+        weakref.finalize(self, _dismiss, self._queues)
 
     def run(self, call: Call) -> Any:
         """Run ``call(worker)`` for every worker number at once; returns what worker 0's call returns.
@@ -85,24 +85,24 @@ class Workers:
             return call(0)
         if self._process != os.getpid():  # a fork has our memory, but not our threads
             self._engage()
+        job = _Job(call, range(1, self.count))
         try:
-            for thread in self._threads:
-                thread.start(call)
+            for jobs in self._queues:
+                jobs.put(job)
             return call(0)
         except BaseException:
-            self._cancel()
+            self._cancel(job)
             raise
 
-    def _cancel(self) -> None:
-        """Bring back the workers that have started: without worker 0 they wait for the start, and look at CANCELLED."""
+    def _cancel(self, job: _Job) -> None:
+        """Bring back the workers that have begun: without worker 0 they wait for the start, and look at CANCELLED."""
         self.sync[CANCELLED] = 1
-        for thread in self._threads:
-            thread.call = None
-        while any(thread.running for thread in self._threads):
+        begun = {number for number in range(1, self.count) if not job.take(number)}
+        while not job.done >= begun:
             time.sleep(1e-4)
         self.sync[START] = self.sync[CANCELLED] = 0
 
 
-def _dismiss(threads: list[_Thread]) -> None:
-    for thread in threads:
-        thread.dismiss()
+def _dismiss(queues: list[queue.SimpleQueue[_Job | None]]) -> None:
+    for jobs in queues:
+        jobs.put(None)
