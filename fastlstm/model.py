@@ -233,7 +233,7 @@ class Model:
         Many lanes cost little more than one: the weights are read once for all of them.
         """
         start = self._start(prompt)
-        drawn = self._draw(start, num, length, temperature, seed, backend)
+        drawn = self._draw(start, num, length, temperature, seed, backend, at_once=_DRAW_STEPS)
         ids = np.concatenate([np.zeros((0, num), start.dtype), *drawn])
         return [self.vocab.decode(lane) for lane in ids.T]  # type: ignore[return-value]
 
@@ -247,7 +247,7 @@ class Model:
         backend: BackendName = "fast",
     ) -> Iterator[str | bytes]:
         """The text of `sample` in pieces, as they are drawn: one symbol first, then up to 256 at a time."""
-        drawn = self._draw(self._start(prompt), 1, length, temperature, seed, backend)
+        drawn = self._draw(self._start(prompt), 1, length, temperature, seed, backend, at_once=1)
         return (self.vocab.decode(ids[:, 0]) for ids in drawn)
 
     def encode(self, text: Text) -> IdArray:
@@ -272,20 +272,33 @@ class Model:
         return _unsigned(newline[:1] if len(newline) else np.zeros(1, np.int64), self.config.vocab_size)
 
     def _draw(
-        self, start: IdArray, num: int, length: int, temperature: float, seed: int, backend: BackendName
+        self,
+        start: IdArray,
+        num: int,
+        length: int,
+        temperature: float,
+        seed: int,
+        backend: BackendName,
+        at_once: int,
     ) -> Iterator[IdArray]:
-        """Ids (count, num), piece by piece; the arguments are checked before the first."""
+        """Ids (count, num), ``at_once`` at first and then more; the arguments are checked before the first."""
         check_drawing(num, length, temperature, seed)
-        return self._drawn(start, num, length, temperature, seed, backend)
+        return self._drawn(start, num, length, temperature, seed, backend, at_once)
 
     def _drawn(
-        self, start: IdArray, num: int, length: int, temperature: float, seed: int, backend: BackendName
+        self,
+        start: IdArray,
+        num: int,
+        length: int,
+        temperature: float,
+        seed: int,
+        backend: BackendName,
+        count: int,
     ) -> Iterator[IdArray]:
         rng, read = np.random.default_rng(seed), self.zero_state(1)
         self._read(start, read, backend, None)
         state = np.repeat(read, num, axis=2)
         last: Ids = np.repeat(start[-1:], num).astype(np.int32)
-        count = 1
         while length > 0:
             count = min(count, length)
             with self._network(backend, 1, num, 1, training=False) as network:
