@@ -88,7 +88,7 @@ def costs(network: FastNetwork, parameters: int) -> dict[str, Cost]:
         return Cost(2 * multiply_adds, item * moved, item * resident)
 
     return {
-        "CLEAR": cost(0, parameters, parameters),
+        "CLEAR": cost(0, V * E, V * E),
         "PREPARE": cost(0, 4 * parameters, 3 * parameters),
         "TABLE": cost(distinct * E * gates, table, table),
         "INPUTS": cost((L - 1) * rows * H * gates, above, workers * N * H),
@@ -101,14 +101,15 @@ def costs(network: FastNetwork, parameters: int) -> dict[str, Cost]:
             L * rows * H * gates, L * (T * teams * N * Hp + rows * (3 * N + 5 * Hp)), teams * N * Hp
         ),
         "INPUTS_BACK": cost((L - 1) * rows * H * gates, above, workers * N * H),
-        # Every strip of columns meets all of h, and above the first layer all of h below.
+        # Every strip of columns meets all of h, and above the first layer all of h below. Alone, without the bit CLEAR,
+        # the phase adds to the gradients: it reads them too, where a training step only writes them.
         "WEIGHTS": cost(
             rows * H * (gates * (2 * L - 1) + V) + distinct * E * gates,
             (2 * L - 1) * strips * rows * H + L * rows * N + 2 * parameters, workers * rows * H,
         ),
         "EMBEDDING": cost(distinct * E * gates, table, table),
         "NORM": cost(0, parameters, parameters),
-        "UPDATE": cost(0, 6 * parameters, 3 * parameters),
+        "UPDATE": cost(0, 5 * parameters, 3 * parameters),
     }  # fmt: skip
 
 

@@ -55,15 +55,17 @@ def serve(version: str, prepare: Callable[[Job], Call]) -> None:
     replies, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps({"version": version}), file=replies, flush=True)
     prepared: Job | None = None
-    call: Call = lambda: None  # noqa: E731
+    call: Call | None = None
     for line in sys.stdin:
         job, seconds = parse_request(line)
         reply: dict[str, Any]
         try:
-            if job != prepared:
+            if call is None or job != prepared:
                 call, prepared = prepare(job), job
                 warm_up(call)
             reply = {"ms": 1e3 * median_seconds(call, seconds)}
-        except Exception as error:
+        except (
+            Exception
+        ) as error:  # of whatever library this is: it goes to the one who asked, and the next job may work
             prepared, reply = None, {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(reply), file=replies, flush=True)

@@ -230,11 +230,13 @@ class Model:
     ) -> list[str] | list[bytes]:
         """Continue ``prompt`` ``num`` times at once, as lanes of one network; otherwise as `sample`.
 
-        Many lanes cost little more than one: the weights are read once for all of them.
+        The weights are read once for all lanes, so that a character costs less than in one text after the other.
         """
+        check_drawing(num, length, temperature, seed)
         start = self._start(prompt)
-        drawn = self._draw(start, num, length, temperature, seed, backend, at_once=_DRAW_STEPS)
+        drawn = self._drawn(start, num, length, temperature, seed, backend, count=_DRAW_STEPS)
         ids = np.concatenate([np.zeros((0, num), start.dtype), *drawn])
+        # A vocabulary decodes to str always or to bytes always, which its type cannot say.
         return [self.vocab.decode(lane) for lane in ids.T]  # type: ignore[return-value]
 
     def stream(
@@ -247,7 +249,8 @@ class Model:
         backend: BackendName = "fast",
     ) -> Iterator[str | bytes]:
         """The text of `sample` in pieces, as they are drawn: one symbol first, then up to 256 at a time."""
-        drawn = self._draw(self._start(prompt), 1, length, temperature, seed, backend, at_once=1)
+        check_drawing(1, length, temperature, seed)
+        drawn = self._drawn(self._start(prompt), 1, length, temperature, seed, backend, count=1)
         return (self.vocab.decode(ids[:, 0]) for ids in drawn)
 
     def encode(self, text: Text) -> IdArray:
@@ -271,20 +274,6 @@ class Model:
         newline = np.flatnonzero(self.vocab.symbols == ord("\n"))
         return _unsigned(newline[:1] if len(newline) else np.zeros(1, np.int64), self.config.vocab_size)
 
-    def _draw(
-        self,
-        start: IdArray,
-        num: int,
-        length: int,
-        temperature: float,
-        seed: int,
-        backend: BackendName,
-        at_once: int,
-    ) -> Iterator[IdArray]:
-        """Ids (count, num), ``at_once`` at first and then more; the arguments are checked before the first."""
-        check_drawing(num, length, temperature, seed)
-        return self._drawn(start, num, length, temperature, seed, backend, at_once)
-
     def _drawn(
         self,
         start: IdArray,
@@ -295,6 +284,7 @@ class Model:
         backend: BackendName,
         count: int,
     ) -> Iterator[IdArray]:
+        """Ids (count, num), ``count`` at first and then more at a time."""
         rng, read = np.random.default_rng(seed), self.zero_state(1)
         self._read(start, read, backend, None)
         state = np.repeat(read, num, axis=2)

@@ -31,7 +31,7 @@ def saved(model, tmp_path):
 def rewrite(path, metadata=None, tensors=None):
     """Write a model file with some of its metadata or tensors replaced (``None``: left out)."""
     with safetensors.safe_open(path, framework="numpy") as stored:
-        old = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        old = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no dictionary: it cannot be iterated
         new = old | (tensors or {})
         meta = stored.metadata() | (metadata or {})
     kept = {name: tensor for name, tensor in new.items() if tensor is not None}

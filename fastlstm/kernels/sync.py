@@ -37,6 +37,14 @@ def _numpy_add(array: Any, index: int, value: int) -> int:
     return old
 
 
+def _numpy_load(array: Any, index: int) -> int:
+    return int(array[index])
+
+
+def _numpy_store(array: Any, index: int, value: int) -> None:
+    array[index] = value
+
+
 @intrinsic
 def _atomic_add(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
@@ -65,9 +73,7 @@ def _atomic_store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 if jit.DISABLED:
-    atomic_add = _numpy_add
-    atomic_load = lambda array, index: int(array[index])  # noqa: E731
-    atomic_store = lambda array, index, value: array.__setitem__(index, value)  # noqa: E731
+    atomic_add, atomic_load, atomic_store = _numpy_add, _numpy_load, _numpy_store
 else:
     atomic_add, atomic_load, atomic_store = _atomic_add, _atomic_load, _atomic_store
 
