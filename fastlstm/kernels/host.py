@@ -23,7 +23,7 @@ class VectorUnit(NamedTuple):
     @property
     def tile_rows(self) -> int:
         """Rows of the largest register tile, see `fastlstm.kernels.tile`."""
-        return 6 if self.registers >= 32 else 3
+        return 5 if self.registers >= 32 else 3
 
 
 @functools.cache

@@ -10,7 +10,8 @@ reduction::
 
 Each k costs ``rows + vectors`` loads and ``rows * vectors`` fused multiply-adds, so a larger tile feeds the
 multipliers better, until the registers are used up. With ``rows * 4`` sums, ``rows`` spread elements and
-one vector of B: 3 rows fill the 16 registers of AVX2 (12 + 3 + 1), 6 rows the 32 of AVX-512 and NEON (24 + 6 + 1).
+one vector of B: 3 rows fill the 16 registers of AVX2 (12 + 3 + 1), 5 rows use 26 of the 32 of AVX-512 and NEON.
+(6 rows would need 31, but LLVM loads vectors of B ahead and spills sums: 68 GFLOP/s, where 5 rows reach 115 of 117.)
 Four vectors are also the four gates of one group of LSTM units.
 
 Every sum is one chain of multiply-adds in the order of k, whatever the tile's shape. So a result does
