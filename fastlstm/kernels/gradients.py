@@ -12,7 +12,7 @@ from typing import Any
 from fastlstm.kernels import jit
 from fastlstm.kernels.pack import column
 from fastlstm.kernels.plan import REDUCTION
-from fastlstm.kernels.simd import load, splat, store, width
+from fastlstm.kernels.simd import load, prefetch, splat, store, width
 from fastlstm.kernels.sync import next_task
 from fastlstm.kernels.tile import ROWS, VECTORS, product, split, tile
 
@@ -35,17 +35,31 @@ def transpose_states(plan: Any, buffers: Any, worker: int, workers: int) -> None
 
 
 @jit.device
+def expect_rows(arena: Any, source: int, row: int, first: int, last: int, vectors: int) -> None:
+    """Prefetch rows ``first .. last`` of ``vectors`` vectors: they lie too far apart for the processor to guess."""
+    for k in range(first, last):
+        for v in range(vectors):
+            prefetch(arena, source + k * row + v * width(arena))
+
+
+@jit.device
 def strip_product(
-    plan: Any, arena: Any, layer: int, shift: int, start: int, depth: int, vectors: int, strip: int, sums: int, add: int
-) -> None:
-    """``sums (H, strip) += h[start + shift :].T da[start :]`` over ``depth`` rows of a packed strip."""
+    plan: Any, arena: Any, layer: int, shift: int, start: int, depth: int, vectors: int, strip: int, sums: int,
+    add: int, following: int, row: int,
+) -> None:  # fmt: skip
+    """``sums (H, strip) += h[start + shift :].T da[start :]`` over ``depth`` rows of a packed strip.
+
+    Meanwhile the rows that will be packed next, ``row`` elements apart from ``following`` on, come into the cache.
+    """
     lanes = width(arena)
     length = (plan.T + 1) * plan.B
     at = plan.ht + layer * plan.ht_size + (start + shift) * ROWS
-    for m in range(0, plan.H, ROWS):
+    tiles = (plan.H + ROWS - 1) // ROWS
+    for n in range(tiles):
+        expect_rows(arena, following, row, depth * n // tiles, depth * (n + 1) // tiles, vectors)
         tile(
-            min(ROWS, plan.H - m), vectors, depth, arena, at + m * length, 1, ROWS,
-            arena, strip, lanes, vectors * lanes, arena, sums + m * vectors * lanes, vectors * lanes, add,
+            min(ROWS, plan.H - n * ROWS), vectors, depth, arena, at + n * ROWS * length, 1, ROWS,
+            arena, strip, lanes, vectors * lanes, arena, sums + n * ROWS * vectors * lanes, vectors * lanes, add,
         )  # fmt: skip
 
 
@@ -110,13 +124,14 @@ def clear(arena: Any, at: int, vectors: int) -> None:
 
 
 @jit.device
-def layer_strip(plan: Any, buffers: Any, gradients: Any, layer: int, j: int, scratch: int, add: int) -> None:
+def layer_strip(
+    plan: Any, buffers: Any, gradients: Any, layer: int, j: int, vectors: int, scratch: int, add: int
+) -> None:
     """Gradients of one strip of a layer's weights and bias; of layer 0 also of the strip of the table."""
     arena = buffers.arena
     lanes = width(arena)
     G, H, B, N = plan.G, plan.H, plan.B, plan.N
     X = plan.E if layer == 0 else H
-    vectors = min(VECTORS, N // lanes - j)
     sums_x = scratch
     sums_h = sums_x + X * vectors * lanes
     bias = sums_h + H * vectors * lanes
@@ -129,12 +144,13 @@ def layer_strip(plan: Any, buffers: Any, gradients: Any, layer: int, j: int, scr
         depth = min(REDUCTION, plan.T * B - start)
         more = 1 if start > 0 else 0
         source = plan.a + layer * plan.a_size + start * N + j * lanes
+        following = source + depth * N
         pack_strip(arena, source, N, depth, vectors, strip, bias)
-        strip_product(plan, arena, layer, 0, start, depth, vectors, strip, sums_h, more)
+        strip_product(plan, arena, layer, 0, start, depth, vectors, strip, sums_h, more, following, N)
         if layer == 0:
             scatter_strip(plan, buffers, start, depth, j, vectors, strip)
         else:
-            strip_product(plan, arena, layer - 1, B, start, depth, vectors, strip, sums_x, more)
+            strip_product(plan, arena, layer - 1, B, start, depth, vectors, strip, sums_x, more, following, N)
     if layer == 0:
         for m in range(0, X, ROWS):
             tile(
@@ -148,18 +164,20 @@ def layer_strip(plan: Any, buffers: Any, gradients: Any, layer: int, j: int, scr
 
 
 @jit.device
-def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, scratch: int, add: int) -> None:
+def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, vectors: int, scratch: int, add: int) -> None:
     """Gradients of one strip of the output layer's weights and bias."""
     arena = buffers.arena
     lanes = width(arena)
-    vectors = min(VECTORS, plan.Vp // lanes - j)
     bias = scratch + plan.H * vectors * lanes
     strip = bias + vectors * lanes
     clear(arena, bias, vectors)
     for start in range(0, plan.T * plan.B, REDUCTION):
         depth = min(REDUCTION, plan.T * plan.B - start)
-        pack_strip(arena, plan.p + start * plan.Vp + j * lanes, plan.Vp, depth, vectors, strip, bias)
-        strip_product(plan, arena, plan.L - 1, plan.B, start, depth, vectors, strip, scratch, 1 if start > 0 else 0)
+        more = 1 if start > 0 else 0
+        source = plan.p + start * plan.Vp + j * lanes
+        following = source + depth * plan.Vp
+        pack_strip(arena, source, plan.Vp, depth, vectors, strip, bias)
+        strip_product(plan, arena, plan.L - 1, plan.B, start, depth, vectors, strip, scratch, more, following, plan.Vp)
     W, b = buffers.places[plan.L + 1, 0], buffers.places[plan.L + 1, 1]
     add_strip(arena, scratch, plan.H, j, vectors, 1, plan.V, gradients, W, add)
     add_strip(arena, bias, 1, j, vectors, 1, plan.V, gradients, b, add)
@@ -167,16 +185,22 @@ def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, scratch: int, 
 
 @jit.device
 def weight_gradients(plan: Any, buffers: Any, gradients: Any, scratch: int, add: int) -> None:
-    """Take strips, of any layer, until none is left; with ``add`` 0 they replace the gradients."""
+    """Take strips until none is left; with ``add`` 0 they replace the gradients.
+
+    Upper layers come first and the output layer last: the longest strips first, so that all workers end together.
+    """
     lanes = width(buffers.arena)
-    a_layer = (plan.N // lanes + VECTORS - 1) // VECTORS
-    output = (plan.Vp // lanes + VECTORS - 1) // VECTORS
+    gates, symbols = plan.N // lanes, plan.Vp // lanes
+    layer_strips = (gates + VECTORS - 1) // VECTORS
+    output_strips = (symbols + VECTORS - 1) // VECTORS
     task = next_task(buffers.sync)
-    while task < plan.L * a_layer + output:
-        if task < plan.L * a_layer:
-            layer_strip(plan, buffers, gradients, task // a_layer, task % a_layer * VECTORS, scratch, add)
+    while task < plan.L * layer_strips + output_strips:
+        if task < plan.L * layer_strips:
+            j, end = split(gates, task % layer_strips, layer_strips)
+            layer_strip(plan, buffers, gradients, plan.L - 1 - task // layer_strips, j, end - j, scratch, add)
         else:
-            output_strip(plan, buffers, gradients, (task - plan.L * a_layer) * VECTORS, scratch, add)
+            j, end = split(symbols, task - plan.L * layer_strips, output_strips)
+            output_strip(plan, buffers, gradients, j, end - j, scratch, add)
         task = next_task(buffers.sync)
 
 

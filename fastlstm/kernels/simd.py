@@ -178,21 +178,27 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, value), codegen
 
 
-@_or_numpy(lambda array, index: None)
-@intrinsic
-def prefetch_to_write(typingctx: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of ``array[index]``, to be written soon."""
+def _prefetch(name: str, write: int, doc: str) -> Any:
+    """An intrinsic that asks for the cache line of an element."""
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        byte_pointer = ir.IntType(8).as_pointer()
-        function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, I32, I32, I32])
-        prefetch = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-        pointer = builder.bitcast(element_pointer(context, builder, array, *args), byte_pointer)
-        write, keep, data = ir.Constant(I32, 1), ir.Constant(I32, 3), ir.Constant(I32, 1)
-        builder.call(prefetch, (pointer, write, keep, data))
-        return context.get_dummy_value()
+    def typed(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+            byte_pointer = ir.IntType(8).as_pointer()
+            function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, I32, I32, I32])
+            prefetch = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+            pointer = builder.bitcast(element_pointer(context, builder, array, *args), byte_pointer)
+            keep, data = ir.Constant(I32, 3), ir.Constant(I32, 1)
+            builder.call(prefetch, (pointer, ir.Constant(I32, write), keep, data))
+            return context.get_dummy_value()
 
-    return types.void(array, types.intp), codegen
+        return types.void(array, types.intp), codegen
+
+    typed.__name__, typed.__doc__ = name, doc
+    return (lambda array, index: None) if jit.DISABLED else intrinsic(typed)
+
+
+prefetch = _prefetch("prefetch", 0, "Ask for the cache line of ``array[index]``, to be read soon.")
+prefetch_to_write = _prefetch("prefetch_to_write", 1, "Ask for the cache line of ``array[index]``, to be written soon.")
 
 
 def _numpy_store_transposed(source: np.ndarray, at: int, row: int, target: np.ndarray, to: int) -> None:
