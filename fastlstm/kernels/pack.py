@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.simd import load, store, store_transposed, width
+from fastlstm.kernels.simd import load, load_part, prefetch, store, store_transposed, width
 from fastlstm.kernels.tile import split
+
+#: Rows between reading and prefetching: neighbouring rows lie too far apart for the processor to guess.
+AHEAD = 8
 
 
 @jit.device
@@ -28,17 +31,13 @@ def pack(
 ) -> None:
     """Pack vectors ``first .. last`` of the (depth, gates*columns) matrix at ``source[at]`` into ``target[to]``."""
     lanes = width(target)
+    row = gates * columns
     for j in range(first, last):
         begin, n = column(j, gates, columns, lanes)
         for k in range(depth):
-            read, write = at + k * gates * columns + begin, to + (j * depth + k) * lanes
-            if n == lanes:
-                store(target, write, load(source, read))
-            else:
-                for u in range(n):
-                    target[write + u] = source[read + u]
-                for u in range(n, lanes):
-                    target[write + u] = 0
+            read, write = at + k * row + begin, to + (j * depth + k) * lanes
+            prefetch(source, read + AHEAD * row)
+            store(target, write, load(source, read) if n == lanes else load_part(source, read, n))
 
 
 @jit.device
@@ -56,13 +55,7 @@ def pack_transposed(
             begin, m = column(vector, gates, columns, lanes)
             read = at + j * lanes * gates * columns + begin
             write = to + (j * padded + vector * lanes) * lanes
-            if n == lanes and m == lanes:
-                store_transposed(source, read, gates * columns, target, write)
-            else:
-                for k in range(lanes):
-                    for u in range(lanes):
-                        inside = k < m and u < n
-                        target[write + k * lanes + u] = source[read + u * gates * columns + k] if inside else 0
+            store_transposed(source, read, gates * columns, target, write, n, m)
 
 
 @jit.device

@@ -75,6 +75,34 @@ def emit_store(builder: ir.IRBuilder, pointer: Any, value: Any, dtype: types.Flo
     instruction.align = dtype.bitwidth // 8
 
 
+def emit_load_part(builder: ir.IRBuilder, pointer: Any, count: Any, dtype: types.Float) -> Any:
+    """Load the first ``count`` lanes of a vector from an element pointer; the others are zero and not touched."""
+    vector = llvm_type(dtype)
+    mask = _emit_mask(builder, count, vector.count)
+    function_type = ir.FunctionType(vector, [vector.as_pointer(), I32, mask.type, vector])
+    name = f"llvm.masked.load.v{vector.count}f{dtype.bitwidth}.p0"
+    function = cgutils.get_or_insert_function(builder.module, function_type, name)
+    pointer = builder.bitcast(pointer, vector.as_pointer())
+    return builder.call(function, (pointer, ir.Constant(I32, dtype.bitwidth // 8), mask, ir.Constant(vector, None)))
+
+
+def emit_store_part(builder: ir.IRBuilder, pointer: Any, count: Any, value: Any, dtype: types.Float) -> None:
+    """Store the first ``count`` lanes of a vector at an element pointer."""
+    vector = llvm_type(dtype)
+    mask = _emit_mask(builder, count, vector.count)
+    function_type = ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), I32, mask.type])
+    name = f"llvm.masked.store.v{vector.count}f{dtype.bitwidth}.p0"
+    function = cgutils.get_or_insert_function(builder.module, function_type, name)
+    pointer = builder.bitcast(pointer, vector.as_pointer())
+    builder.call(function, (value, pointer, ir.Constant(I32, dtype.bitwidth // 8), mask))
+
+
+def _emit_mask(builder: ir.IRBuilder, count: Any, lanes: int) -> Any:
+    """True in the first ``count`` lanes."""
+    numbers = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", numbers, emit_splat(builder, builder.trunc(count, I32), lanes))
+
+
 def emit_splat(builder: ir.IRBuilder, scalar: Any, lanes: int) -> Any:
     """A vector with ``scalar`` in every lane."""
     undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
@@ -178,6 +206,41 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, value), codegen
 
 
+def _numpy_load_part(array: np.ndarray, index: int, count: int) -> np.ndarray:
+    value = np.zeros(_lanes_of(array), array.dtype)
+    value[:count] = array[index : index + count]
+    return value
+
+
+@_or_numpy(_numpy_load_part)
+@intrinsic
+def load_part(typingctx: Any, array: Any, index: Any, count: Any) -> Any:
+    """The vector of ``array[index : index + count]``, and zeros after that; ``count`` is at most the width."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        pointer = element_pointer(context, builder, array, *args[:2])
+        return emit_load_part(builder, pointer, args[2], array.dtype)
+
+    return Vector(array.dtype)(array, types.intp, types.intp), codegen
+
+
+def _numpy_store_part(array: np.ndarray, index: int, count: int, value: np.ndarray) -> None:
+    array[index : index + count] = value[:count]
+
+
+@_or_numpy(_numpy_store_part)
+@intrinsic
+def store_part(typingctx: Any, array: Any, index: Any, count: Any, value: Any) -> Any:
+    """``array[index : index + count] = value[:count]``; ``count`` is at most the width."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        pointer = element_pointer(context, builder, array, *args[:2])
+        emit_store_part(builder, pointer, args[2], args[3], array.dtype)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, value), codegen
+
+
 def _prefetch(name: str, write: int, doc: str) -> Any:
     """An intrinsic that asks for the cache line of an element."""
 
@@ -201,45 +264,81 @@ prefetch = _prefetch("prefetch", 0, "Ask for the cache line of ``array[index]``,
 prefetch_to_write = _prefetch("prefetch_to_write", 1, "Ask for the cache line of ``array[index]``, to be written soon.")
 
 
-def _numpy_store_transposed(source: np.ndarray, at: int, row: int, target: np.ndarray, to: int) -> None:
-    lanes, item = _lanes_of(source), source.itemsize
-    block = np.lib.stride_tricks.as_strided(source[at:], (lanes, lanes), (row * item, item))
+def _emit_transposed(builder: ir.IRBuilder, rows: list[Any]) -> list[Any]:
+    """The columns of a square block given by its rows.
+
+    Stage s of log2(width) swaps the off-diagonal quarters of all blocks of 2s rows and columns.
+    """
+    lanes = len(rows)
+    s = 1
+    while s < lanes:
+        upper = [k if k & s == 0 else lanes + k - s for k in range(lanes)]
+        lower = [k + s if k & s == 0 else lanes + k for k in range(lanes)]
+        for u in (u for u in range(lanes) if u & s == 0):
+            pair = rows[u], rows[u + s]
+            rows[u], rows[u + s] = (
+                builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, lanes), order))
+                for order in (upper, lower)
+            )
+        s *= 2
+    return rows
+
+
+def _numpy_store_transposed(
+    source: np.ndarray, at: int, row: int, target: np.ndarray, to: int, rows: int, columns: int
+) -> None:
+    lanes = _lanes_of(source)
+    block = np.zeros((lanes, lanes), source.dtype)
+    for u in range(rows):
+        block[u, :columns] = source[at + u * row : at + u * row + columns]
     target[to : to + lanes * lanes] = block.T.ravel()
 
 
 @_or_numpy(_numpy_store_transposed)
 @intrinsic
-def store_transposed(typingctx: Any, source: Any, at: Any, row: Any, target: Any, to: Any) -> Any:
-    """``target[to + k*width + u] = source[at + u*row + k]`` for a square block of ``width`` rows and columns.
+def store_transposed(
+    typingctx: Any, source: Any, at: Any, row: Any, target: Any, to: Any, rows: Any, columns: Any
+) -> Any:
+    """``target[to + k*width + u] = source[at + u*row + k]`` for u < ``rows`` and k < ``columns``, else 0.
 
-    Stage s of log2(width) swaps the off-diagonal quarters of all blocks of 2s rows and columns.
+    A square block of ``width`` rows and columns is written, of which ``rows x columns`` are read.
     """
-    lanes = Vector(source.dtype).lanes
+    dtype = source.dtype
+    lanes = Vector(dtype).lanes
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        source_, at, row, target_, to = args
-        rows = []
-        for u in range(lanes):
+        source_, at, row, target_, to, rows, columns = args
+
+        def pointer(u: int) -> Any:
             index = builder.add(at, builder.mul(row, ir.Constant(row.type, u)))
-            rows.append(emit_load(builder, element_pointer(context, builder, source, source_, index), source.dtype))
-        s = 1
-        while s < lanes:
-            upper = [k if k & s == 0 else lanes + k - s for k in range(lanes)]
-            lower = [k + s if k & s == 0 else lanes + k for k in range(lanes)]
-            for u in (u for u in range(lanes) if u & s == 0):
-                pair = rows[u], rows[u + s]
-                rows[u], rows[u + s] = (
-                    builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, lanes), order))
-                    for order in (upper, lower)
-                )
-            s *= 2
-        for k in range(lanes):
+            return element_pointer(context, builder, source, source_, index)
+
+        width = ir.Constant(rows.type, lanes)
+        whole = builder.and_(builder.icmp_signed("==", rows, width), builder.icmp_signed("==", columns, width))
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                loaded = [emit_load(builder, pointer(u), dtype) for u in range(lanes)]
+                after_then = builder.block
+            with otherwise:
+                parts = []
+                for u in range(lanes):
+                    inside = builder.icmp_signed("<", ir.Constant(rows.type, u), rows)
+                    count = builder.select(inside, columns, ir.Constant(columns.type, 0))
+                    parts.append(emit_load_part(builder, pointer(u), count, dtype))
+                after_otherwise = builder.block
+        read = []
+        for whole_row, part in zip(loaded, parts, strict=True):
+            phi = builder.phi(llvm_type(dtype))
+            phi.add_incoming(whole_row, after_then)
+            phi.add_incoming(part, after_otherwise)
+            read.append(phi)
+        for k, column in enumerate(_emit_transposed(builder, read)):
             index = builder.add(to, ir.Constant(to.type, k * lanes))
-            emit_store(builder, element_pointer(context, builder, target, target_, index), rows[k], source.dtype)
+            emit_store(builder, element_pointer(context, builder, target, target_, index), column, dtype)
         return context.get_dummy_value()
 
     i = types.intp
-    return types.void(source, i, i, target, i), codegen
+    return types.void(source, i, i, target, i, i, i), codegen
 
 
 @_or_numpy(lambda array, scalar: np.full(_lanes_of(array), scalar, array.dtype))
