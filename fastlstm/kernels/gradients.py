@@ -12,7 +12,7 @@ from typing import Any
 from fastlstm.kernels import jit
 from fastlstm.kernels.pack import column
 from fastlstm.kernels.plan import REDUCTION
-from fastlstm.kernels.simd import load, prefetch, splat, store, width
+from fastlstm.kernels.simd import load, load_part, prefetch, splat, store, store_part, width
 from fastlstm.kernels.sync import next_task
 from fastlstm.kernels.tile import ROWS, VECTORS, product, split, tile
 
@@ -108,8 +108,8 @@ def add_strip(
         for m in range(rows):
             read, write = sums + (m * vectors + v) * lanes, at + m * gates * columns + begin
             if n < lanes:
-                for u in range(n):
-                    gradients[write + u] = arena[read + u] + (gradients[write + u] if add else 0)
+                before = load_part(gradients, write, n) if add else splat(arena, 0.0)
+                store_part(gradients, write, n, before + load(arena, read))
             elif add:
                 store(gradients, write, load(gradients, write) + load(arena, read))
             else:
@@ -184,23 +184,27 @@ def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, vectors: int, 
 
 
 @jit.device
-def weight_gradients(plan: Any, buffers: Any, gradients: Any, scratch: int, add: int) -> None:
-    """Take strips until none is left; with ``add`` 0 they replace the gradients.
+def weight_gradients(
+    plan: Any, buffers: Any, gradients: Any, scratch: int, add: int, worker: int, workers: int
+) -> None:
+    """This worker's strips of the layers, then strips of the output layer until none is left.
 
-    Upper layers come first and the output layer last: the longest strips first, so that all workers end together.
+    With ``add`` 0 the sums replace the gradients. An LSTM's strip is a group of units, and the worker's own: it has
+    computed their ``da``. Strips of the output layer, left to whoever is free, make all workers end together.
     """
     lanes = width(buffers.arena)
     gates, symbols = plan.N // lanes, plan.Vp // lanes
-    layer_strips = (gates + VECTORS - 1) // VECTORS
-    output_strips = (symbols + VECTORS - 1) // VECTORS
+    strips = (gates + VECTORS - 1) // VECTORS
+    first, last = split(strips, worker, workers)
+    for layer in range(plan.L):
+        for strip in range(first, last):
+            j, end = split(gates, strip, strips)
+            layer_strip(plan, buffers, gradients, layer, j, end - j, scratch, add)
+    strips = (symbols + VECTORS - 1) // VECTORS
     task = next_task(buffers.sync)
-    while task < plan.L * layer_strips + output_strips:
-        if task < plan.L * layer_strips:
-            j, end = split(gates, task % layer_strips, layer_strips)
-            layer_strip(plan, buffers, gradients, plan.L - 1 - task // layer_strips, j, end - j, scratch, add)
-        else:
-            j, end = split(symbols, task - plan.L * layer_strips, output_strips)
-            output_strip(plan, buffers, gradients, j, end - j, scratch, add)
+    while task < strips:
+        j, end = split(symbols, task, strips)
+        output_strip(plan, buffers, gradients, j, end - j, scratch, add)
         task = next_task(buffers.sync)
 
 

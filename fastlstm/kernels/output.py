@@ -35,9 +35,19 @@ def biased_product(
 def project_symbols(plan: Any, buffers: Any, worker: int, workers: int) -> None:
     """This worker's columns of the table: the input projection of every listed symbol."""
     arena = buffers.arena
-    first, last = split(plan.N // width(arena), worker, workers)
+    first, last = split(plan.Hp // width(arena), worker, workers)
     biased_product(
-        buffers.counts[0], first, last, plan.E, arena, plan.rows, plan.E, plan.wx, plan.bias, plan.table, plan.N
+        buffers.counts[0],
+        first * plan.G,
+        last * plan.G,
+        plan.E,
+        arena,
+        plan.rows,
+        plan.E,
+        plan.wx,
+        plan.bias,
+        plan.table,
+        plan.N,
     )
 
 

@@ -77,8 +77,8 @@ def pack_parameters(plan: Any, buffers: Any, parameters: Any, worker: int, worke
     arena, places = buffers.arena, buffers.places
     lanes = width(arena)
     E, H, G, V, N = plan.E, plan.H, plan.G, plan.V, plan.N
-    first, last = split(N // lanes, worker, workers)
     first_unit, last_unit = split(plan.Hp // lanes, worker, workers)
+    first, last = first_unit * G, last_unit * G
     for layer in range(plan.L):
         X = E if layer == 0 else H
         W = places[layer + 1, 0]

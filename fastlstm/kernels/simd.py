@@ -277,8 +277,7 @@ def _emit_transposed(builder: ir.IRBuilder, rows: list[Any]) -> list[Any]:
         for u in (u for u in range(lanes) if u & s == 0):
             pair = rows[u], rows[u + s]
             rows[u], rows[u + s] = (
-                builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, lanes), order))
-                for order in (upper, lower)
+                builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, lanes), order)) for order in (upper, lower)
             )
         s *= 2
     return rows

@@ -101,7 +101,7 @@ def backward_phases(
             input_gradients(plan, buffers, layer, worker, workers)
             barrier(sync, ALL_WORKERS, workers)
     if phases & WEIGHTS:
-        weight_gradients(plan, buffers, gradients, share.scratch, 0 if phases & CLEAR else 1)
+        weight_gradients(plan, buffers, gradients, share.scratch, 0 if phases & CLEAR else 1, worker, workers)
         barrier(sync, ALL_WORKERS, workers)
     if phases & EMBEDDING:
         embedding_gradients(plan, buffers, gradients, worker, workers)
@@ -145,9 +145,7 @@ def step(
         factor = norm_factor(buffers.partial, clip_norm)
     if phases & UPDATE:
         shrink = parameters.dtype.type(factor)
-        adagrad(
-            parameters, gradients, slots, lr, eps, clip_value, shrink, buffers.arena, share.scratch, worker, workers
-        )
+        adagrad(parameters, gradients, slots, lr, eps, clip_value, shrink, worker, workers)
     barrier(sync, ALL_WORKERS, workers)  # nobody leaves before all are done: see `workers.Workers.run`
     nats = 0.0
     for row in range(len(buffers.nats)):

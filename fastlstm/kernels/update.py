@@ -9,7 +9,7 @@ import numpy as np
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.plan import NORM_BLOCK
-from fastlstm.kernels.simd import clamp, fma, lanes_sum, load, splat, sqrt, store, width
+from fastlstm.kernels.simd import clamp, fma, lanes_sum, load, load_part, splat, sqrt, store, store_part, width
 from fastlstm.kernels.tile import split
 
 
@@ -43,44 +43,29 @@ def norm_factor(partial: Any, clip_norm: float) -> float:
 
 
 @jit.device
-def adagrad_vector(p: Any, g: Any, m: Any, at: int, lr: Any, eps: Any, clip_value: Any, factor: Any) -> None:
-    """One vector of parameters: ``d = clip(g) * factor; m += d*d; p -= lr * d / sqrt(m + eps)``."""
-    d = clamp(load(g, at), -clip_value, clip_value) * factor
-    s = load(m, at) + d * d
-    store(m, at, s)
-    store(p, at, load(p, at) - d * lr / sqrt(s + eps))
+def adagrad_vector(p: Any, g: Any, m: Any, lr: Any, eps: Any, clip_value: Any, factor: Any) -> Any:
+    """New values of a vector of p and of m: ``d = clip(g) * factor; m += d*d; p -= lr * d / sqrt(m + eps)``."""
+    d = clamp(g, -clip_value, clip_value) * factor
+    s = m + d * d
+    return p - d * lr / sqrt(s + eps), s
 
 
 @jit.device
 def adagrad(
-    p: Any,
-    g: Any,
-    m: Any,
-    lr: Any,
-    eps: Any,
-    clip_value: Any,
-    factor: Any,
-    scratch: Any,
-    at: int,
-    worker: int,
-    workers: int,
-) -> None:
-    """This worker's parameters; all scalars have their dtype.
-
-    The elements beyond the last whole vector go through the same arithmetic in three vectors of scratch.
-    """
+    p: Any, g: Any, m: Any, lr: Any, eps: Any, clip_value: Any, factor: Any, worker: int, workers: int
+) -> None:  # fmt: skip
+    """This worker's parameters p and sums of squares m; all scalars have their dtype."""
     lanes = width(p)
     first, last = split(len(p) // lanes, worker, workers)
     for i in range(first * lanes, last * lanes, lanes):
-        adagrad_vector(p, g, m, i, lr, eps, clip_value, factor)
-    rest = len(p) // lanes * lanes
-    if worker == workers - 1 and rest < len(p):
-        for k in range(lanes):
-            inside = rest + k < len(p)
-            scratch[at + k] = p[rest + k] if inside else 0
-            scratch[at + lanes + k] = g[rest + k] if inside else 0
-            scratch[at + 2 * lanes + k] = m[rest + k] if inside else 0
-        adagrad_vector(scratch[at:], scratch[at + lanes :], scratch[at + 2 * lanes :], 0, lr, eps, clip_value, factor)
-        for k in range(len(p) - rest):
-            p[rest + k] = scratch[at + k]
-            m[rest + k] = scratch[at + 2 * lanes + k]
+        new_p, new_m = adagrad_vector(load(p, i), load(g, i), load(m, i), lr, eps, clip_value, factor)
+        store(p, i, new_p)
+        store(m, i, new_m)
+    n = len(p) % lanes
+    if n > 0 and worker == workers - 1:
+        i = len(p) - n
+        new_p, new_m = adagrad_vector(
+            load_part(p, i, n), load_part(g, i, n), load_part(m, i, n), lr, eps, clip_value, factor
+        )
+        store_part(p, i, n, new_p)
+        store_part(m, i, n, new_m)
