@@ -50,13 +50,13 @@ def copy_vectors(arena: Any, source: int, target: int, vectors: int) -> None:
 
 
 @jit.device
-def lstm_cell(arena: Any, pre: int, gates: int, c_before: int, c_after: int, h_after: int) -> None:
-    """One group of units of one lane: gates before their nonlinearity at ``pre``, in the order i, f, o, g."""
+def lstm_cell(arena: Any, fed: int, back: int, gates: int, c_before: int, c_after: int, h_after: int) -> None:
+    """One group of units of one lane; its gates i, f, o, g get what lies at ``fed`` and, recurrent, at ``back``."""
     lanes = width(arena)
-    i = sigmoid(load(arena, pre))
-    f = sigmoid(load(arena, pre + lanes))
-    o = sigmoid(load(arena, pre + 2 * lanes))
-    g = tanh(load(arena, pre + 3 * lanes))
+    i = sigmoid(load(arena, fed) + load(arena, back))
+    f = sigmoid(load(arena, fed + lanes) + load(arena, back + lanes))
+    o = sigmoid(load(arena, fed + 2 * lanes) + load(arena, back + 2 * lanes))
+    g = tanh(load(arena, fed + 3 * lanes) + load(arena, back + 3 * lanes))
     c = f * load(arena, c_before) + i * g
     store(arena, gates, i)
     store(arena, gates + lanes, f)
@@ -103,8 +103,8 @@ def expect_cell(plan: Any, arena: Any, a: int, c: int, h: int, r: int, unit: int
 def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     """This worker's share of a layer, all time steps: gates, c and h of its lanes and units.
 
-    The input's part of the gates is in ``table`` (layer 0) or already in ``a`` (above). Each tile adds ``h Wh``
-    in the scratch, and the cell finishes it while it is in the L1 cache.
+    The input's part of the gates is in ``table`` (layer 0) or already in ``a`` (above). Each tile leaves ``h Wh``
+    in the scratch, and the cell adds the two while the latter is in the L1 cache.
     """
     arena = buffers.arena
     lanes = width(arena)
@@ -122,24 +122,24 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
             first = t * B + share.first_lane
             for n in range(tiles):
                 rows = height + (1 if n < taller else 0)
-                for r in range(first, first + rows):
-                    source = plan.table + buffers.slot[r] * N if layer == 0 else a + r * N
-                    copy_vectors(arena, source + unit * G * lanes, share.scratch + (r - first) * row, units * G)
-                    if unit + widest < share.last_unit:
+                if unit + widest < share.last_unit:
+                    for r in range(first, first + rows):
                         expect_cell(plan, arena, a, c, h, r, unit + widest, units)
                 tile(
                     rows, units * G, H, arena, h + first * Hp, Hp, 1,
-                    arena, wh + unit * G * H * lanes, H * lanes, lanes, arena, share.scratch, row, 1,
+                    arena, wh + unit * G * H * lanes, H * lanes, lanes, arena, share.scratch, row, 0,
                 )  # fmt: skip
                 for r in range(first, first + rows):
+                    fed_row = plan.table + buffers.slot[r] * N if layer == 0 else a + r * N
                     for u in range(units):
-                        pre = share.scratch + (r - first) * row + u * G * lanes
+                        fed = fed_row + (unit + u) * G * lanes
+                        back = share.scratch + (r - first) * row + u * G * lanes
                         before = r * Hp + (unit + u) * lanes
                         after = before + B * Hp
                         if G == 4:
-                            lstm_cell(arena, pre, a + before * 4, c + before, c + after, h + after)
+                            lstm_cell(arena, fed, back, a + before * 4, c + before, c + after, h + after)
                         else:
-                            store(arena, h + after, tanh(load(arena, pre)))
+                            store(arena, h + after, tanh(load(arena, fed) + load(arena, back)))
                 first += rows
         barrier(buffers.sync, share.team_barrier, share.members)
 
