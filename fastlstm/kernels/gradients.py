@@ -19,19 +19,30 @@ from fastlstm.kernels.tile import ROWS, VECTORS, product, split, tile
 
 @jit.device
 def transpose_states(plan: Any, buffers: Any, worker: int, workers: int) -> None:
-    """This worker's rows of every layer's h, into strips of ``ROWS`` units: the A side of the tiles below."""
+    """This worker's rows of every layer's h, into strips of ``ROWS`` units: the A side of the tiles below.
+
+    Whole vectors are stored for ``ROWS`` elements; the next rows overwrite what is too much of them. The last rows,
+    after which lie another worker's or another buffer's, store their elements only.
+    """
     arena, H, Hp = buffers.arena, plan.H, plan.Hp
+    lanes = width(arena)
     length = (plan.T + 1) * plan.B
     first, last = split(length, worker, workers)
+    stored = (ROWS + lanes - 1) // lanes * lanes
+    careful = max(first, last - (stored + ROWS - 1) // ROWS)
     strips = (H + ROWS - 1) // ROWS
     for layer in range(plan.L):
         h, ht = plan.h + layer * plan.h_size, plan.ht + layer * plan.ht_size
         for start in range(first, last, 64):  # few enough rows to stay in the cache for all strips
+            end = min(start + 64, last)
             for strip in range(strips):
-                units = min(ROWS, H - strip * ROWS)
-                for k in range(start, min(start + 64, last)):
-                    for u in range(units):
-                        arena[ht + (strip * length + k) * ROWS + u] = arena[h + k * Hp + strip * ROWS + u]
+                read, write = h + strip * ROWS, ht + strip * length * ROWS
+                for k in range(start, min(end, careful)):
+                    for u in range(0, ROWS, lanes):
+                        store(arena, write + k * ROWS + u, load(arena, read + k * Hp + u))
+                for k in range(max(start, careful), end):
+                    for u in range(ROWS):
+                        arena[write + k * ROWS + u] = arena[read + k * Hp + u]
 
 
 @jit.device
