@@ -196,6 +196,7 @@ class Model:
         temperature: float = 1.0,
         seed: int = 0,
         backend: BackendName = "fast",
+        threads: int | None = None,
     ) -> str | bytes:
         """Continue ``prompt`` by ``length`` symbols; the prompt is not part of what is returned.
 
@@ -204,6 +205,7 @@ class Model:
         prompt : read first. Without one the text begins as after a line's end, or after the vocabulary's first symbol.
         temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable symbol.
         seed : of the random numbers; the same seed gives the same text.
+        backend, threads : what computes it, and with how many workers; the text does not depend on the threads.
 
         Returns
         -------
@@ -216,7 +218,8 @@ class Model:
         ConfigError
             When ``length`` or ``temperature`` is out of range.
         """
-        return self.continuations(prompt, 1, length, temperature=temperature, seed=seed, backend=backend)[0]
+        settings: dict[str, Any] = {"temperature": temperature, "seed": seed, "backend": backend, "threads": threads}
+        return self.continuations(prompt, 1, length, **settings)[0]
 
     def continuations(
         self,
@@ -227,6 +230,7 @@ class Model:
         temperature: float = 1.0,
         seed: int = 0,
         backend: BackendName = "fast",
+        threads: int | None = None,
     ) -> list[str] | list[bytes]:
         """Continue ``prompt`` ``num`` times at once, as lanes of one network; otherwise as `sample`.
 
@@ -234,7 +238,7 @@ class Model:
         """
         check_drawing(num, length, temperature, seed)
         start = self._start(prompt)
-        drawn = self._drawn(start, num, length, temperature, seed, backend, count=_DRAW_STEPS)
+        drawn = self._drawn(start, num, length, temperature, seed, backend, threads, count=_DRAW_STEPS)
         ids = np.concatenate([np.zeros((0, num), start.dtype), *drawn])
         # A vocabulary decodes to str always or to bytes always, which its type cannot say.
         return [self.vocab.decode(lane) for lane in ids.T]  # type: ignore[return-value]
@@ -247,10 +251,11 @@ class Model:
         temperature: float = 1.0,
         seed: int = 0,
         backend: BackendName = "fast",
+        threads: int | None = None,
     ) -> Iterator[str | bytes]:
         """The text of `sample` in pieces, as they are drawn: one symbol first, then up to 256 at a time."""
         check_drawing(1, length, temperature, seed)
-        drawn = self._drawn(self._start(prompt), 1, length, temperature, seed, backend, count=1)
+        drawn = self._drawn(self._start(prompt), 1, length, temperature, seed, backend, threads, count=1)
         return (self.vocab.decode(ids[:, 0]) for ids in drawn)
 
     def encode(self, text: Text) -> IdArray:
@@ -282,16 +287,17 @@ class Model:
         temperature: float,
         seed: int,
         backend: BackendName,
+        threads: int | None,
         count: int,
     ) -> Iterator[IdArray]:
         """Ids (count, num), ``count`` at first and then more at a time."""
         rng, read = np.random.default_rng(seed), self.zero_state(1)
-        self._read(start, read, backend, None)
+        self._read(start, read, backend, threads)
         state = np.repeat(read, num, axis=2)
         last: Ids = np.repeat(start[-1:], num).astype(np.int32)
         while length > 0:
             count = min(count, length)
-            with self._network(backend, 1, num, 1, training=False) as network:
+            with self._network(backend, 1, num, threads, training=False) as network:
                 ids = network.generate(self.parameters, last, state, rng.random((count, num)), temperature)
             yield _unsigned(ids, self.config.vocab_size)
             last, length, count = np.ascontiguousarray(ids[-1]), length - count, min(2 * count, _DRAW_STEPS)

@@ -23,6 +23,7 @@ def parser() -> cli.Parser:
         help="below 1 more likely text, above 1 more varied; 0 takes the most likely; else at least 0.001 (default: 1)",
     )  # fmt: skip
     text.add_argument("--backend", choices=get_args(BackendName), default="fast", help="what computes (default: fast)")
+    text.add_argument("--threads", type=int, metavar="N", help="worker threads (default: all cores)")
     return made
 
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prompt = model.vocab.decode(model.vocab.encode(options.prompt))
     warm_up(options.backend, model.config, cli.say_compiling)
     started = time.perf_counter()
-    settings = {"temperature": options.temperature, "seed": options.seed, "backend": options.backend}
+    settings = {name: getattr(options, name) for name in ("temperature", "seed", "backend", "threads")}
     if options.num == 1:
         pieces = model.stream(prompt, options.length, **settings)
         _write([prompt])

@@ -205,7 +205,9 @@ class _Run:
             self.observer.validated(progress)
         if config.sample_length and self._due(config.sample_every):
             seed = config.seed + progress.step  # another sample each time
-            text = self.model.sample(length=config.sample_length, seed=seed, backend=config.backend)
+            text = self.model.sample(
+                length=config.sample_length, seed=seed, backend=config.backend, threads=config.threads
+            )
             self.observer.sampled(progress, text)
 
     def _due(self, every: int | None) -> bool:

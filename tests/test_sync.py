@@ -9,6 +9,7 @@ from problems import problem
 from fastlstm.kernels import jit
 from fastlstm.kernels.network import FastNetwork
 from fastlstm.kernels.sync import ALL_WORKERS, atomic_add, atomic_load, barrier
+from fastlstm.kernels.tile import ROWS
 from fastlstm.kernels.workers import Workers
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
@@ -86,9 +87,9 @@ def trained(p, threads):
     return np.array(losses).tobytes(), parameters.flat.tobytes(), slots.flat.tobytes(), state.tobytes()
 
 
-#: Lanes: enough for teams of one worker each, which meet between phases; and so few that all
-#: workers are one team, which meets at every time step and shares the units.
-LANES = {"many": 26, "few": 2, "one": 1}
+#: Lanes: enough for teams of one worker each, which meet between phases; for four workers in two teams; and so few
+#: that all workers are one team, which meets at every time step and shares the units.
+LANES = {"many": 26, "some": 3 * ROWS, "few": 2, "one": 1}
 
 
 @pytest.mark.parametrize("lanes", LANES)
@@ -102,6 +103,25 @@ def test_training_is_the_same_for_any_number_of_workers(cell, lanes, rng, monkey
         assert trained(p, threads) == alone
     # Once more: which worker takes which task differs from run to run.
     assert trained(p, 4) == alone
+
+
+@pytest.mark.parametrize("table", [True, False])
+@pytest.mark.parametrize("lanes", LANES)
+def test_a_drawn_text_is_the_same_for_any_number_of_workers(lanes, table, rng, monkeypatch):
+    monkeypatch.setattr("fastlstm.kernels.network.SMALLEST_SHARED_STEP", 0)
+    monkeypatch.setattr("fastlstm.kernels.plan.LARGEST_TABLE", 1 << 22 if table else 0)
+    p = problem(rng, "lstm", layers=3, hidden=37, vocab=50, batch=LANES[lanes], dtype="float32")
+    uniforms = rng.random((30, p.batch))
+
+    def drawn(threads):
+        net, state = FastNetwork(p.config, 1, p.batch, threads, training=False), p.state.copy()
+        assert net.plan.all_symbols == table
+        found = [net.generate(p.parameters, p.x[0], state, part, 1.0).tobytes() for part in (uniforms, uniforms[:1])]
+        return found, state.tobytes()
+
+    alone = drawn(1)
+    for threads in (2, 3, 4):
+        assert drawn(threads) == alone
 
 
 def test_small_steps_are_not_shared(rng):

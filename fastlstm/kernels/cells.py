@@ -145,6 +145,17 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
 
 
 @jit.device
+def carry_state(plan: Any, buffers: Any, layer: int, share: Any) -> None:
+    """Copy this worker's share of entry T of a layer's h and c to entry 0."""
+    arena = buffers.arena
+    lanes, after = width(arena), plan.T * plan.B * plan.Hp
+    for b in range(share.first_lane, share.last_lane):
+        at = layer * plan.h_size + b * plan.Hp + share.first_unit * lanes
+        copy_vectors(arena, plan.h + at + after, plan.h + at, share.last_unit - share.first_unit)
+        copy_vectors(arena, plan.c + at + after, plan.c + at, share.last_unit - share.first_unit)
+
+
+@jit.device
 def backward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     """This worker's share of BPTT: ``a`` becomes ``da``, ``dy`` gains what comes back through h."""
     arena = buffers.arena

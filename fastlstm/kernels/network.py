@@ -50,6 +50,7 @@ class FastNetwork:
         self.plan, self.buffers = make(config, seq_len, batch, count, training=training)
         self.workers = Workers(count, self.buffers.sync)
         self._step: Callable[..., Any] | None = None
+        self._generate: Callable[..., Any] | None = None
         self._plans = self.plan.as_array()
         self._number = np.dtype(config.dtype).type
         self._nothing = np.zeros(0, config.dtype)
@@ -97,7 +98,14 @@ class FastNetwork:
         _check("uniforms", uniforms, uniforms.shape[:1] + lanes, np.float64)
         _check("state", state, self.config.state_shape(self.plan.B), self.config.dtype)
         ids = np.empty(uniforms.shape, np.int32)
-        generate(self._plans, self.buffers, parameters.flat, first, state, uniforms, float(temperature), ids)
+        if not len(ids):
+            return ids
+        team = (self.workers.count, self.teams, self._plans, self.buffers)
+        arguments = (parameters.flat, first, state, uniforms, float(temperature), ids)
+        if self._generate is None:
+            self._generate = jit.compiled_for(generate, 0, *team, *arguments)
+        entry = self._generate
+        self.workers.run(lambda worker: entry(worker, *team, *arguments))
         return ids
 
     def _check_sequence(self, x: Ids, y: Ids, state: FloatArray) -> None:

@@ -52,13 +52,20 @@ def project_symbols(plan: Any, buffers: Any, worker: int, workers: int) -> None:
 
 
 @jit.device
-def project_inputs(plan: Any, buffers: Any, layer: int, worker: int, workers: int) -> None:
-    """This worker's rows of the input projection of an upper layer, into its gates."""
+def project_inputs(plan: Any, buffers: Any, layer: int, worker: int, workers: int, teams: int) -> None:
+    """This worker's part of the input projection of an upper layer, into its gates.
+
+    One team deals the units as in its time steps: with few rows nobody should read all weights. Several deal the rows.
+    """
     arena = buffers.arena
-    first, last = split(plan.T * plan.B, worker, workers)
+    first, last, first_unit, last_unit = 0, plan.T * plan.B, 0, plan.Hp // width(arena)
+    if teams == 1:
+        first_unit, last_unit = split(last_unit, worker, workers)
+    else:
+        first, last = split(last, worker, workers)
     for block in range(first, last, BLOCK):
         biased_product(
-            min(BLOCK, last - block), 0, plan.N // width(arena), plan.H,
+            min(BLOCK, last - block), first_unit * plan.G, last_unit * plan.G, plan.H,
             arena, plan.h + (layer - 1) * plan.h_size + (plan.B + block) * plan.Hp, plan.Hp,
             plan.wx + layer * plan.wx_size, plan.bias + layer * plan.N,
             plan.a + layer * plan.a_size + block * plan.N, plan.N,
@@ -82,11 +89,11 @@ def softmax_row(arena: Any, at: int, size: int, scale: float) -> tuple[float, fl
 
 
 @jit.device
-def logits(plan: Any, buffers: Any, first: int, rows: int) -> None:
-    """Logits of ``rows`` rows of the top layer from row ``first``, into ``p``."""
+def logits(plan: Any, buffers: Any, first: int, rows: int, first_vector: int, last_vector: int) -> None:
+    """Some vectors of the logits of ``rows`` rows of the top layer from row ``first``, into ``p``."""
     arena = buffers.arena
     biased_product(
-        rows, 0, plan.Vp // width(arena), plan.H,
+        rows, first_vector, last_vector, plan.H,
         arena, plan.h + (plan.L - 1) * plan.h_size + (plan.B + first) * plan.Hp, plan.Hp,
         plan.wy, plan.by, plan.p + first * plan.Vp, plan.Vp,
     )  # fmt: skip
@@ -100,7 +107,7 @@ def predict(plan: Any, buffers: Any, y: Any, worker: int, workers: int) -> None:
     first, last = split(plan.T * plan.B, worker, workers)
     for block in range(first, last, BLOCK):
         rows = min(BLOCK, last - block)
-        logits(plan, buffers, block, rows)
+        logits(plan, buffers, block, rows, 0, Vp // lanes)
         for row in range(block, block + rows):
             at = plan.p + row * Vp
             target = arena[at + y[row]]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.cells import backward_layer, forward_layer, share_of
+from fastlstm.kernels.cells import backward_layer, carry_state, forward_layer, share_of
 from fastlstm.kernels.gradients import embedding_gradients, transpose_states, weight_gradients
 from fastlstm.kernels.output import (
     input_gradients,
@@ -23,7 +23,7 @@ from fastlstm.kernels.output import (
     project_symbols,
     softmax_row,
 )
-from fastlstm.kernels.pack import gather_rows, index_symbols, load_state, prepare, store_state, use_all_symbols
+from fastlstm.kernels.pack import gather_rows, index_symbols, prepare, store_state
 from fastlstm.kernels.simd import width
 from fastlstm.kernels.sync import ALL_WORKERS, barrier, forget_tasks, start_together
 from fastlstm.kernels.tile import split
@@ -58,6 +58,7 @@ def forward_phases(
     share: Any,
     worker: int,
     workers: int,
+    teams: int,
 ) -> None:
     """From parameters and symbols to activations, probabilities, nats and the state carried out."""
     sync = buffers.sync
@@ -69,7 +70,7 @@ def forward_phases(
         barrier(sync, ALL_WORKERS, workers)
     for layer in range(plan.L):
         if layer > 0 and phases & INPUTS:
-            project_inputs(plan, buffers, layer, worker, workers)
+            project_inputs(plan, buffers, layer, worker, workers, teams)
             barrier(sync, ALL_WORKERS, workers)
         if phases & LAYERS:
             forward_layer(plan, buffers, layer, share)
@@ -135,7 +136,7 @@ def step(
     share = share_of(plan, width(buffers.arena), worker, workers, teams)
     if phases & CLEAR:
         clear_embedding(buffers, gradients, worker, workers)
-    forward_phases(phases, plan, buffers, parameters, x, y, state, share, worker, workers)
+    forward_phases(phases, plan, buffers, parameters, x, y, state, share, worker, workers, teams)
     if phases & BACKWARD:
         backward_phases(phases, plan, buffers, gradients, y, scale, share, worker, workers)
     factor = 1.0
@@ -171,36 +172,75 @@ def draw(arena: Any, at: int, symbols: int, padded: int, u: float, temperature: 
     return symbols - 1
 
 
+@jit.device
+def read_symbols(
+    plan: Any, buffers: Any, parameters: Any, symbols: Any, share: Any, worker: int, workers: int, teams: int
+) -> None:
+    """One time step of all layers, which leaves the new state where the next one begins."""
+    if not plan.all_symbols:
+        if worker == 0:
+            index_symbols(plan, buffers, symbols)
+            gather_rows(plan, buffers, parameters)
+        barrier(buffers.sync, ALL_WORKERS, workers)
+        project_symbols(plan, buffers, worker, workers)
+        barrier(buffers.sync, ALL_WORKERS, workers)
+    for layer in range(plan.L):
+        if layer > 0:
+            if teams > 1:  # the lanes of a team may be other rows than those of its workers
+                barrier(buffers.sync, ALL_WORKERS, workers)
+            project_inputs(plan, buffers, layer, worker, workers, teams)
+            if teams > 1:
+                barrier(buffers.sync, ALL_WORKERS, workers)
+        forward_layer(plan, buffers, layer, share)
+        carry_state(plan, buffers, layer, share)
+
+
+@jit.device
+def draw_symbols(
+    plan: Any, buffers: Any, uniforms: Any, temperature: float, ids: Any, worker: int, workers: int, teams: int
+) -> None:
+    """This worker's lanes of the next symbols, into ``ids`` (B,); they are the next to be read."""
+    vectors = plan.Vp // width(buffers.arena)
+    first, last = split(plan.B, worker, workers)
+    if teams == 1:
+        logits(plan, buffers, 0, plan.B, vectors * worker // workers, vectors * (worker + 1) // workers)
+    barrier(buffers.sync, ALL_WORKERS, workers)
+    if teams > 1:
+        logits(plan, buffers, first, last - first, 0, vectors)
+    for b in range(first, last):
+        ids[b] = draw(buffers.arena, plan.p + b * plan.Vp, plan.V, plan.Vp, uniforms[b], temperature)
+        if plan.all_symbols:
+            buffers.slot[b] = ids[b]
+    barrier(buffers.sync, ALL_WORKERS, workers)
+
+
 @jit.kernel
 def generate(
-    plans: Any, buffers: Any, parameters: Any, current: Any, state: Any, uniforms: Any, temperature: float, ids: Any
-) -> None:
-    """Draw ``len(uniforms)`` symbols one after the other in each of B lanes (a network with T = 1).
+    worker: int, workers: int, teams: int, plans: Any, buffers: Any, parameters: Any, current: Any, state: Any,
+    uniforms: Any, temperature: float, ids: Any,
+) -> None:  # fmt: skip
+    """Draw n symbols, at least one, one after the other in each of B lanes (a network with T = 1).
+
+    One worker's share, as in `step`.
 
     Parameters
     ----------
+    worker, workers, teams : who this is among how many, in how many teams.
     current : (B,) int32, the symbols read first. state : (S, L, B, H), in/out.
     uniforms : (n, B) float64 in [0, 1). ids : (n, B) int32, out.
     """
-    plan, arena = plans[0], buffers.arena
-    share = share_of(plan, width(arena), 0, 1, 1)
-    prepare(plan, buffers, parameters, current, state, 0, 1)
+    plan, sync = plans[0], buffers.sync
+    if not start_together(sync, workers):
+        return
+    share = share_of(plan, width(buffers.arena), worker, workers, teams)
+    prepare(plan, buffers, parameters, current, state, worker, workers)
+    barrier(sync, ALL_WORKERS, workers)
     if plan.all_symbols:
-        project_symbols(plan, buffers, 0, 1)
+        project_symbols(plan, buffers, worker, workers)
+        barrier(sync, ALL_WORKERS, workers)
     for n in range(len(uniforms)):
         read = current if n == 0 else ids[n - 1]
-        if plan.all_symbols:
-            use_all_symbols(buffers, read)
-        else:
-            index_symbols(plan, buffers, read)
-            gather_rows(plan, buffers, parameters)
-            project_symbols(plan, buffers, 0, 1)
-        for layer in range(plan.L):
-            if layer > 0:
-                project_inputs(plan, buffers, layer, 0, 1)
-            forward_layer(plan, buffers, layer, share)
-        logits(plan, buffers, 0, plan.B)
-        for b in range(plan.B):
-            ids[n, b] = draw(arena, plan.p + b * plan.Vp, plan.V, plan.Vp, uniforms[n, b], temperature)
-        store_state(plan, buffers, state, 0, 1)
-        load_state(plan, buffers, state, 0, 1)
+        read_symbols(plan, buffers, parameters, read, share, worker, workers, teams)
+        draw_symbols(plan, buffers, uniforms[n], temperature, ids[n], worker, workers, teams)
+    store_state(plan, buffers, state, worker, workers)
+    barrier(sync, ALL_WORKERS, workers)
