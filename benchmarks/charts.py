@@ -10,7 +10,13 @@ from typing import Any
 
 from benchmarks.table import LIBRARIES, Result, conditions
 
-COLOURS = {"ours_ms": "#d1495b", "torch_ms": "#30638e", "jax_ms": "#edae49", "torch_bf16_ms": "#8fb8de"}
+COLOURS = {
+    "ours_ms": "#d1495b",
+    "ours_1_thread_ms": "#e8a0aa",
+    "torch_ms": "#30638e",
+    "jax_ms": "#edae49",
+    "torch_bf16_ms": "#8fb8de",
+}
 
 
 def _pyplot() -> Any:

@@ -14,7 +14,7 @@ def prepare(job: Job) -> Call:
     if job.verb == "train":
         return Training(job.workload, threads=job.threads).step
     model = model_of(job.workload)
-    return lambda: model.sample(length=SAMPLED)
+    return lambda: model.sample(length=SAMPLED, threads=job.threads)
 
 
 if __name__ == "__main__":

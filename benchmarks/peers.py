@@ -47,17 +47,23 @@ class PeerError(Exception):
 
 
 class Library(NamedTuple):
-    """One column of the table: its field, who computes it, and in which precision."""
+    """One column of the table: its field, who computes it, in which precision, and with how many threads if not all."""
 
     field: str
     peer: str
     precision: str
+    threads: int | None = None
 
 
 OURS = Library("ours_ms", "fastlstm", "fp32")
 TORCH = Library("torch_ms", "torch", "fp32")
 JAX = Library("jax_ms", "jax", "fp32")
 TORCH_BF16 = Library("torch_bf16_ms", "torch", "bf16")
+
+#: Sampling: PyTorch has one thread, with which it is fastest, and fastlstm is measured with one too.
+OURS_ALONE = Library("ours_1_thread_ms", "fastlstm", "fp32", 1)
+TORCH_ALONE = Library("torch_ms", "torch", "fp32", 1)
+TORCH_BF16_ALONE = Library("torch_bf16_ms", "torch", "bf16", 1)
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -157,7 +163,7 @@ def run_rounds(
         for library in list(found.times):
             if (others := cores_of_others()) is not None:
                 found.others.append(others)
-            job = Job(verb, workload, options.threads, library.precision)
+            job = Job(verb, workload, library.threads or options.threads, library.precision)
             try:
                 found.times[library].append(peers[library.peer].milliseconds(job, options.seconds))
             except PeerError as error:
@@ -165,6 +171,7 @@ def run_rounds(
                     raise
                 say(f"{library.peer} {library.precision} is left out: {error}")
                 del found.times[library]
+        time.sleep(SETTLE)
         found.peaks.append(multiply_add_rate(options.threads))
     return found
 
@@ -180,7 +187,8 @@ def result(name: str, verb: str, workload: Workload, threads: int, measured: Rou
     speed = 1e3 * chars / ours
     return {
         "workload": name, "verb": verb, "sizes": workload._asdict(), "threads": threads, "precision": OURS.precision,
-        "ours_ms": ours, "torch_ms": medians.get(TORCH.field), "jax_ms": medians.get(JAX.field),
+        "ours_ms": ours, "ours_1_thread_ms": medians.get(OURS_ALONE.field),
+        "torch_ms": medians.get(TORCH.field), "jax_ms": medians.get(JAX.field),
         "torch_bf16_ms": medians.get(TORCH_BF16.field),
         "ratio": None if fastest is None else rivals[fastest] / ours,
         "fastest_peer": None if fastest is None else fastest.removesuffix("_ms"),
@@ -213,7 +221,10 @@ def compare(names: Sequence[str], options: argparse.Namespace) -> list[Result]:
         peers = start(stack, options)
         if "fastlstm" not in peers:
             sys.exit("fastlstm itself does not start")
-        wanted = [OURS, TORCH, JAX, *([TORCH_BF16] if options.bf16 else [])]
+        if options.verb == "train":
+            wanted = [OURS, TORCH, JAX, *([TORCH_BF16] if options.bf16 else [])]
+        else:
+            wanted = [OURS, OURS_ALONE, TORCH_ALONE, *([TORCH_BF16_ALONE] if options.bf16 else [])]
         libraries = [library for library in wanted if library.peer in peers]
         about = {"cpu": cpu_name(), "versions": {name: peer.version for name, peer in peers.items()}}
         results = []
@@ -253,7 +264,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=names)
     parser.add_argument("--verb", choices=["train", "sample"], default="train", help="what to measure (train)")
     parser.add_argument("--bf16", action="store_true", help="PyTorch under bfloat16 autocast too")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (2 to train, 1 to sample)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads (2); PyTorch samples with 1")
     parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, metavar="N", help=f"turns ({FEWEST_ROUNDS})")
     parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of a turn (1)")
     parser.add_argument("--torch-python", default=".peers/torch/bin/python", metavar="FILE", help="where torch is")
@@ -267,7 +278,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
     options.workloads = options.workloads or list(known)
-    options.threads = options.threads or (2 if options.verb == "train" else 1)
+    options.threads = options.threads or 2
     return options
 
 
