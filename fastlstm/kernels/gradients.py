@@ -86,14 +86,19 @@ def pack_strip(arena: Any, source: int, row: int, depth: int, vectors: int, stri
 
 
 @jit.device
-def scatter_strip(plan: Any, buffers: Any, start: int, depth: int, j: int, vectors: int, strip: int) -> None:
-    """Add rows of a packed strip to the table's gradient, each to the row of its symbol."""
+def pack_and_scatter(
+    plan: Any, buffers: Any, source: int, start: int, depth: int, j: int, vectors: int, strip: int, bias: int
+) -> None:
+    """As `pack_strip`, for layer 0; and add each row to the table's gradient, to the row of its symbol."""
     arena = buffers.arena
     lanes = width(arena)
     for k in range(depth):
         at = plan.dtable + buffers.slot[start + k] * plan.N + j * lanes
         for v in range(vectors):
-            store(arena, at + v * lanes, load(arena, at + v * lanes) + load(arena, strip + (k * vectors + v) * lanes))
+            value = load(arena, source + k * plan.N + v * lanes)
+            store(arena, strip + (k * vectors + v) * lanes, value)
+            store(arena, bias + v * lanes, load(arena, bias + v * lanes) + value)
+            store(arena, at + v * lanes, load(arena, at + v * lanes) + value)
 
 
 @jit.device
@@ -156,11 +161,12 @@ def layer_strip(
         more = 1 if start > 0 else 0
         source = plan.a + layer * plan.a_size + start * N + j * lanes
         following = source + depth * N
-        pack_strip(arena, source, N, depth, vectors, strip, bias)
-        strip_product(plan, arena, layer, 0, start, depth, vectors, strip, sums_h, more, following, N)
         if layer == 0:
-            scatter_strip(plan, buffers, start, depth, j, vectors, strip)
+            pack_and_scatter(plan, buffers, source, start, depth, j, vectors, strip, bias)
         else:
+            pack_strip(arena, source, N, depth, vectors, strip, bias)
+        strip_product(plan, arena, layer, 0, start, depth, vectors, strip, sums_h, more, following, N)
+        if layer > 0:
             strip_product(plan, arena, layer - 1, B, start, depth, vectors, strip, sums_x, more, following, N)
     if layer == 0:
         for m in range(0, X, ROWS):
