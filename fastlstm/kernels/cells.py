@@ -13,7 +13,7 @@ from fastlstm.kernels import jit
 from fastlstm.kernels.functions import sigmoid, tanh
 from fastlstm.kernels.simd import load, prefetch_to_write, splat, store, width
 from fastlstm.kernels.sync import ALL_WORKERS, barrier
-from fastlstm.kernels.tile import ROWS, VECTORS, VECTORS_ONE_ROW, product, split, tile
+from fastlstm.kernels.tile import ROWS, VECTORS, VECTORS_ONE_ROW, device_pitch, product, split, tile
 
 
 class Share(NamedTuple):
@@ -111,7 +111,7 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     B, H, Hp, G, N = plan.B, plan.H, plan.Hp, plan.G, plan.N
     h, c = plan.h + layer * plan.h_size, plan.c + layer * plan.h_size
     a, wh = plan.a + layer * plan.a_size, plan.wh + layer * plan.wh_size
-    row = VECTORS_ONE_ROW * lanes
+    row, apart = VECTORS_ONE_ROW * lanes, device_pitch(H) * lanes
     owned = share.last_lane - share.first_lane
     tiles = (owned + ROWS - 1) // ROWS
     height, taller = owned // tiles, owned % tiles  # the first tiles have a row more; no division below here
@@ -127,7 +127,7 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
                         expect_cell(plan, arena, a, c, h, r, unit + widest, units)
                 tile(
                     rows, units * G, H, arena, h + first * Hp, Hp, 1,
-                    arena, wh + unit * G * H * lanes, H * lanes, lanes, arena, share.scratch, row, 0,
+                    arena, wh + unit * G * apart, apart, lanes, arena, share.scratch, row, 0,
                 )  # fmt: skip
                 for r in range(first, first + rows):
                     fed_row = plan.table + buffers.slot[r] * N if layer == 0 else a + r * N

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.simd import load, load_part, prefetch, store, store_transposed, width
-from fastlstm.kernels.tile import split
+from fastlstm.kernels.tile import device_pitch, split
 
 #: Rows between reading and prefetching: neighbouring rows lie too far apart for the processor to guess.
 AHEAD = 8
@@ -31,11 +31,11 @@ def pack(
 ) -> None:
     """Pack vectors ``first .. last`` of the (depth, gates*columns) matrix at ``source[at]`` into ``target[to]``."""
     lanes = width(target)
-    row = gates * columns
+    row, apart = gates * columns, device_pitch(depth)
     for j in range(first, last):
         begin, n = column(j, gates, columns, lanes)
         for k in range(depth):
-            read, write = at + k * row + begin, to + (j * depth + k) * lanes
+            read, write = at + k * row + begin, to + (j * apart + k) * lanes
             prefetch(source, read + AHEAD * row)
             store(target, write, load(source, read) if n == lanes else load_part(source, read, n))
 
@@ -54,7 +54,7 @@ def pack_transposed(
         for vector in range(padded // lanes):
             begin, m = column(vector, gates, columns, lanes)
             read = at + j * lanes * gates * columns + begin
-            write = to + (j * padded + vector * lanes) * lanes
+            write = to + (j * device_pitch(padded) + vector * lanes) * lanes
             store_transposed(source, read, gates * columns, target, write, n, m)
 
 

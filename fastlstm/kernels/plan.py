@@ -21,6 +21,8 @@ dy           (T, B, Hp)             gradient with respect to h of the layer at h
 dc           (B, Hp)                gradient with respect to c carried back in time
 ht           (H/R, (T+1)*B, R)      h transposed in strips of R rows, for the weight gradients (a layer)
 ===========  =====================  ==========================================================================
+
+In packed weights the middle dimension is rounded up to an odd number (`fastlstm.kernels.tile.pitch`).
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import numpy as np
 from fastlstm.config import ModelConfig
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import vector_unit
-from fastlstm.kernels.tile import ROWS, VECTORS, VECTORS_ONE_ROW
+from fastlstm.kernels.tile import ROWS, VECTORS, VECTORS_ONE_ROW, pitch
 from fastlstm.params import table as parameter_table
 
 #: Alignment of every buffer, in bytes: a cache line, and the widest vector.
@@ -165,10 +167,10 @@ def make(config: ModelConfig, seq_len: int, batch: int, workers: int, *, trainin
     h, h_size = layers((T + 1) * B * Hp)
     c, _ = layers((T + 1) * B * Hp)
     a, a_size = layers(T * B * N)
-    wx, wx_size = layers(N * X)
-    wh, wh_size = layers(N * H)
-    wxt, wxt_size = layers(backward * X * N)
-    wht, wht_size = layers(backward * Hp * N)
+    wx, wx_size = layers(N * pitch(X))
+    wh, wh_size = layers(N * pitch(H))
+    wxt, wxt_size = layers(backward * X * pitch(N))
+    wht, wht_size = layers(backward * Hp * pitch(N))
     strips = -(-H // ROWS)
     ht, ht_size = layers(backward * strips * (T + 1) * B * ROWS)
     # A worker's scratch: sums of one strip of a weight gradient, the strip of da, and a tile.
@@ -181,7 +183,7 @@ def make(config: ModelConfig, seq_len: int, batch: int, workers: int, *, trainin
         T=T, B=B, L=L, V=V, E=E, H=H, G=G, Hp=Hp, Vp=Vp, N=N, all_symbols=int(all_symbols),
         h=h, h_size=h_size, c=c, a=a, a_size=a_size, wx=wx, wx_size=wx_size, wh=wh, wh_size=wh_size,
         wxt=wxt, wxt_size=wxt_size, wht=wht, wht_size=wht_size, ht=ht, ht_size=ht_size,
-        bias=place(L * N), wy=place(Vp * H), by=place(Vp), wyt=place(backward * Hp * Vp),
+        bias=place(L * N), wy=place(Vp * pitch(H)), by=place(Vp), wyt=place(backward * Hp * pitch(Vp)),
         rows=place(D * E), drows=place(backward * D * Ep), table=place(D * N), dtable=place(backward * D * N),
         p=place(T * B * Vp), dy=place(backward * T * B * Hp), dc=place(backward * B * Hp),
         scratch=place(workers * scratch_size), scratch_size=scratch_size,

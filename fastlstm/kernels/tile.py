@@ -18,7 +18,8 @@ Every sum is one chain of multiply-adds in the order of k, whatever the tile's s
 not depend on how rows and vectors were dealt to tiles, nor on who computed them. A lone row (one lane of
 text) would leave the multipliers waiting for four such chains; it takes eight vectors at a time.
 
-B is packed (`fastlstm.kernels.pack`): vector j holds ``[k][lane]`` contiguously, vectors follow each other.
+B is packed (`fastlstm.kernels.pack`): vector j holds ``[k][lane]`` contiguously, vectors follow each other at an odd
+distance (`pitch`).
 """
 
 from __future__ import annotations
@@ -240,6 +241,18 @@ def split(n: int, part: int, parts: int) -> tuple[int, int]:
     return n * part // parts, n * (part + 1) // parts
 
 
+def pitch(depth: int) -> int:
+    """Distance from packed vector to packed vector, counted in vectors, for a reduction over ``depth``.
+
+    It is odd: at a power of two apart, the vectors that a tile reads side by side would fall into the same set of the
+    first-level cache, and evict each other.
+    """
+    return depth | 1
+
+
+device_pitch = jit.device(pitch)
+
+
 @jit.device
 def product(
     rows: int, first: int, last: int, depth: int, a: Any, a_at: int, a_row: int, b: Any, b_at: int,
@@ -251,11 +264,11 @@ def product(
     ----------
     rows, depth : A is (rows, depth), element (r, k) at ``a[a_at + r*a_row + k]``.
     first, last : the range of vectors of B and C.
-    b, b_at : packed B, vector j of k at ``b[b_at + (j*depth + k) * width]``.
+    b, b_at : packed B, vector j of k at ``b[b_at + (j*pitch(depth) + k) * width]``.
     c, c_at, c_row : C, vector (r, j) at ``c[c_at + r*c_row + j*width]``; in/out.
     accumulate : 0 overwrites C, 1 adds to it.
     """
-    lanes = width(c)
+    lanes, apart = width(c), device_pitch(depth)
     wide = VECTORS_ONE_ROW if rows == 1 else VECTORS
     panels = (last - first + wide - 1) // wide
     tiles = (rows + ROWS - 1) // ROWS
@@ -274,7 +287,7 @@ def product(
                 high = height + (1 if n < taller else 0)
                 tile(
                     high, vectors, stretch, a, a_at + r * a_row + k, a_row, 1,
-                    b, b_at + (j * depth + k) * lanes, depth * lanes, lanes,
+                    b, b_at + (j * apart + k) * lanes, apart * lanes, lanes,
                     c, c_at + r * c_row + j * lanes, c_row, 1 if k > 0 else accumulate,
                 )  # fmt: skip
                 r += high
