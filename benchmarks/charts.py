@@ -38,7 +38,7 @@ def draw_peers(results: Sequence[Result], path: Path) -> None:
         axes.bar(places, speeds, width, label=LIBRARIES[key], color=COLOURS[key])
     limits = [result["limit_chars_per_s"] for result in results]
     left, right = [n - 0.45 for n in range(len(results))], [n + 0.45 for n in range(len(results))]
-    axes.hlines(limits, left, right, colors="black", linestyles="dashed", label="limit: multiply-adds of the cores")
+    axes.hlines(limits, left, right, colors="black", linestyles="dashed", label="limit: fp32 multiply-adds of the cores")
     axes.set_yscale("log")
     axes.set_xticks(range(len(results)), [result["workload"] for result in results])
     axes.set_ylabel("characters a second")
@@ -62,7 +62,7 @@ def draw_scaling(points: Sequence[dict[str, Any]], path: Path) -> None:
         axes.loglog(values, [point["limit_us"] for point in chosen], "k--", label="flops / measured peak")
         axes.set_xlabel(name)
         axes.set_ylabel("us a character")
-        axes.set_xticks(values, [str(value) for value in values], minor=False)
+        axes.set_xticks(values, [str(value) for value in values], fontsize=7, rotation=60)
         axes.set_xticks([], minor=True)
     for axes in grid.flat[len(varied) :]:
         axes.set_visible(False)

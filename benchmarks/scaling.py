@@ -91,13 +91,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling", description="Time a character against the sizes of model and batch."
     )
-    parser.add_argument("sizes", nargs="*", choices=names, default=names, metavar="SIZE", help=", ".join(names))
+    parser.add_argument("sizes", nargs="*", metavar="SIZE", help=f"{', '.join(names)} (default: all)")
     parser.add_argument("--threads", type=int, default=default_threads(), metavar="N", help="workers (all cores)")
     parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each point (0.5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the points to FILE")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the curves to FILE")
     options = parser.parse_args(argv)
-    points = list(measure_all(options.sizes, options.threads, options.seconds))
+    # Not `choices`: with no argument at all, argparse would look for the default list among them.
+    if unknown := [name for name in options.sizes if name not in names]:
+        parser.error(f"no size {unknown[0]!r}: there are {', '.join(names)}")
+    points = list(measure_all(options.sizes or names, options.threads, options.seconds))
     Console().print(table(points))
     if options.json:
         options.json.write_text(json.dumps(points, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks import scaling
 from benchmarks.protocol import Job, parse_request, request_line
 from benchmarks.table import BEGIN, END, insert, markdown
 from benchmarks.workloads import TRAINING
@@ -11,6 +12,7 @@ RESULT = {
     "versions": {"fastlstm": "fastlstm 1", "torch": "PyTorch 2"}, "ours_ms": 0.25, "torch_ms": 1.0, "jax_ms": None,
     "ratio": 4.0, "chars_per_s": 256000.0, "share_of_peak": 0.25, "cores_of_others": 0.0,
 }  # fmt: skip
+POINT = {"varied": "H", "value": 16, "us": 1.0, "limit_us": 0.5, "gflops": 1.0, "share_of_peak": 0.5}
 
 
 def test_table_has_a_column_for_each_library_that_was_measured():
@@ -48,3 +50,13 @@ def test_step_flops_are_three_times_those_of_all_products_forward():
     V, E, H, L, T, B = TRAINING["b50-h128"]
     products = T * B * (4 * H * (E + H) + (L - 1) * 4 * H * 2 * H + H * V)
     assert TRAINING["b50-h128"].step_flops == 3 * 2 * products
+
+
+def test_scaling_varies_every_size_when_none_is_named(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(scaling, "measure", lambda varied, value, threads, seconds: asked.append(varied) or POINT)
+    scaling.main(["--threads", "2"])
+    assert list(dict.fromkeys(asked)) == ["H", "B", "T", "L", "V", "threads"]
+    assert "us a character" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        scaling.main(["speed"])
