@@ -38,7 +38,7 @@ def draw_peers(results: Sequence[Result], path: Path) -> None:
         axes.bar(places, speeds, width, label=LIBRARIES[key], color=COLOURS[key])
     limits = [result["limit_chars_per_s"] for result in results]
     left, right = [n - 0.45 for n in range(len(results))], [n + 0.45 for n in range(len(results))]
-    axes.hlines(limits, left, right, colors="black", linestyles="dashed", label="limit: fp32 multiply-adds of the cores")
+    axes.hlines(limits, left, right, colors="black", linestyles="dashed", label="limit: fp32 multiply-adds")
     axes.set_yscale("log")
     axes.set_xticks(range(len(results)), [result["workload"] for result in results])
     axes.set_ylabel("characters a second")

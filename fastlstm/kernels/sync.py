@@ -25,8 +25,11 @@ CANCELLED = 16
 START = 32
 ALL_WORKERS = 48
 
-#: Turns before a waiting worker offers its core: some tens of microseconds.
+#: Turns before a waiting worker offers its core: some microseconds.
 SPINS = 2000
+
+#: Turns in which a worker without a call offers its core, before it goes to sleep: some tenths of a millisecond.
+OFFERS = 500
 
 _ROUNDS = 8  # distance from a barrier's arrivals to its rounds
 
@@ -123,6 +126,20 @@ def start_together(sync: Any, workers: int) -> bool:
         if spins > SPINS:
             offer_core()
     return True
+
+
+@jit.kernel
+def linger(sync: Any) -> None:
+    """Wait a moment for some worker to come to the start of the next call.
+
+    A thread that sleeps is slow to wake, and the system likes to wake it on the core of the thread that woke
+    it, where the two take turns while another core idles.
+    """
+    turns = 0
+    while atomic_load(sync, START) == 0 and turns < SPINS + OFFERS:
+        turns += 1
+        if turns > SPINS:
+            offer_core()
 
 
 @jit.device

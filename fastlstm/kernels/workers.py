@@ -7,6 +7,7 @@ must wait inside it waits at a barrier of `fastlstm.kernels.sync`.
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
 import threading
@@ -17,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm.kernels.sync import CANCELLED, START
+from fastlstm.kernels import jit
+from fastlstm.kernels.sync import CANCELLED, START, linger
 
 Call = Callable[[int], Any]
 
@@ -39,8 +41,8 @@ class _Job:
         return True
 
 
-def _work(number: int, jobs: queue.SimpleQueue[_Job | None]) -> None:
-    """What a worker thread does: one job after the other, until there is `None`."""
+def _work(number: int, jobs: queue.SimpleQueue[_Job | None], wait: Callable[[], Any]) -> None:
+    """What a worker thread does: one job after the other, until there is `None`; in between it waits a moment awake."""
     while (job := jobs.get()) is not None:
         if job.take(number):
             try:
@@ -48,10 +50,11 @@ def _work(number: int, jobs: queue.SimpleQueue[_Job | None]) -> None:
             finally:
                 job.done.add(number)
         del job  # and with it the arrays it holds, while waiting for the next
+        wait()
 
 
 class Workers:
-    """``count`` workers: the calling thread and ``count - 1`` threads, which sleep between calls.
+    """``count`` workers: the calling thread and ``count - 1`` threads, which sleep when no call follows at once.
 
     `run` is for kernels that begin with `fastlstm.kernels.sync.start_together` and end with a barrier of all
     workers: when the caller's part is done, all are.
@@ -71,8 +74,10 @@ class Workers:
         self._process = os.getpid()
         # A SimpleQueue is written in C: unlike other locks, no signal can leave it half done.
         self._queues: list[queue.SimpleQueue[_Job | None]] = [queue.SimpleQueue() for _ in range(1, self.count)]
+        if self.count > 1:
+            wait = functools.partial(jit.compiled_for(linger, self.sync), self.sync)
         for number, jobs in enumerate(self._queues, start=1):
-            threading.Thread(target=_work, args=(number, jobs), name=f"fastlstm-{number}", daemon=True).start()
+            threading.Thread(target=_work, args=(number, jobs, wait), name=f"fastlstm-{number}", daemon=True).start()
         weakref.finalize(self, _dismiss, self._queues)
 
     def run(self, call: Call) -> Any:
