@@ -1,8 +1,8 @@
 """Weight gradients: sums over all T*B rows, dealt to the workers by columns, never by rows.
 
-A task is a strip of four vectors of columns: ``da`` of the strip is packed piece by piece, and each piece meets all
-rows of ``[x; h]`` transposed while it is in the L1 cache. Bias and the table's gradient are summed in the same
-passage. Every sum runs over the rows in order, so it is the same for any number of workers, whoever takes the task.
+What is dealt is a strip of up to four vectors of columns: ``da`` of the strip is packed piece by piece, and each piece
+meets all rows of ``[x; h]`` transposed while it is in the nearest caches. Bias and the table's gradient are summed in the
+same passage. Every sum runs over the rows in order, so it is the same for any number of workers, whoever has the strip.
 """
 
 from __future__ import annotations

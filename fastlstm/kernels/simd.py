@@ -56,10 +56,12 @@ class _VectorModel(models.PrimitiveModel):
 # --- building blocks for code generation, also used by `tile` ---------------------------------------
 
 
-def element_pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: Any, index: Any) -> Any:
-    """Pointer to element ``index`` of a flat array."""
+def element_pointer(
+    context: Any, builder: ir.IRBuilder, array_type: Any, array: Any, index: Any, inbounds: bool = True
+) -> Any:
+    """Pointer to element ``index`` of a flat array; ``inbounds`` promises that there is such an element."""
     data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
-    return builder.gep(data, [index], inbounds=True)
+    return builder.gep(data, [index], inbounds=inbounds)
 
 
 def emit_load(builder: ir.IRBuilder, pointer: Any, dtype: types.Float) -> Any:
@@ -242,14 +244,14 @@ def store_part(typingctx: Any, array: Any, index: Any, count: Any, value: Any) -
 
 
 def _prefetch(name: str, write: int, doc: str) -> Any:
-    """An intrinsic that asks for the cache line of an element."""
+    """An intrinsic that asks for the cache line of an element, or of where it would be, beyond the array."""
 
     def typed(typingctx: Any, array: Any, index: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
             byte_pointer = ir.IntType(8).as_pointer()
             function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, I32, I32, I32])
             prefetch = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-            pointer = builder.bitcast(element_pointer(context, builder, array, *args), byte_pointer)
+            pointer = builder.bitcast(element_pointer(context, builder, array, *args, inbounds=False), byte_pointer)
             keep, data = ir.Constant(I32, 3), ir.Constant(I32, 1)
             builder.call(prefetch, (pointer, ir.Constant(I32, write), keep, data))
             return context.get_dummy_value()
@@ -310,10 +312,10 @@ def store_transposed(
 
         def pointer(u: int) -> Any:
             index = builder.add(at, builder.mul(row, ir.Constant(row.type, u)))
-            return element_pointer(context, builder, source, source_, index)
+            return element_pointer(context, builder, source, source_, index, inbounds=False)
 
-        width = ir.Constant(rows.type, lanes)
-        whole = builder.and_(builder.icmp_signed("==", rows, width), builder.icmp_signed("==", columns, width))
+        all_lanes = ir.Constant(rows.type, lanes)
+        whole = builder.and_(builder.icmp_signed("==", rows, all_lanes), builder.icmp_signed("==", columns, all_lanes))
         with builder.if_else(whole) as (then, otherwise):
             with then:
                 loaded = [emit_load(builder, pointer(u), dtype) for u in range(lanes)]
