@@ -1,0 +1,47 @@
+"""Parts of a vector: the lanes asked for are read and written, and nothing beside them."""
+
+import numpy as np
+import pytest
+
+from fastlstm.kernels import jit
+from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.simd import load_part, store_part, store_transposed
+
+
+@jit.kernel
+def copy_part(source, at, target, to, count):
+    store_part(target, to, count, load_part(source, at, count) + 1.0)
+
+
+@jit.kernel
+def transpose_part(source, at, row, target, to, rows, columns):
+    store_transposed(source, at, row, target, to, rows, columns)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+def test_a_part_of_a_vector_touches_nothing_else(dtype, rng):
+    U = vector_unit().lanes(dtype.itemsize)
+    for count in range(U + 1):
+        # The source ends with the part: what lies beyond it may not be ours.
+        source, target = rng.standard_normal(3 + count).astype(dtype), np.zeros(U + 5, dtype)
+        copy_part(source, 3, target, 2, count)
+        expected = np.zeros(U + 5, dtype)
+        expected[2 : 2 + count] = source[3:] + 1
+        assert np.array_equal(target, expected)
+
+
+def test_a_part_of_a_block_is_transposed_into_zeros(dtype, rng):
+    U = vector_unit().lanes(dtype.itemsize)
+    for rows, columns in [(1, 1), (1, U), (U, 1), (U - 1, U), (U, U - 1), (U // 2, U // 2 + 1), (U, U)]:
+        row = columns + 3
+        source = rng.standard_normal(2 + rows * row).astype(dtype)
+        target = np.full(1 + U * U + 1, np.nan, dtype)
+        transpose_part(source, 2, row, target, 1, rows, columns)
+        expected = np.zeros((U, U), dtype)
+        expected[:columns, :rows] = source[2:].reshape(rows, row)[:, :columns].T
+        assert np.array_equal(target[1:-1].reshape(U, U), expected)
+        assert np.isnan(target[[0, -1]]).all()
