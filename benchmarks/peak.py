@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import positive
 from benchmarks.timing import seconds_of
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import vector_unit
@@ -141,7 +142,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peak", description="Measure the machine's limits.")
-    parser.add_argument("--threads", type=int, default=default_threads(), metavar="N", help="cores (all)")
+    parser.add_argument("--threads", type=positive, default=default_threads(), metavar="N", help="cores (all)")
     threads = parser.parse_args(argv).threads
     table = Table("limit", "one core", f"{threads} cores")
     for dtype in ("float32", "float64"):

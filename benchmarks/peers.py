@@ -25,6 +25,7 @@ from typing import NamedTuple, Self
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import output_file, positive
 from benchmarks.charts import draw_peers
 from benchmarks.peak import multiply_add_rate
 from benchmarks.protocol import Job, request_line
@@ -264,19 +265,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=names)
     parser.add_argument("--verb", choices=["train", "sample"], default="train", help="what to measure (train)")
     parser.add_argument("--bf16", action="store_true", help="PyTorch under bfloat16 autocast too")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (2); PyTorch samples with 1")
-    parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, metavar="N", help=f"turns ({FEWEST_ROUNDS})")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads (2); PyTorch samples with 1")
+    parser.add_argument("--rounds", type=positive, default=FEWEST_ROUNDS, metavar="N", help=f"turns ({FEWEST_ROUNDS})")
     parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of a turn (1)")
     parser.add_argument("--torch-python", default=".peers/torch/bin/python", metavar="FILE", help="where torch is")
     parser.add_argument("--jax-python", default=".peers/jax/bin/python", metavar="FILE", help="where JAX is")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="draw the results to FILE")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the results to FILE")
+    parser.add_argument("--png", type=output_file, metavar="FILE", help="draw the results to FILE")
     options = parser.parse_args(argv)
     known = workloads(options.verb)
     if unknown := [name for name in options.workloads if name not in known]:
         parser.error(f"no workload {unknown[0]!r} for {options.verb}: there are {', '.join(known)}")
-    if options.rounds < 1:
-        parser.error("--rounds must be at least 1")
     options.workloads = options.workloads or list(known)
     options.threads = options.threads or 2
     return options

@@ -14,13 +14,13 @@ import statistics
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import peak
+from benchmarks.arguments import output_file, positive
 from benchmarks.networks import Training
 from benchmarks.timing import seconds_of, warm_up
 from benchmarks.workloads import TRAINING, Workload
@@ -209,9 +209,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.phases", description="Time the phases of a training step, each alone."
     )
     parser.add_argument("workloads", nargs="+", choices=TRAINING, metavar="WORKLOAD", help=", ".join(TRAINING))
-    parser.add_argument("--threads", type=int, default=default_threads(), metavar="N", help="workers (all cores)")
+    parser.add_argument("--threads", type=positive, default=default_threads(), metavar="N", help="workers (all cores)")
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="for each workload (3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
     reports = []
     for name in options.workloads:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import output_file, positive
 from benchmarks.charts import draw_scaling
 from benchmarks.networks import Training
 from benchmarks.peak import multiply_add_rate
@@ -92,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.scaling", description="Time a character against the sizes of model and batch."
     )
     parser.add_argument("sizes", nargs="*", metavar="SIZE", help=f"{', '.join(names)} (default: all)")
-    parser.add_argument("--threads", type=int, default=default_threads(), metavar="N", help="workers (all cores)")
+    parser.add_argument("--threads", type=positive, default=default_threads(), metavar="N", help="workers (all cores)")
     parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each point (0.5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the points to FILE")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="draw the curves to FILE")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the points to FILE")
+    parser.add_argument("--png", type=output_file, metavar="FILE", help="draw the curves to FILE")
     options = parser.parse_args(argv)
     # Not `choices`: with no argument at all, argparse would look for the default list among them.
     if unknown := [name for name in options.sizes if name not in names]:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import input_file
+
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 
 Result = dict[str, Any]
@@ -102,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.table", description="Make Markdown tables from the results of benchmarks.peers."
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.json", help="results")
+    parser.add_argument("files", nargs="+", type=input_file, metavar="FILE.json", help="results")
     parser.add_argument("--readme", type=Path, metavar="FILE", help=f"put them between {BEGIN} and {END}")
     options = parser.parse_args(argv)
     tables = markdown([result for path in options.files for result in json.loads(path.read_text())])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import scaling
+from benchmarks import peers, phases, scaling, table
 from benchmarks.protocol import Job, parse_request, request_line
 from benchmarks.table import BEGIN, END, insert, markdown
 from benchmarks.workloads import TRAINING
@@ -16,10 +16,10 @@ POINT = {"varied": "H", "value": 16, "us": 1.0, "limit_us": 0.5, "gflops": 1.0, 
 
 
 def test_table_has_a_column_for_each_library_that_was_measured():
-    table = markdown([RESULT])
-    assert "| workload | fastlstm ms | PyTorch ms | ratio | characters/s | of the peak |" in table
-    assert "| b1-h32 | 0.25 | 1 | 4.00 | 256,000 | 25% |" in table
-    assert "a processor, 2 threads, fp32, fastlstm 1, PyTorch 2, medians of 5 rounds in turn)" in table
+    found = markdown([RESULT])
+    assert "| workload | fastlstm ms | PyTorch ms | ratio | characters/s | of the peak |" in found
+    assert "| b1-h32 | 0.25 | 1 | 4.00 | 256,000 | 25% |" in found
+    assert "a processor, 2 threads, fp32, fastlstm 1, PyTorch 2, medians of 5 rounds in turn)" in found
 
 
 def test_table_says_when_the_machine_was_busy():
@@ -27,8 +27,8 @@ def test_table_says_when_the_machine_was_busy():
 
 
 def test_tables_of_both_verbs_are_apart():
-    table = markdown([{**RESULT, "verb": "sample"}, RESULT])
-    assert table.index("**Training") < table.index("**Sampling")
+    found = markdown([{**RESULT, "verb": "sample"}, RESULT])
+    assert found.index("**Training") < found.index("**Sampling")
 
 
 def test_insert_replaces_what_is_between_the_marks_and_nothing_else():
@@ -60,3 +60,17 @@ def test_scaling_varies_every_size_when_none_is_named(monkeypatch, capsys):
     assert "us a character" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         scaling.main(["speed"])
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        (scaling, ["--threads", "0"]), (phases, ["b1-h32", "--json", "missing/folder.json"]),
+        (peers, ["--rounds", "none"]), (peers, ["--png", "missing/folder.png"]), (table, ["missing.json"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_before_anything_is_measured(tool, arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        tool.main(arguments)
+    assert left.value.code == 2
+    assert "error: argument" in capsys.readouterr().err

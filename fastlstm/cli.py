@@ -30,7 +30,7 @@ VERBS = {
     "gradcheck": "check gradients against numerical ones",
 }
 
-COMPILING = "compiling kernels (once; kept for next time) ..."
+COMPILING = "compiling kernels ..."
 
 #: What could disturb a terminal: controls but tab and line feed, separators of lines, turns of direction, surrogates.
 _DISTURBING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -30,8 +30,8 @@ _READ_STEPS = 256
 _DRAW_STEPS = 256
 #: Networks kept for the next call of the same size.
 _NETWORKS_KEPT = 4
-#: Temperatures below it, but 0, would be infinite as exponents in float32.
-_SMALLEST_TEMPERATURE = 1e-3
+#: Temperatures below, but 0, would be infinite as exponents in float32, and ones far above would be 0.
+_SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE = 1e-3, 1e6
 #: Texts that can be drawn at once, and characters of all of them, which are kept until the last is done.
 _MOST_LANES, _MOST_KEPT = 10_000, 10**9
 #: Nats whose exponential is still a number.
@@ -368,8 +368,9 @@ def check_drawing(num: int, length: int, temperature: float, seed: int) -> None:
         raise ConfigError(f"length and seed must be at least 0, not {length} and {seed}")
     if num > 1 and num * length > _MOST_KEPT:
         raise ConfigError(f"{num} times {length} characters are more than {_MOST_KEPT:,}: give a smaller length or num")
-    if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature < math.inf:
-        raise ConfigError(f"temperature must be 0, or from {_SMALLEST_TEMPERATURE} up, not {temperature!r}")
+    if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature <= _LARGEST_TEMPERATURE:
+        bounds = f"from {_SMALLEST_TEMPERATURE} to {_LARGEST_TEMPERATURE:,.0f}"
+        raise ConfigError(f"temperature must be 0, or {bounds}, not {temperature!r}")
 
 
 def _unsigned(ids: Ids, vocab_size: int) -> IdArray:

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
+from fastlstm.config import MOST_THREADS
 from fastlstm.errors import ConfigError
 
 #: Environment variable that sets the number of worker threads where no option does.
 VARIABLE = "FASTLSTM_THREADS"
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def default_threads() -> int:
     """``FASTLSTM_THREADS``, or all cores this process may use.
 
-    Those are the cores of its affinity mask, no more than its cgroup's quota of processor time, and no more than
-    ``NUMBA_NUM_THREADS`` where that is set.
+    Those are the cores of its affinity mask, no more than the quota of processor time of its cgroup and of those around
+    it, no more than ``NUMBA_NUM_THREADS`` where that is set, and no more than `fastlstm.config.MOST_THREADS`.
 
     Raises
     ------
     ConfigError
-        When one of the variables is not a whole number of at least 1.
+        When one of the variables is not a whole number of at least 1, or the first is more than ``MOST_THREADS``.
     """
     if (wished := _variable(VARIABLE)) is not None:
+        if wished > MOST_THREADS:
+            raise ConfigError(f"{VARIABLE} must be at most {MOST_THREADS}, not {wished}")
         return wished
-    limits = [_affinity(), _quota(_CGROUP), _variable("NUMBA_NUM_THREADS")]
+    limits = [_affinity(), _variable("NUMBA_NUM_THREADS"), MOST_THREADS, *map(_quota, _groups(_CGROUP))]
     return min(limit for limit in limits if limit is not None)
 
 
@@ -37,17 +39,32 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _quota(root: Path) -> int | None:
-    """Whole cores granted by cgroup v2 or v1, at least one; ``None`` without a limit."""
+def _groups(root: Path) -> list[Path]:
+    """The folders of this process's cgroup and of all around it, of version 2 or of version 1's controller ``cpu``."""
+    folders = {root, root / "cpu"}
     try:
-        if (unified := root / "cpu.max").exists():
+        lines = _MEMBERSHIP.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "" or "cpu" in controllers.split(","):
+            group = (root / "cpu" if controllers else root) / path.lstrip("/")
+            folders |= {group, *(parent for parent in group.parents if parent.is_relative_to(root))}
+    return sorted(folders)
+
+
+def _quota(group: Path) -> int | None:
+    """Whole cores granted to a cgroup, at least one: a worker with less than a core is waited for by the others."""
+    try:
+        if (unified := group / "cpu.max").exists():
             quota, period = unified.read_text().split()
         else:
-            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
+            quota = (group / "cpu.cfs_quota_us").read_text().strip()
+            period = (group / "cpu.cfs_period_us").read_text().strip()
         if quota in ("max", "-1"):
             return None
-        return max(1, math.ceil(int(quota) / int(period)))
+        return max(1, int(quota) // int(period))
     except (OSError, ValueError, ZeroDivisionError):
         return None
 

@@ -11,6 +11,7 @@ from problems import problem, tape_buffers
 from fastlstm.config import ModelConfig
 from fastlstm.kernels import plan
 from fastlstm.kernels.network import FastNetwork
+from fastlstm.kernels.step import step
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
 from fastlstm.reference import network as reference
@@ -189,6 +190,37 @@ def test_training_steps_are_the_references(cell, clip, dtype, threads, rng):
     if clip != "none":
         # The gradients, left as they were before clipping, exceed the bound, or this would have tested nothing.
         assert min(sizes) > 1.1 * (value or norm)
+
+
+def test_a_norm_beyond_float32_still_clips(rng):
+    """Squares of finite gradients may be no float32: the norm is a float64, as the reference's."""
+    p = problem(rng, "lstm", dtype="float32")
+    rule, moved = UpdateRule(lr=0.1, clip_norm=1.0), []
+    for backend in (FastNetwork, ReferenceNetwork):
+        net, parameters = backend(p.config, p.seq_len, p.batch, 1), Parameters(p.config, p.parameters.flat.copy())
+        gradients, slots = Parameters(p.config), Parameters(p.config)
+        net.train_step(parameters, gradients, slots, p.x, p.y, p.state.copy(), 1e25, rule)
+        assert np.isfinite(gradients.flat).all()
+        assert np.abs(gradients.flat).max() > 1e20
+        moved.append(parameters.flat - p.parameters.flat)
+    assert np.abs(moved[0]).max() > 0.01
+    np.testing.assert_allclose(moved[0], moved[1], rtol=0, atol=1e-5)  # some hundred roundings of float32
+
+
+def test_what_is_read_only_is_never_written_and_costs_no_compilation(rng):
+    p = problem(rng, "lstm")
+    net, gradients, slots = FastNetwork(p.config, p.seq_len, p.batch, 1), Parameters(p.config), Parameters(p.config)
+    expected, kinds = net.forward(p.parameters, p.x, p.y, p.state.copy()), len(step.overloads)
+    fresh = FastNetwork(p.config, p.seq_len, p.batch, 1)
+    for array in (p.x, p.y, p.parameters.flat):
+        array.setflags(write=False)
+    assert fresh.forward(p.parameters, p.x, p.y, p.state.copy()) == expected
+    assert len(step.overloads) == kinds
+    with pytest.raises(ValueError, match="parameters would be written to"):
+        net.train_step(p.parameters, gradients, slots, p.x, p.y, p.state.copy(), 1.0, UpdateRule(lr=0.1))
+    p.state.setflags(write=False)
+    with pytest.raises(ValueError, match="state would be written to"):
+        net.forward(p.parameters, p.x, p.y, p.state)
 
 
 @pytest.mark.parametrize("training", [False, True])  # with a table of all symbols, and with one of those at hand

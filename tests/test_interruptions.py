@@ -13,6 +13,7 @@ import pytest
 
 from fastlstm import Model
 from fastlstm.kernels import network
+from fastlstm.kernels.sync import CANCELLED
 
 TEXT = "so it goes, and so it went; and where it went nobody knows. " * 20
 
@@ -45,6 +46,23 @@ def test_an_interruption_before_all_have_begun_calls_the_others_back(shared, beg
         net.forward(shared.parameters, x, x, shared.zero_state(6))
     net.workers._queues[:] = queues
     assert net.forward(shared.parameters, x, x, shared.zero_state(6)) == expected
+
+
+def test_a_second_interruption_while_the_others_are_called_back_does_no_harm(shared):
+    x, net = np.zeros((20, 6), np.int32), network.FastNetwork(shared.config, 20, 6, 3)
+    expected = net.forward(shared.parameters, x, x, shared.zero_state(6))
+    queues, cancel = net.workers._queues.copy(), net.workers._cancel
+
+    def interrupted(job):
+        net.workers.sync[CANCELLED] = 1
+        raise InterruptionError
+
+    net.workers._queues[1], net.workers._cancel = Interrupting(), interrupted
+    with pytest.raises(InterruptionError):
+        net.forward(shared.parameters, x, x, shared.zero_state(6))
+    net.workers._queues[:], net.workers._cancel = queues, cancel
+    for _ in range(3):
+        assert net.forward(shared.parameters, x, x, shared.zero_state(6)) == expected
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no timer here that sends signals")
@@ -96,6 +114,7 @@ FORK = """
 import os, sys
 from fastlstm import Model
 from fastlstm.kernels import network
+from fastlstm.kernels.sync import CANCELLED
 network.SMALLEST_SHARED_STEP = 0
 text = "so it goes, and so it went. " * 20
 model = Model.for_text(text, hidden=16, embedding=4)

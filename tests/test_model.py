@@ -110,7 +110,13 @@ def test_other_wrong_arguments_are_refused():
         Model(ModelConfig(3, hidden=9), Vocab.from_text("abc"), Model.for_text("abc").parameters)
     with pytest.raises(ValueError, match="from 0 to"):
         model.evaluate(np.array([0, 99]))
-    for wrong in ({"temperature": -1.0}, {"temperature": float("nan")}, {"length": -1}, {"seed": -1}):
+    for wrong in (
+        {"temperature": -1.0},
+        {"temperature": 1e50},
+        {"temperature": float("nan")},
+        {"length": -1},
+        {"seed": -1},
+    ):
         with pytest.raises(ConfigError):
             model.stream(**wrong)  # before anything is drawn
 

@@ -92,14 +92,15 @@ def trained(p, threads):
 LANES = {"many": 26, "some": 3 * ROWS, "few": 2, "one": 1}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("cell", ["lstm", "rnn"])
-def test_training_is_the_same_for_any_number_of_workers(cell, lanes, rng, monkeypatch):
+def test_training_is_the_same_for_any_number_of_workers(cell, lanes, dtype, rng, monkeypatch):
     monkeypatch.setattr("fastlstm.kernels.network.SMALLEST_SHARED_STEP", 0)
-    p = problem(rng, cell, layers=2, hidden=37, vocab=30, seq_len=6, batch=LANES[lanes], dtype="float32")
+    p = problem(rng, cell, layers=2, hidden=37, vocab=30, seq_len=6, batch=LANES[lanes], dtype=dtype)
     alone = trained(p, 1)
     assert trained(p, 1) == alone
-    for threads in (2, 4):
+    for threads in (2, 4, 5):
         assert trained(p, threads) == alone
     # Once more: which worker takes which task differs from run to run.
     assert trained(p, 4) == alone

@@ -1,6 +1,7 @@
 """The number of workers follows what the process may use, and small networks use fewer."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fastlstm.params import Parameters
 def _no_variables(monkeypatch):
     monkeypatch.delenv("FASTLSTM_THREADS", raising=False)
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "_MEMBERSHIP", Path("nowhere"))
 
 
 def test_the_default_is_the_affinity_mask(monkeypatch, tmp_path):
@@ -24,12 +26,25 @@ def test_the_default_is_the_affinity_mask(monkeypatch, tmp_path):
     assert threads.default_threads() == 3
 
 
-@pytest.mark.parametrize(("limit", "expected"), [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1)])
+@pytest.mark.parametrize(("limit", "expected"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1)])
 def test_a_cgroup_quota_is_respected(monkeypatch, tmp_path, limit, expected):
     (tmp_path / "cpu.max").write_text(limit + "\n")
     monkeypatch.setattr(threads, "_CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert threads.default_threads() == expected
+
+
+def test_a_quota_of_a_cgroup_around_counts_too(monkeypatch, tmp_path):
+    """As systemd, Slurm and containers without a namespace of their own nest them."""
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "outer" / "cpu.max").write_text("300000 100000\n")
+    (inner / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "membership").write_text("0::/outer/inner\n")
+    monkeypatch.setattr(threads, "_CGROUP", tmp_path)
+    monkeypatch.setattr(threads, "_MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert threads.default_threads() == 3
 
 
 def test_a_quota_of_the_older_cgroups_is_respected(monkeypatch, tmp_path):
@@ -48,6 +63,9 @@ def test_variables_set_or_bound_the_number(monkeypatch, tmp_path):
     assert threads.default_threads() == 1
     monkeypatch.setenv("FASTLSTM_THREADS", "5")
     assert threads.default_threads() == 5
+    monkeypatch.setenv("FASTLSTM_THREADS", "99999")
+    with pytest.raises(ConfigError, match="FASTLSTM_THREADS must be at most 256, not 99999"):
+        threads.default_threads()
     monkeypatch.setenv("FASTLSTM_THREADS", "many")
     with pytest.raises(ConfigError, match="FASTLSTM_THREADS must be a whole number of at least 1, not 'many'"):
         threads.default_threads()

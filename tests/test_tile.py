@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -231,3 +233,25 @@ def test_a_machine_with_narrower_vectors_computes_the_same():
     tests = os.path.dirname(__file__)
     narrow = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse,+sse2,+cx8,+cmov,+fxsr,+mmx"}
     subprocess.run([sys.executable, "-c", NARROW.format(tests=tests)], env=os.environ | narrow, check=True)
+
+
+AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+movbe"
+
+
+@pytest.mark.skipif(vector_unit().bytes != 64, reason="this machine's own vectors are no wider")
+@pytest.mark.parametrize("file", ["test_tile.py", "test_simd.py", "test_functions.py", "test_sync.py"])
+def test_a_machine_with_avx2_passes_the_same_tests(file, tmp_path):
+    """Vectors of 32 bytes and tiles of three rows: what most machines have."""
+    tests = Path(__file__).parent
+    avx2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests / file)]
+    done = subprocess.run(command, env=os.environ | avx2, cwd=tests.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_vector_unit_is_read_off_the_features(monkeypatch):
+    for features, expected in [
+        ("+avx512f,+avx2,+avx", (64, 32)), ("+avx,-avx512f", (32, 16)), ("+avx2,+fma", (32, 16)),
+    ]:  # fmt: skip
+        monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
+        assert vector_unit.__wrapped__() == expected

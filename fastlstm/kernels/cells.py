@@ -152,7 +152,8 @@ def carry_state(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     for b in range(share.first_lane, share.last_lane):
         at = layer * plan.h_size + b * plan.Hp + share.first_unit * lanes
         copy_vectors(arena, plan.h + at + after, plan.h + at, share.last_unit - share.first_unit)
-        copy_vectors(arena, plan.c + at + after, plan.c + at, share.last_unit - share.first_unit)
+        if plan.G == 4:
+            copy_vectors(arena, plan.c + at + after, plan.c + at, share.last_unit - share.first_unit)
 
 
 @jit.device

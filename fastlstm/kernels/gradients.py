@@ -1,8 +1,8 @@
 """Weight gradients: sums over all T*B rows, dealt to the workers by columns, never by rows.
 
 What is dealt is a strip of up to four vectors of columns: ``da`` of the strip is packed piece by piece, and each piece
-meets all rows of ``[x; h]`` transposed while it is in the nearest caches. Bias and the table's gradient are summed in the
-same passage. Every sum runs over the rows in order, so it is the same for any number of workers, whoever has the strip.
+meets all rows of ``[x; h]`` transposed while it is in the nearest caches. Bias and the table's gradient are summed in
+the same passage. Every sum runs over the rows in order, so it is the same for any number of workers.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def strip_product(
     at = plan.ht + layer * plan.ht_size + (start + shift) * ROWS
     tiles = (plan.H + ROWS - 1) // ROWS
     for n in range(tiles):
-        expect_rows(arena, following, row, depth * n // tiles, depth * (n + 1) // tiles, vectors)
+        first, last = split(depth, n, tiles)
+        expect_rows(arena, following, row, first, last, vectors)
         tile(
             min(ROWS, plan.H - n * ROWS), vectors, depth, arena, at + n * ROWS * length, 1, ROWS,
             arena, strip, lanes, vectors * lanes, arena, sums + n * ROWS * vectors * lanes, vectors * lanes, add,

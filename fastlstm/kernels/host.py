@@ -38,7 +38,7 @@ def vector_unit() -> VectorUnit:
     enabled = set(features.split(","))
     if "+avx512f" in enabled:
         return VectorUnit(64, 32)
-    if "+avx" in enabled:
+    if enabled & {"+avx", "+avx2"}:
         return VectorUnit(32, 16)
     arm = platform.machine().lower() in ("aarch64", "arm64")
     return VectorUnit(16, 32 if arm else 16)

@@ -88,6 +88,10 @@ class _KernelCache(FunctionCache):
             _warn_of_cache(error)
 
 
+#: What made the cache unusable, once something has.
+_warned: list[Exception] = []
+
+
 @functools.cache
 def _source_fingerprint() -> str:
     digest = hashlib.sha256()
@@ -97,6 +101,10 @@ def _source_fingerprint() -> str:
 
 
 def _warn_of_cache(error: Exception) -> None:
+    """Say it once in a process: what keeps one kernel from the cache keeps them all."""
+    if _warned:
+        return
+    _warned.append(error)
     warnings.warn(
         f"the cache of compiled kernels cannot be used, so they are compiled again at every start: {error}",
         RuntimeWarning,
@@ -123,13 +131,18 @@ def compiled_for(entry: Any, *args: Any) -> Callable[..., Any]:
     """The compiled form of an entry point for arguments like ``args``.
 
     Calling it skips numba's look-up of argument types, which takes longer than a small network's time step;
-    every later call must bring the same types.
+    every later call must bring the same types, whether or not its arrays are read-only (which nobody checks).
     """
     if DISABLED:
         return entry
-    argument_types = tuple(numba.typeof(arg) for arg in args)
+    # A read-only array has a type of its own: one more compilation, for code that does not differ.
+    argument_types = tuple(_writable(numba.typeof(arg)) for arg in args)
     entry.compile(argument_types)
     return entry.overloads[argument_types].entry_point
+
+
+def _writable(argument_type: Any) -> Any:
+    return argument_type.copy(readonly=False) if isinstance(argument_type, numba.types.Array) else argument_type
 
 
 def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -96,7 +96,7 @@ class FastNetwork:
         _check("parameters", parameters.flat, self._flat_shape, self.config.dtype)
         _check("first", first, lanes, np.int32)
         _check("uniforms", uniforms, uniforms.shape[:1] + lanes, np.float64)
-        _check("state", state, self.config.state_shape(self.plan.B), self.config.dtype)
+        _check("state", state, self.config.state_shape(self.plan.B), self.config.dtype, written=True)
         ids = np.empty(uniforms.shape, np.int32)
         if not len(ids):
             return ids
@@ -113,7 +113,7 @@ class FastNetwork:
         shape = (self.plan.T, self.plan.B)
         _check("x", x, shape, np.int32)
         _check("y", y, shape, np.int32)
-        _check("state", state, self.config.state_shape(self.plan.B), self.config.dtype)
+        _check("state", state, self.config.state_shape(self.plan.B), self.config.dtype, written=True)
 
     def _run(
         self, phases: int, parameters: FloatArray, gradients: FloatArray, slots: FloatArray,
@@ -123,9 +123,10 @@ class FastNetwork:
         x, y = x.reshape(-1), y.reshape(-1)
         clip_value = number(math.inf if rule.clip_value is None else rule.clip_value)
         clip_norm = math.inf if rule.clip_norm is None else float(rule.clip_norm)
+        written = {"parameters": phases & UPDATE, "gradients": phases & (BACKWARD | CLEAR), "slots": phases & UPDATE}
         for name, array in (("parameters", parameters), ("gradients", gradients), ("slots", slots)):
             if array is not self._nothing:
-                _check(name, array, self._flat_shape, self.config.dtype)
+                _check(name, array, self._flat_shape, self.config.dtype, written=bool(written[name]))
         scalars = (number(scale), number(rule.lr), number(rule.eps), clip_value, clip_norm)
 
         team = (self.workers.count, self.teams, self._plans, self.buffers)
@@ -161,7 +162,9 @@ class FastNetwork:
         return found
 
 
-def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> None:
+def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any, *, written: bool = False) -> None:
+    if written and not array.flags.writeable:
+        raise ValueError(f"{name} would be written to, but the array is read-only")
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
         raise ValueError(
             f"{name} must be a C-contiguous array of shape {shape} and dtype {np.dtype(dtype)},"

@@ -90,9 +90,8 @@ def pack_parameters(plan: Any, buffers: Any, parameters: Any, worker: int, worke
             pack_transposed(parameters, Wh, H, G, H, N, arena, at, first_unit, last_unit)
             inputs = (X + lanes - 1) // lanes
             at = plan.wxt + layer * plan.wxt_size
-            pack_transposed(
-                parameters, W, X, G, H, N, arena, at, inputs * worker // workers, inputs * (worker + 1) // workers
-            )
+            first_input, last_input = split(inputs, worker, workers)
+            pack_transposed(parameters, W, X, G, H, N, arena, at, first_input, last_input)
         if worker == 0:
             pack_bias(parameters, places[layer + 1, 1], G, H, N, arena, plan.bias + layer * N, 0.0)
     W = places[plan.L + 1, 0]

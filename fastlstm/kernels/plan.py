@@ -6,20 +6,23 @@ offsets in `Plan`. Allocating it is the only allocation; a large arena gets huge
 Layouts (U is the vector width, ``Hp, Vp`` are H and V rounded up to whole vectors, ``N = G * Hp``):
 
 ===========  =====================  ==========================================================================
-h, c         (T+1, B, Hp) a layer   entry 0 is the carried-in state
+h, c         (T+1, B, Hp) a layer   entry 0 is the carried-in state (RNN: no c)
 a            (T, B, N) a layer      gates of an LSTM, then (after backward) their gradients ``da``. Columns are in
                                     vectors of U: for each group of U units its i, f, o, g. (RNN: the units.)
 wx, wh       (N/U, X|H, U) a layer  weights packed for `tile`: ``x @ Wx`` and ``h @ Wh``
 wxt, wht     (X|H/U, N, U) a layer  their transposes, packed for ``da @ W.T``
 wy, wyt      (Vp/U, H, U),          the output layer's
              (Hp/U, Vp, U)
+bias, by     (N) a layer, (Vp)      biases, in the order of the columns; by is -inf in the padding
 rows         (D, E)                 embeddings of the D distinct symbols of the step
 table        (D, N)                 ``rows @ Wx + b`` of layer 0: the embedding folded into the input projection
 dtable       (D, N)                 sum of ``da`` over the places where each symbol stands
+drows        (D, E up to U)         gradients of ``rows``
 p            (T, B, Vp)             logits, then probabilities, then their gradients
 dy           (T, B, Hp)             gradient with respect to h of the layer at hand
 dc           (B, Hp)                gradient with respect to c carried back in time
 ht           (H/R, (T+1)*B, R)      h transposed in strips of R rows, for the weight gradients (a layer)
+scratch      a worker               a tile's sums; in backward the sums and the packed strip of a weight gradient
 ===========  =====================  ==========================================================================
 
 In packed weights the middle dimension is rounded up to an odd number (`fastlstm.kernels.tile.pitch`).
@@ -166,7 +169,7 @@ def make(config: ModelConfig, seq_len: int, batch: int, workers: int, *, trainin
         return start, (size - start) // L
 
     h, h_size = layers((T + 1) * B * Hp)
-    c, _ = layers((T + 1) * B * Hp)
+    c, _ = layers((T + 1) * B * Hp if G == 4 else 0)
     a, a_size = layers(T * B * N)
     wx, wx_size = layers(N * pitch(X))
     wh, wh_size = layers(N * pitch(H))

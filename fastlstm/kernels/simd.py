@@ -251,7 +251,9 @@ def _prefetch(name: str, write: int, doc: str) -> Any:
             byte_pointer = ir.IntType(8).as_pointer()
             function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, I32, I32, I32])
             prefetch = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-            pointer = builder.bitcast(element_pointer(context, builder, array, *args, inbounds=False), byte_pointer)
+            pointer = builder.bitcast(
+                element_pointer(context, builder, array, args[0], args[1], inbounds=False), byte_pointer
+            )
             keep, data = ir.Constant(I32, 3), ir.Constant(I32, 1)
             builder.call(prefetch, (pointer, ir.Constant(I32, write), keep, data))
             return context.get_dummy_value()
@@ -420,9 +422,12 @@ def scale_by_power(typingctx: Any, a: Any, n: Any) -> Any:
     """``a * 2**n`` for float32 lanes with whole ``n`` from -127 (gives 0) to 128 (gives inf)."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        # Adding 1.5 * 2**23 leaves a whole number in the low bits of the sum. (A conversion to integers would leave
+        # the result open for NaN.)
         integers = ir.VectorType(I32, a.lanes)
-        exponent = builder.add(builder.fptosi(args[1], integers), ir.Constant(integers, [127] * a.lanes))
-        power = builder.bitcast(builder.shl(exponent, ir.Constant(integers, [23] * a.lanes)), llvm_type(a.dtype))
+        biased = builder.fadd(args[1], ir.Constant(llvm_type(a.dtype), [1.5 * 2**23 + 127] * a.lanes))
+        exponent = builder.shl(builder.bitcast(biased, integers), ir.Constant(integers, [23] * a.lanes))
+        power = builder.bitcast(exponent, llvm_type(a.dtype))
         return builder.fmul(args[0], power)
 
     return (a(a, a), codegen) if a == Vector(types.float32) and a == n else None

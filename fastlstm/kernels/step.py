@@ -203,7 +203,8 @@ def draw_symbols(
     vectors = plan.Vp // width(buffers.arena)
     first, last = split(plan.B, worker, workers)
     if teams == 1:
-        logits(plan, buffers, 0, plan.B, vectors * worker // workers, vectors * (worker + 1) // workers)
+        first_vector, last_vector = split(vectors, worker, workers)
+        logits(plan, buffers, 0, plan.B, first_vector, last_vector)
     barrier(buffers.sync, ALL_WORKERS, workers)
     if teams > 1:
         logits(plan, buffers, first, last - first, 0, vectors)

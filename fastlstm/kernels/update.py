@@ -29,6 +29,10 @@ def sum_squares(gradients: Any, partial: Any, worker: int, workers: int) -> None
         total = np.float64(lanes_sum((s0 + s1) + (s2 + s3)))
         for i in range(whole, stop):
             total += np.float64(gradients[i]) * np.float64(gradients[i])
+        if not np.isfinite(total):  # squares beyond float32, of gradients that are not
+            total = np.float64(0.0)
+            for i in range(start, stop):
+                total += np.float64(gradients[i]) * np.float64(gradients[i])
         partial[block] = total
 
 

@@ -30,10 +30,19 @@ class _Job:
     def __init__(self, call: Call, numbers: range) -> None:
         self.call = call
         self.tickets = set(numbers)
+        self.begun: set[int] = set()
         self.done: set[int] = set()
 
-    def take(self, number: int) -> bool:
-        """Take a ticket, or learn that it is gone."""
+    def work(self, number: int) -> None:
+        """Make the call if there is still a ticket."""
+        self.begun.add(number)  # first: whoever withdraws the tickets must know all who may have one
+        try:
+            if self._take(number):
+                self.call(number)
+        finally:
+            self.done.add(number)
+
+    def _take(self, number: int) -> bool:
         try:
             self.tickets.remove(number)
         except KeyError:
@@ -44,11 +53,7 @@ class _Job:
 def _work(number: int, jobs: queue.SimpleQueue[_Job | None], wait: Callable[[], Any]) -> None:
     """What a worker thread does: one job after the other, until there is `None`; in between it waits a moment awake."""
     while (job := jobs.get()) is not None:
-        if job.take(number):
-            try:
-                job.call(number)
-            finally:
-                job.done.add(number)
+        job.work(number)
         del job  # and with it the arrays it holds, while waiting for the next
         wait()
 
@@ -72,6 +77,7 @@ class Workers:
 
     def _engage(self) -> None:
         self._process = os.getpid()
+        self._job: _Job | None = None  # the one at work, or not brought to its end
         # A SimpleQueue is written in C: unlike other locks, no signal can leave it half done.
         self._queues: list[queue.SimpleQueue[_Job | None]] = [queue.SimpleQueue() for _ in range(1, self.count)]
         if self.count > 1:
@@ -90,22 +96,30 @@ class Workers:
             return call(0)
         if self._process != os.getpid():  # a fork has our memory, but not our threads
             self._engage()
-        job = _Job(call, range(1, self.count))
+        if self._job is not None:  # another signal has interrupted its end
+            self._cancel(self._job)
+        job = self._job = _Job(call, range(1, self.count))
         try:
             for jobs in self._queues:
                 jobs.put(job)
-            return call(0)
+            result = call(0)
         except BaseException:
             self._cancel(job)
             raise
+        self._job = None
+        return result
 
     def _cancel(self, job: _Job) -> None:
-        """Bring back the workers that have begun: without worker 0 they wait for the start, and look at CANCELLED."""
+        """Bring back the workers that have begun: without worker 0 they wait for the start, and look at CANCELLED.
+
+        Every line may be interrupted, and all of them run again.
+        """
         self.sync[CANCELLED] = 1
-        begun = {number for number in range(1, self.count) if not job.take(number)}
-        while not job.done >= begun:
+        job.tickets.clear()
+        while not job.done >= job.begun:
             time.sleep(1e-4)
         self.sync[START] = self.sync[CANCELLED] = 0
+        self._job = None
 
 
 def _dismiss(queues: list[queue.SimpleQueue[_Job | None]]) -> None:
