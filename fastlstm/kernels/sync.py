@@ -4,9 +4,9 @@ A barrier between two time steps must cost less than a microsecond, so workers s
 worker has spun for a while (its partner has lost its core to somebody else), it offers its own
 core to the system at every turn, so more workers than cores are slow but never stuck.
 
-The counters lie in one int64 array, 16 apart, so that no two share a cache line: the tasks' counter, whether the call is
-cancelled, then for the barriers at the start, of all workers, and of each team the number that have arrived and the
-number of rounds done.
+The counters lie in one int64 array, 16 apart, so that no two share a cache line: the tasks' counter, whether the
+call is cancelled, then for the barriers at the start, of all workers, and of each team the number that have arrived
+and the number of rounds done.
 """
 
 from __future__ import annotations
