@@ -11,12 +11,9 @@ from typing import Any
 from benchmarks.table import LIBRARIES, Result, conditions
 
 COLOURS = {
-    "ours_ms": "#d1495b",
-    "ours_1_thread_ms": "#e8a0aa",
-    "torch_ms": "#30638e",
-    "jax_ms": "#edae49",
-    "torch_bf16_ms": "#8fb8de",
-}
+    "ours_ms": "#d1495b", "ours_1_thread_ms": "#e8a0aa", "torch_ms": "#30638e", "torch_1_thread_ms": "#7d9cb8",
+    "jax_ms": "#edae49", "torch_bf16_ms": "#8fb8de",
+}  # fmt: skip
 
 
 def _pyplot() -> Any:

@@ -61,10 +61,9 @@ TORCH = Library("torch_ms", "torch", "fp32")
 JAX = Library("jax_ms", "jax", "fp32")
 TORCH_BF16 = Library("torch_bf16_ms", "torch", "bf16")
 
-#: Sampling: PyTorch has one thread, with which it is fastest, and fastlstm is measured with one too.
+#: Sampling is measured with one thread too: one character leaves little to share.
 OURS_ALONE = Library("ours_1_thread_ms", "fastlstm", "fp32", 1)
-TORCH_ALONE = Library("torch_ms", "torch", "fp32", 1)
-TORCH_BF16_ALONE = Library("torch_bf16_ms", "torch", "bf16", 1)
+TORCH_ALONE = Library("torch_1_thread_ms", "torch", "fp32", 1)
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -181,7 +180,7 @@ def result(name: str, verb: str, workload: Workload, threads: int, measured: Rou
     """What the table, the picture and the JSON show of a workload."""
     medians = {library.field: statistics.median(times) for library, times in measured.times.items()}
     ours, peak = medians[OURS.field], statistics.median(measured.peaks)
-    rivals = {field: ms for field, ms in medians.items() if field in (TORCH.field, JAX.field)}
+    rivals = {field: ms for field, ms in medians.items() if field in (TORCH.field, TORCH_ALONE.field, JAX.field)}
     fastest = min(rivals, key=rivals.__getitem__, default=None)
     chars = workload.chars if verb == "train" else SAMPLED
     per_char = flops_per_char(verb, workload)
@@ -189,8 +188,8 @@ def result(name: str, verb: str, workload: Workload, threads: int, measured: Rou
     return {
         "workload": name, "verb": verb, "sizes": workload._asdict(), "threads": threads, "precision": OURS.precision,
         "ours_ms": ours, "ours_1_thread_ms": medians.get(OURS_ALONE.field),
-        "torch_ms": medians.get(TORCH.field), "jax_ms": medians.get(JAX.field),
-        "torch_bf16_ms": medians.get(TORCH_BF16.field),
+        "torch_ms": medians.get(TORCH.field), "torch_1_thread_ms": medians.get(TORCH_ALONE.field),
+        "jax_ms": medians.get(JAX.field), "torch_bf16_ms": medians.get(TORCH_BF16.field),
         "ratio": None if fastest is None else rivals[fastest] / ours,
         "fastest_peer": None if fastest is None else fastest.removesuffix("_ms"),
         "chars": chars, "chars_per_s": speed, "flops_per_char": per_char, "gflops": 1e-9 * per_char * speed,
@@ -222,10 +221,8 @@ def compare(names: Sequence[str], options: argparse.Namespace) -> list[Result]:
         peers = start(stack, options)
         if "fastlstm" not in peers:
             sys.exit("fastlstm itself does not start")
-        if options.verb == "train":
-            wanted = [OURS, TORCH, JAX, *([TORCH_BF16] if options.bf16 else [])]
-        else:
-            wanted = [OURS, OURS_ALONE, TORCH_ALONE, *([TORCH_BF16_ALONE] if options.bf16 else [])]
+        wanted = [OURS, TORCH, JAX] if options.verb == "train" else [OURS, OURS_ALONE, TORCH, TORCH_ALONE]
+        wanted += [TORCH_BF16] if options.bf16 else []
         libraries = [library for library in wanted if library.peer in peers]
         about = {"cpu": cpu_name(), "versions": {name: peer.version for name, peer in peers.items()}}
         results = []
@@ -265,7 +262,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=names)
     parser.add_argument("--verb", choices=["train", "sample"], default="train", help="what to measure (train)")
     parser.add_argument("--bf16", action="store_true", help="PyTorch under bfloat16 autocast too")
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads (2); PyTorch samples with 1")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads (2)")
     parser.add_argument("--rounds", type=positive, default=FEWEST_ROUNDS, metavar="N", help=f"turns ({FEWEST_ROUNDS})")
     parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of a turn (1)")
     parser.add_argument("--torch-python", default=".peers/torch/bin/python", metavar="FILE", help="where torch is")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arguments import input_file
+from benchmarks.workloads import SAMPLED
 
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 
@@ -22,14 +23,14 @@ Result = dict[str, Any]
 
 #: Fields of a result that are a library's milliseconds, and what the table calls them.
 LIBRARIES = {
-    "ours_ms": "fastlstm", "ours_1_thread_ms": "fastlstm, 1 thread,", "torch_ms": "PyTorch", "jax_ms": "JAX",
-    "torch_bf16_ms": "PyTorch bf16",
+    "ours_ms": "fastlstm", "ours_1_thread_ms": "fastlstm, 1 thread,", "torch_ms": "PyTorch",
+    "torch_1_thread_ms": "PyTorch, 1 thread,", "jax_ms": "JAX", "torch_bf16_ms": "PyTorch bf16",
 }  # fmt: skip
 
 #: Cores that other programs may take in the mean before the table says so.
 BUSY = 0.1
 
-_TITLES = {"train": "Training, one step", "sample": "Sampling, one character at a time"}
+_TITLES = {"train": "Training, one step", "sample": f"Sampling {SAMPLED} characters, one at a time"}
 
 
 def milliseconds(value: float | None) -> str:
@@ -68,17 +69,12 @@ def conditions(results: Sequence[Result]) -> str:
     """Where and how results were measured; what differs between them is named once for each."""
     machines = _distinct(result["cpu"] for result in results)
     versions = _distinct(version for result in results for version in result["versions"].values())
-    threads = _distinct(_threads(result) for result in results)
+    threads = _distinct(f"{result['threads']} thread{'s' * (result['threads'] > 1)}" for result in results)
     precisions = _distinct(result["precision"] for result in results)
     rounds = _distinct(f"medians of {result['rounds']} rounds in turn" for result in results)
     others = max((result["cores_of_others"] or 0.0 for result in results), default=0.0)
     busy = [f"while other programs kept up to {others:.1f} cores busy"] if others > BUSY else []
     return ", ".join([*machines, *threads, *precisions, *versions, *rounds, *busy])
-
-
-def _threads(result: Result) -> str:
-    said = f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
-    return said if result["verb"] == "train" else f"{said}, PyTorch 1"
 
 
 def _distinct(values: Any) -> list[str]:

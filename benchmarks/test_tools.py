@@ -3,8 +3,9 @@
 import pytest
 
 from benchmarks import peers, phases, scaling, table
+from benchmarks.charts import draw_peers
 from benchmarks.protocol import Job, parse_request, request_line
-from benchmarks.table import BEGIN, END, insert, markdown
+from benchmarks.table import BEGIN, END, LIBRARIES, insert, markdown
 from benchmarks.workloads import TRAINING
 
 RESULT = {
@@ -74,3 +75,10 @@ def test_what_is_wrong_is_said_before_anything_is_measured(tool, arguments, caps
         tool.main(arguments)
     assert left.value.code == 2
     assert "error: argument" in capsys.readouterr().err
+
+
+def test_every_library_of_the_table_can_be_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    result = {**RESULT, **dict.fromkeys(LIBRARIES, 1.0), "chars": 64, "limit_chars_per_s": 1e6}
+    draw_peers([result], tmp_path / "peers.png")
+    assert (tmp_path / "peers.png").stat().st_size > 1000
