@@ -32,7 +32,7 @@ def draw_peers(results: Sequence[Result], path: Path) -> None:
         measured = [(place, result) for place, result in enumerate(results) if result.get(key) is not None]
         places = [place - 0.4 + (n + 0.5) * width for place, _ in measured]
         speeds = [1e3 * result["chars"] / result[key] for _, result in measured]
-        axes.bar(places, speeds, width, label=LIBRARIES[key], color=COLOURS[key])
+        axes.bar(places, speeds, width, label=LIBRARIES[key].rstrip(","), color=COLOURS[key])
     limits = [result["limit_chars_per_s"] for result in results]
     left, right = [n - 0.45 for n in range(len(results))], [n + 0.45 for n in range(len(results))]
     axes.hlines(limits, left, right, colors="black", linestyles="dashed", label="limit: fp32 multiply-adds")

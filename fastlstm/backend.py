@@ -13,6 +13,7 @@ from fastlstm.config import MOST_THREADS, BackendName, ModelConfig
 from fastlstm.errors import ConfigError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
+from fastlstm.threads import default_threads
 
 Ids = NDArray[np.integer]
 
@@ -83,7 +84,7 @@ def build(
     Raises
     ------
     ConfigError
-        When there is no such backend, or ``threads`` is below 1.
+        When there is no such backend, ``threads`` is below 1, or an environment variable about threads is wrong.
     """
     if name not in get_args(BackendName):
         raise ConfigError(f"backend must be one of {', '.join(get_args(BackendName))}, not {name!r}")
@@ -93,6 +94,7 @@ def build(
         from fastlstm.reference.network import ReferenceNetwork
 
         return ReferenceNetwork(config, seq_len, batch, threads, training=training)
+    default_threads()  # numba, about to be imported, says of a wrong variable less kindly that it is wrong
     from fastlstm.kernels.network import FastNetwork
 
     return FastNetwork(config, seq_len, batch, threads, training=training)

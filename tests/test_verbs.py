@@ -224,6 +224,16 @@ def test_a_reader_that_leaves_costs_no_work(tmp_path):
     assert os.listdir(tmp_path / "run") == ["model.safetensors"]
 
 
+@pytest.mark.parametrize(("variable", "value"), [("NUMBA_NUM_THREADS", "0"), ("FASTLSTM_THREADS", "99999")])
+def test_a_wrong_variable_is_one_line(variable, value, run_folder, tmp_path):
+    """Said before numba is imported, which would say it with a traceback."""
+    command = [sys.executable, "-m", "fastlstm.sample", str(run_folder), "--length", "5"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT | {variable: value}, capture_output=True, text=True)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith(f"fastlstm sample: error: {variable} must be ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", [*cli.VERBS, "cli"])
 def test_help_answers_without_loading_anything_heavy(name, tmp_path):
     program = (
