@@ -262,7 +262,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=names)
     parser.add_argument("--verb", choices=["train", "sample"], default="train", help="what to measure (train)")
     parser.add_argument("--bf16", action="store_true", help="PyTorch under bfloat16 autocast too")
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads (2)")
+    parser.add_argument("--threads", type=positive, default=2, metavar="N", help="threads (2)")
     parser.add_argument("--rounds", type=positive, default=FEWEST_ROUNDS, metavar="N", help=f"turns ({FEWEST_ROUNDS})")
     parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of a turn (1)")
     parser.add_argument("--torch-python", default=".peers/torch/bin/python", metavar="FILE", help="where torch is")
@@ -274,7 +274,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if unknown := [name for name in options.workloads if name not in known]:
         parser.error(f"no workload {unknown[0]!r} for {options.verb}: there are {', '.join(known)}")
     options.workloads = options.workloads or list(known)
-    options.threads = options.threads or 2
     return options
 
 

@@ -238,7 +238,7 @@ def test_a_machine_with_narrower_vectors_computes_the_same():
 AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+movbe"
 
 
-@pytest.mark.skipif(vector_unit().bytes != 64, reason="this machine's own vectors are no wider")
+@pytest.mark.skipif(vector_unit().bytes != 64, reason="AVX2 is this machine's own unit, or wider than it")
 @pytest.mark.parametrize("file", ["test_tile.py", "test_simd.py", "test_functions.py", "test_sync.py"])
 def test_a_machine_with_avx2_passes_the_same_tests(file, tmp_path):
     """Vectors of 32 bytes and tiles of three rows: what most machines have."""

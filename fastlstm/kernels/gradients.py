@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastlstm.kernels import jit
+from fastlstm.kernels.cells import copy_vectors
 from fastlstm.kernels.pack import column
 from fastlstm.kernels.plan import REDUCTION
 from fastlstm.kernels.simd import load, load_part, prefetch, splat, store, store_part, width
@@ -76,14 +77,25 @@ def strip_product(
 
 
 @jit.device
-def pack_strip(arena: Any, source: int, row: int, depth: int, vectors: int, strip: int, bias: int) -> None:
-    """Pack ``depth`` rows of ``vectors`` vectors into ``strip``, and add them up in ``bias``."""
+def add_vectors(arena: Any, source: int, target: int, vectors: int) -> None:
+    """Add ``vectors`` neighbouring vectors of the arena to others."""
     lanes = width(arena)
+    for v in range(vectors):
+        store(arena, target + v * lanes, load(arena, target + v * lanes) + load(arena, source + v * lanes))
+
+
+@jit.device
+def pack_row(arena: Any, source: int, vectors: int, strip: int, bias: int) -> None:
+    """Copy one row of ``vectors`` vectors into ``strip``, and add it to ``bias``."""
+    copy_vectors(arena, source, strip, vectors)
+    add_vectors(arena, source, bias, vectors)
+
+
+@jit.device
+def pack_strip(arena: Any, source: int, row: int, depth: int, vectors: int, strip: int, bias: int) -> None:
+    """Pack ``depth`` rows, ``row`` elements apart, into ``strip``, and add them up in ``bias``."""
     for k in range(depth):
-        for v in range(vectors):  # inside: a row's vectors share cache lines, and rows evict each other
-            value = load(arena, source + k * row + v * lanes)
-            store(arena, strip + (k * vectors + v) * lanes, value)
-            store(arena, bias + v * lanes, load(arena, bias + v * lanes) + value)
+        pack_row(arena, source + k * row, vectors, strip + k * vectors * width(arena), bias)
 
 
 @jit.device
@@ -94,12 +106,9 @@ def pack_and_scatter(
     arena = buffers.arena
     lanes = width(arena)
     for k in range(depth):
-        at = plan.dtable + buffers.slot[start + k] * plan.N + j * lanes
-        for v in range(vectors):
-            value = load(arena, source + k * plan.N + v * lanes)
-            store(arena, strip + (k * vectors + v) * lanes, value)
-            store(arena, bias + v * lanes, load(arena, bias + v * lanes) + value)
-            store(arena, at + v * lanes, load(arena, at + v * lanes) + value)
+        pack_row(arena, source + k * plan.N, vectors, strip + k * vectors * lanes, bias)
+        table_row = plan.dtable + buffers.slot[start + k] * plan.N + j * lanes
+        add_vectors(arena, source + k * plan.N, table_row, vectors)
 
 
 @jit.device

@@ -37,18 +37,9 @@ def project_symbols(plan: Any, buffers: Any, worker: int, workers: int) -> None:
     arena = buffers.arena
     first, last = split(plan.Hp // width(arena), worker, workers)
     biased_product(
-        buffers.counts[0],
-        first * plan.G,
-        last * plan.G,
-        plan.E,
-        arena,
-        plan.rows,
-        plan.E,
-        plan.wx,
-        plan.bias,
-        plan.table,
-        plan.N,
-    )
+        buffers.counts[0], first * plan.G, last * plan.G, plan.E,
+        arena, plan.rows, plan.E, plan.wx, plan.bias, plan.table, plan.N,
+    )  # fmt: skip
 
 
 @jit.device
