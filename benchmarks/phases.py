@@ -25,6 +25,7 @@ from benchmarks.networks import Training
 from benchmarks.timing import seconds_of, warm_up
 from benchmarks.workloads import TRAINING, Workload
 from fastlstm.kernels import step
+from fastlstm.kernels.cells import teams_of
 from fastlstm.kernels.host import vector_unit
 from fastlstm.kernels.network import FastNetwork
 from fastlstm.kernels.tile import VECTORS
@@ -79,7 +80,8 @@ def costs(network: FastNetwork, parameters: int) -> dict[str, Cost]:
     plan = network.plan
     T, B, L, V, E, H, N, Hp, Vp = (getattr(plan, name) for name in ("T", "B", "L", "V", "E", "H", "N", "Hp", "Vp"))
     gates, rows, distinct = plan.G * H, T * B, int(network.buffers.counts[0])
-    item, teams, workers = network.buffers.arena.itemsize, network.teams, network.workers.count
+    item, workers = network.buffers.arena.itemsize, network.workers.count
+    teams = teams_of.py_func(workers, B)
     strips = -(-N // (VECTORS * vector_unit().lanes(item)))
     table = distinct * N + E * N + distinct * E
     above = (L - 1) * (N * H + rows * (2 * N + H))
@@ -134,6 +136,7 @@ def profile(workload: Workload, threads: int, seconds: float) -> Profile:
     network = training.network
     assert isinstance(network, FastNetwork)
     workers = network.workers.count
+    network.workers.adaptive = False
     warm_up(training.step)
     # Before and after: other programs can only make the machine look slower than it is.
     rate = peak.multiply_add_rate(workers)

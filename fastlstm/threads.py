@@ -29,14 +29,14 @@ def default_threads() -> int:
         if wished > MOST_THREADS:
             raise ConfigError(f"{VARIABLE} must be at most {MOST_THREADS}, not {wished}")
         return wished
-    limits = [_affinity(), _variable("NUMBA_NUM_THREADS"), MOST_THREADS, *map(_quota, _groups(_CGROUP))]
+    limits = [usable_cores(), _variable("NUMBA_NUM_THREADS"), MOST_THREADS]
     return min(limit for limit in limits if limit is not None)
 
 
-def _affinity() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def usable_cores() -> int:
+    """Cores that the system grants this process: its affinity mask, and the quotas of its cgroups."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(limit for limit in [affinity, *map(_quota, _groups(_CGROUP))] if limit is not None)
 
 
 def _groups(root: Path) -> list[Path]:

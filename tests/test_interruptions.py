@@ -13,7 +13,7 @@ import pytest
 
 from fastlstm import Model
 from fastlstm.kernels import network
-from fastlstm.kernels.sync import CANCELLED
+from fastlstm.params import Parameters
 
 TEXT = "so it goes, and so it went; and where it went nobody knows. " * 20
 
@@ -39,28 +39,13 @@ class Interrupting:
 @pytest.mark.parametrize("begun", [0, 1])
 def test_an_interruption_before_all_have_begun_calls_the_others_back(shared, begun):
     x, net = np.zeros((20, 6), np.int32), network.FastNetwork(shared.config, 20, 6, 3)
+    net.workers.adaptive = False
     expected = net.forward(shared.parameters, x, x, shared.zero_state(6))
-    queues = net.workers._queues.copy()
-    net.workers._queues[begun] = Interrupting()
+    helper = net.workers._helpers[begun]
+    queue, helper.jobs = helper.jobs, Interrupting()
     with pytest.raises(InterruptionError):
         net.forward(shared.parameters, x, x, shared.zero_state(6))
-    net.workers._queues[:] = queues
-    assert net.forward(shared.parameters, x, x, shared.zero_state(6)) == expected
-
-
-def test_a_second_interruption_while_the_others_are_called_back_does_no_harm(shared):
-    x, net = np.zeros((20, 6), np.int32), network.FastNetwork(shared.config, 20, 6, 3)
-    expected = net.forward(shared.parameters, x, x, shared.zero_state(6))
-    queues, cancel = net.workers._queues.copy(), net.workers._cancel
-
-    def interrupted(job):
-        net.workers.sync[CANCELLED] = 1
-        raise InterruptionError
-
-    net.workers._queues[1], net.workers._cancel = Interrupting(), interrupted
-    with pytest.raises(InterruptionError):
-        net.forward(shared.parameters, x, x, shared.zero_state(6))
-    net.workers._queues[:], net.workers._cancel = queues, cancel
+    helper.jobs = queue
     for _ in range(3):
         assert net.forward(shared.parameters, x, x, shared.zero_state(6)) == expected
 
@@ -69,7 +54,8 @@ def test_a_second_interruption_while_the_others_are_called_back_does_no_harm(sha
 def test_signals_at_any_instant_leave_the_network_usable(shared):
     ids = shared.encode(TEXT)[:121].astype(np.int32)
     x, y = ids[:-1].reshape(20, 6), ids[1:].reshape(20, 6)
-    lent = network.FastNetwork(shared.config, 20, 6, 2)  # its threads are made here, where nothing interrupts
+    lent = network.FastNetwork(shared.config, 20, 6, 2)
+    lent.workers.adaptive = False
 
     def nats():
         return lent.forward(shared.parameters, x, y, shared.zero_state(6))
@@ -114,7 +100,6 @@ FORK = """
 import os, sys
 from fastlstm import Model
 from fastlstm.kernels import network
-from fastlstm.kernels.sync import CANCELLED
 network.SMALLEST_SHARED_STEP = 0
 text = "so it goes, and so it went. " * 20
 model = Model.for_text(text, hidden=16, embedding=4)
@@ -129,6 +114,64 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_gets_workers_of_its_own():
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True, timeout=120)
+
+
+FORK_DURING_A_CALL = """
+import os, sys, threading, time
+import numpy as np
+from fastlstm import ModelConfig
+from fastlstm.kernels.network import FastNetwork
+from fastlstm.params import initialise
+config = ModelConfig(20, hidden=256, embedding=64)
+parameters, state = initialise(config, np.random.default_rng(0)), np.zeros(config.state_shape(16), np.float32)
+net, x = FastNetwork(config, 256, 16, 2), np.zeros((256, 16), np.int32)
+net.workers.adaptive = False
+expected = net.forward(parameters, x, x, state.copy())
+def work():
+    for _ in range(20):
+        net.forward(parameters, x, x, state.copy())
+busy = threading.Thread(target=work)
+busy.start()
+for n in range(10):
+    time.sleep(0.003 * n)  # at another instant of a call each time
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if net.forward(parameters, x, x, state.copy()) == expected else 3)
+    if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        sys.exit(status)
+busy.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_during_a_call_begins_with_fresh_counters():
+    """The other thread's lock is held, and its arrivals are counted, in the child's copy of the memory."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK_DURING_A_CALL], check=True, timeout=120)
+
+
+def test_callers_of_one_network_take_turns(shared):
+    x, net = np.zeros((20, 6), np.int32), network.FastNetwork(shared.config, 20, 6, 2)
+    expected = net.forward(shared.parameters, x, x, shared.zero_state(6))
+    found = []
+
+    def call():
+        found.extend(net.forward(shared.parameters, x, x, shared.zero_state(6)) for _ in range(200))
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert found == [expected] * 800
+
+
+def test_a_backward_pass_needs_the_forward_pass_of_its_own_thread(shared):
+    x, net = np.zeros((20, 6), np.int32), network.FastNetwork(shared.config, 20, 6, 1)
+    other = threading.Thread(target=net.forward, args=(shared.parameters, x, x, shared.zero_state(6)))
+    other.start()
+    other.join()
+    with pytest.raises(RuntimeError, match="by the same thread"):
+        net.backward(shared.parameters, 1.0, Parameters(shared.config))
 
 
 def test_a_used_model_can_be_copied_and_pickled(shared):

@@ -1,6 +1,8 @@
 """Workers run together, wait for each other, never hang, and change nothing in the result, to the last bit."""
 
+import queue
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +10,16 @@ from problems import problem
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.network import FastNetwork
-from fastlstm.kernels.sync import ALL_WORKERS, atomic_add, atomic_load, barrier
+from fastlstm.kernels.sync import (
+    ALL_WORKERS,
+    FIRST_TEAM,
+    atomic_add,
+    atomic_load,
+    barrier,
+    meet,
+    open_call,
+    prepare_sync,
+)
 from fastlstm.kernels.tile import ROWS
 from fastlstm.kernels.workers import Workers
 from fastlstm.optimizers import UpdateRule
@@ -16,24 +27,38 @@ from fastlstm.params import Parameters
 
 
 @jit.kernel
-def meet(sync, arrivals, early, workers, rounds):
-    """Arrive and meet, ``rounds`` times; ``early`` counts who was let through before all had arrived."""
-    for n in range(rounds):
-        atomic_add(arrivals, 0, 1)
-        barrier(sync, ALL_WORKERS, workers)
-        if atomic_load(arrivals, 0) < (n + 1) * workers:
-            atomic_add(early, 0, 1)
-        barrier(sync, ALL_WORKERS, workers)
+def rally(call, seat, wanted, patience, sync, arrivals, early, rounds):
+    """Arrive and wait for each other, ``rounds`` times; ``early`` counts who was let through before all had arrived."""
+    worker, workers = meet(sync, call, seat, wanted, patience)
+    if worker >= 0:
+        for n in range(rounds):
+            atomic_add(arrivals, 0, 1)
+            barrier(sync, ALL_WORKERS, workers)
+            if atomic_load(arrivals, 0) < (n + 1) * workers:
+                atomic_add(early, 0, 1)
+            barrier(sync, ALL_WORKERS, workers)
+    return worker
+
+
+def counters():
+    return np.zeros(FIRST_TEAM, np.int64)
+
+
+def all_of(count):
+    """Workers who all take part in every call."""
+    workers = Workers(count, counters())
+    workers.adaptive = False
+    return workers
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_a_barrier_lets_nobody_through_early_and_never_hangs(count):
-    """Eight workers are more than the cores of many machines: they offer their cores to each other."""
+    """Eight workers are more than the cores of many machines: they sleep and wake each other."""
     rounds = 300
-    sync, arrivals, early = np.zeros(64, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
-    workers = Workers(count, sync)
+    arrivals, early = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    workers = all_of(count)
     run = threading.Thread(
-        target=workers.run, args=(lambda worker: meet(sync, arrivals, early, count, rounds),), daemon=True
+        target=workers.run, args=(lambda *call: rally(*call, workers.sync, arrivals, early, rounds),), daemon=True
     )
     run.start()
     run.join(timeout=100)
@@ -43,34 +68,137 @@ def test_a_barrier_lets_nobody_through_early_and_never_hangs(count):
 
 
 def test_every_worker_runs_once_a_call_and_the_first_one_answers():
-    workers, everybody = Workers(4, np.zeros(64, np.int64)), threading.Barrier(4, timeout=60)
+    workers, everybody = all_of(4), threading.Barrier(4, timeout=60)
     seen = []
 
-    def call(worker):
-        seen.append((worker, threading.get_ident()))
+    def call(number, seat, *_):
+        seen.append((seat, threading.get_ident()))
         everybody.wait()
-        return f"answer of {worker}"
+        return f"answer of {seat}"
 
     for _ in range(3):
         seen.clear()
         assert workers.run(call) == "answer of 0"
-        assert sorted(worker for worker, _ in seen) == [0, 1, 2, 3]
+        assert sorted(seat for seat, _ in seen) == [0, 1, 2, 3]
         assert len({thread for _, thread in seen}) == 4
         assert (0, threading.get_ident()) in seen
 
 
-def test_workers_leave_when_nobody_needs_them():
-    def threads():
-        return {thread for thread in threading.enumerate() if thread.name.startswith("fastlstm-")}
+def helpers():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("fastlstm-")}
 
-    before = threads()
-    workers = Workers(3, np.zeros(64, np.int64))
-    made = threads() - before
+
+def rallied(workers):
+    """How many workers took part in a call."""
+    arrivals, early = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    assert workers.run(lambda *call: rally(*call, workers.sync, arrivals, early, 3)) == 0
+    assert early[0] == 0
+    return arrivals[0] // 3
+
+
+def test_workers_leave_when_nobody_needs_them():
+    before = helpers()
+    workers = all_of(3)
+    assert rallied(workers) == 3
+    made = helpers() - before
     assert len(made) == 2
     del workers
     for thread in made:
         thread.join(timeout=60)
         assert not thread.is_alive()
+
+
+def test_a_call_goes_on_without_a_helper_that_fails_and_the_next_has_a_new_one():
+    workers, arrivals, early = all_of(3), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    assert rallied(workers) == 3
+    failed = threading.Event()
+
+    def call(number, seat, wanted, patience):
+        if seat == 1:
+            failed.set()
+            raise MemoryError
+        return rally(number, seat, wanted, patience, workers.sync, arrivals, early, 5)
+
+    run = threading.Thread(target=workers.run, args=(call,), daemon=True)
+    run.start()
+    run.join(timeout=60)
+    assert not run.is_alive(), "the caller waits for ever"
+    assert failed.is_set()
+    assert (arrivals[0], early[0]) == (5 * 2, 0)
+    workers._helpers[0].thread.join(timeout=60)
+    assert rallied(workers) == 3
+
+
+def test_an_error_of_the_caller_sends_home_who_has_come():
+    workers, arrivals = all_of(2), np.zeros(2, np.int64)
+    assert rallied(workers) == 2
+    joined, left = threading.Event(), queue.SimpleQueue()
+
+    def call(number, seat, wanted, patience):
+        if seat == 0:
+            assert joined.wait(60)
+            raise MemoryError
+        joined.set()
+        left.put(rally(number, seat, wanted, patience, workers.sync, arrivals, arrivals[1:], 1))
+
+    with pytest.raises(MemoryError):
+        workers.run(call)
+    assert left.get(timeout=60) == -1
+    assert not arrivals.any()
+    assert rallied(workers) == 2
+
+
+def test_a_helper_that_is_late_has_no_part_in_a_later_call():
+    sync, none = counters(), np.zeros(2, np.int64)
+    prepare_sync(sync)
+    open_call(sync, 7)
+    for number in (6, 8):
+        assert rally(number, 1, 2, 10**9, sync, none, none[1:], 1) == -1
+    assert rally(7, 0, 2, 1000, sync, none, none[1:], 1) == 0  # the caller waits a microsecond and goes on alone
+    assert rally(7, 1, 2, 10**9, sync, none, none[1:], 1) == -1
+    assert none[0] == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+def test_a_thread_that_cannot_be_started_leaks_none_of_the_others(error, monkeypatch):
+    before, start = helpers(), threading.Thread.start
+
+    def fail(thread):
+        if thread.name == "fastlstm-2":
+            raise error("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    if error is RuntimeError:
+        workers = all_of(4)
+        assert rallied(workers) == 2  # what the system grants
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert rallied(workers) == 4
+        made = helpers() - before
+        del workers
+    else:
+        with pytest.raises(MemoryError):
+            all_of(4)
+        made = helpers() - before
+    for thread in made:
+        thread.join(timeout=60)
+    assert not helpers() - before
+
+
+def test_a_worker_that_waits_long_sleeps():
+    """Half a second of waiting takes the processor a tenth of that at most."""
+    workers, none = all_of(2), np.zeros(2, np.int64)
+    assert rallied(workers) == 2
+
+    def call(number, seat, wanted, patience):
+        if seat == 0:
+            time.sleep(0.5)
+        return rally(number, seat, wanted, patience, workers.sync, none, none[1:], 1)
+
+    started = time.process_time()
+    workers.run(call)
+    assert none[0] == 2
+    assert time.process_time() - started < 0.05
 
 
 def trained(p, threads):
@@ -79,6 +207,7 @@ def trained(p, threads):
     gradients, slots = Parameters(p.config), Parameters(p.config)
     net, state = FastNetwork(p.config, p.seq_len, p.batch, threads), p.state.copy()
     assert net.workers.count == threads
+    net.workers.adaptive = False
     losses = [
         net.train_step(parameters, gradients, slots, p.x, p.y, state, 1 / p.x.size, UpdateRule(0.05, clip_norm=0.5))
         for _ in range(200)
@@ -117,6 +246,7 @@ def test_a_drawn_text_is_the_same_for_any_number_of_workers(lanes, table, rng, m
     def drawn(threads):
         net, state = FastNetwork(p.config, 1, p.batch, threads, training=False), p.state.copy()
         assert net.plan.all_symbols == table
+        net.workers.adaptive = False
         found = [net.generate(p.parameters, p.x[0], state, part, 1.0).tobytes() for part in (uniforms, uniforms[:1])]
         return found, state.tobytes()
 

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from fastlstm import ModelConfig, threads
-from fastlstm.errors import ConfigError
-from fastlstm.kernels import network
+from fastlstm.errors import ConfigError, FastlstmError
+from fastlstm.kernels import cells
+from fastlstm.kernels.cells import teams_of
 from fastlstm.kernels.network import FastNetwork
+from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
+from fastlstm.reference.network import ReferenceNetwork
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +83,8 @@ def test_a_network_too_small_to_share_has_one_worker():
     ("workers", "batch", "teams"), [(1, 1, 1), (2, 1, 1), (2, 50, 2), (4, 8, 2), (4, 100, 4), (3, 8, 1), (6, 13, 3)]
 )
 def test_teams_are_equal_and_each_has_a_tile_of_lanes(monkeypatch, workers, batch, teams):
-    monkeypatch.setattr(network, "ROWS", 3)
-    assert network._teams(workers, batch) == teams
+    monkeypatch.setattr(cells, "ROWS", 3)
+    assert getattr(teams_of, "py_func", teams_of)(workers, batch) == teams
 
 
 def test_arrays_that_kernels_could_not_bear_are_refused(rng):
@@ -102,6 +105,45 @@ def test_arrays_that_kernels_could_not_bear_are_refused(rng):
             net.forward(parameters, bad_x, x, bad_state)
     with pytest.raises(RuntimeError, match="forward pass before it"):
         net.backward(parameters, 1.0, parameters)
+
+
+@pytest.mark.parametrize("backend", [FastNetwork, ReferenceNetwork])
+@pytest.mark.parametrize("wrong", [11, -1, 60, 2**31 - 1, -(2**31)])
+def test_ids_out_of_range_are_refused_before_anything_is_computed(backend, wrong):
+    config = ModelConfig(11, hidden=5, embedding=3)
+    net, parameters, state = backend(config, 4, 2), Parameters(config), np.ones(config.state_shape(2), np.float32)
+    good, bad = np.zeros((4, 2), np.int32), np.zeros((4, 2), np.int32)
+    bad[3, 1] = wrong
+    for x, y in ((bad, good), (good, bad)):
+        with pytest.raises(ValueError, match="ids from 0 to 10"):
+            net.forward(parameters, x, y, state)
+        with pytest.raises(ValueError, match="ids from 0 to 10"):
+            net.train_step(
+                parameters, Parameters(config), Parameters(config), x, y, state, 1.0, UpdateRule(lr=1.0)
+            )  # fmt: skip
+        with pytest.raises(RuntimeError, match="forward pass"):
+            net.backward(parameters, 1.0, Parameters(config))
+    one = backend(config, 1, 2, training=False)
+    with pytest.raises(ValueError, match="ids from 0 to 10"):
+        one.generate(parameters, bad[3], state, np.zeros((3, 2)), 1.0)
+    assert (state == 1).all()
+    assert not parameters.flat.any()
+
+
+@pytest.mark.parametrize("backend", [FastNetwork, ReferenceNetwork])
+@pytest.mark.parametrize("temperature", [0, 1.0])
+@pytest.mark.parametrize("value", [np.inf, np.nan, 3.4e38])
+def test_nothing_is_drawn_from_logits_that_are_no_numbers(backend, temperature, value):
+    config = ModelConfig(11, hidden=5, embedding=3)
+    parameters = Parameters(config)
+    parameters["layers.0.b"][:] = 1.0
+    parameters["output.W"][:] = value
+    net = backend(config, 1, 2, training=False)
+    arguments = (np.zeros(2, np.int32), np.zeros(config.state_shape(2), np.float32), np.zeros((3, 2)), temperature)
+    with np.errstate(all="ignore"), pytest.raises(FastlstmError, match="no finite numbers"):
+        net.generate(parameters, *arguments)
+    parameters["output.W"][:] = 0
+    assert net.generate(parameters, *arguments).shape == (3, 2)
 
 
 def test_strided_and_foreign_parameters_are_refused(rng):

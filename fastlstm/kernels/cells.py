@@ -29,6 +29,16 @@ class Share(NamedTuple):
 
 
 @jit.device
+def teams_of(workers: int, batch: int) -> int:
+    """The most equal teams of which each has a full tile of lanes."""
+    teams = 1
+    for n in range(2, workers + 1):
+        if workers % n == 0 and n * ROWS <= batch:
+            teams = n
+    return teams
+
+
+@jit.device
 def share_of(plan: Any, lanes: int, worker: int, workers: int, teams: int) -> Any:
     """The `Share` of ``worker`` when ``workers`` form ``teams`` equal teams; ``lanes`` is the vector width."""
     members = workers // teams

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
+from fastlstm.contract import bad_ids, check_array, no_distribution
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import vector_unit
 from fastlstm.kernels.plan import make
-from fastlstm.kernels.step import BACKWARD, CLEAR, FORWARD, NORM, UPDATE, generate, step
-from fastlstm.kernels.tile import ROWS, register
+from fastlstm.kernels.step import BACKWARD, BAD_IDS, CLEAR, FORWARD, NORM, UPDATE, generate, step
+from fastlstm.kernels.tile import register
 from fastlstm.kernels.workers import Workers
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import GATES, FloatArray, Parameters
@@ -32,10 +34,13 @@ _NO_RULE = UpdateRule(lr=0.0)
 class FastNetwork:
     """Numba kernels over one preallocated arena; a training step allocates no array.
 
+    Calls from several threads take turns.
+
     Parameters
     ----------
     config, seq_len, batch : what the buffers are laid out for.
-    threads : workers; ``None``: `default_threads`. Small networks use fewer.
+    threads : workers at most; ``None``: `default_threads`. Small networks use fewer, and calls use fewer while that is
+        faster, see `fastlstm.kernels.pacing`.
     training : whether there will be backward passes; ``False`` saves their buffers.
     """
 
@@ -46,7 +51,6 @@ class FastNetwork:
         self.config = config
         self.training = training
         count = 1 if jit.DISABLED else _useful_workers(config, batch, threads or default_threads())
-        self.teams = _teams(count, batch)
         self.plan, self.buffers = make(config, seq_len, batch, count, training=training)
         self.workers = Workers(count, self.buffers.sync)
         self._step: Callable[..., Any] | None = None
@@ -57,22 +61,26 @@ class FastNetwork:
         self._flat_shape = (parameter_count(config),)
         self._targets = np.zeros(seq_len * batch, np.int32)
         self._no_state = np.zeros(config.state_shape(0), config.dtype)
-        self._has_activations = False
+        self._forward_thread: int | None = None  # whose activations there are, for a backward pass
 
     def forward(self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> float:
         self._check_sequence(x, y, state)
-        self._targets[:] = y.reshape(-1)
-        self._has_activations = self.training
-        return self._run(FORWARD, parameters.flat, self._nothing, self._nothing, x, y, state, 1.0, _NO_RULE)
+        with self.workers.turn():
+            self._forward_thread = None
+            nats = self._run(FORWARD, parameters.flat, self._nothing, self._nothing, x, y, state, 1.0, _NO_RULE)
+            self._targets[:] = y.reshape(-1)
+            self._forward_thread = threading.get_ident() if self.training else None
+        return nats
 
     def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
-        if not self._has_activations:
-            raise RuntimeError(
-                "backward needs a forward pass before it: the last backward pass used up its activations"
-            )
-        self._has_activations = False
         y = self._targets
-        self._run(BACKWARD, parameters.flat, gradients.flat, self._nothing, y, y, self._no_state, scale, _NO_RULE)
+        with self.workers.turn():
+            if self._forward_thread != threading.get_ident():
+                raise RuntimeError(
+                    "backward needs a forward pass before it, by the same thread: each uses up its activations"
+                )
+            self._forward_thread = None
+            self._run(BACKWARD, parameters.flat, gradients.flat, self._nothing, y, y, self._no_state, scale, _NO_RULE)
 
     def train_step(
         self, parameters: Parameters, gradients: Parameters, slots: Parameters,
@@ -81,11 +89,12 @@ class FastNetwork:
         self._check_sequence(x, y, state)
         if not self.training:
             raise RuntimeError("a network built without training has no buffers for a backward pass")
-        self._has_activations = False
         phases = CLEAR | FORWARD | BACKWARD | UPDATE
         if rule.clip_norm is not None:
             phases |= NORM
-        return self._run(phases, parameters.flat, gradients.flat, slots.flat, x, y, state, scale, rule)
+        with self.workers.turn():
+            self._forward_thread = None
+            return self._run(phases, parameters.flat, gradients.flat, slots.flat, x, y, state, scale, rule)
 
     def generate(
         self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: FloatArray, temperature: float
@@ -93,27 +102,35 @@ class FastNetwork:
         if self.plan.T != 1:
             raise ValueError(f"a network that generates reads one symbol at a time: T is 1, not {self.plan.T}")
         lanes = (self.plan.B,)
-        _check("parameters", parameters.flat, self._flat_shape, self.config.dtype)
-        _check("first", first, lanes, np.int32)
-        _check("uniforms", uniforms, uniforms.shape[:1] + lanes, np.float64)
-        _check("state", state, self.config.state_shape(self.plan.B), self.config.dtype, written=True)
+        check_array("parameters", parameters.flat, self._flat_shape, self.config.dtype)
+        check_array("first", first, lanes, np.int32)
+        check_array("uniforms", uniforms, uniforms.shape[:1] + lanes, np.float64)
+        check_array("state", state, self.config.state_shape(self.plan.B), self.config.dtype, written=True)
         ids = np.empty(uniforms.shape, np.int32)
         if not len(ids):
             return ids
-        team = (self.workers.count, self.teams, self._plans, self.buffers)
+        network = (self._plans, self.buffers)
         arguments = (parameters.flat, first, state, uniforms, float(temperature), ids)
-        if self._generate is None:
-            self._generate = jit.compiled_for(generate, 0, *team, *arguments)
-        entry = self._generate
-        self.workers.run(lambda worker: entry(worker, *team, *arguments))
+        with self.workers.turn():
+            if self._generate is None:
+                self._generate = jit.compiled_for(generate, 0, 0, 1, 0, *network, *arguments)
+            entry = self._generate
+            self.buffers.counts[1] = 0
+            # Calls that differ much in length are of different kinds, for each packs the weights first.
+            if not self.workers.run(
+                lambda *call: entry(*call, *network, *arguments), kind=-len(ids).bit_length(), work=len(ids)
+            ):
+                raise bad_ids(self.config)
+            if self.buffers.counts[1]:
+                raise no_distribution()
         return ids
 
     def _check_sequence(self, x: Ids, y: Ids, state: FloatArray) -> None:
         """Kernels address memory by what the plan says: refuse arrays that are not so."""
         shape = (self.plan.T, self.plan.B)
-        _check("x", x, shape, np.int32)
-        _check("y", y, shape, np.int32)
-        _check("state", state, self.config.state_shape(self.plan.B), self.config.dtype, written=True)
+        check_array("x", x, shape, np.int32)
+        check_array("y", y, shape, np.int32)
+        check_array("state", state, self.config.state_shape(self.plan.B), self.config.dtype, written=True)
 
     def _run(
         self, phases: int, parameters: FloatArray, gradients: FloatArray, slots: FloatArray,
@@ -126,15 +143,17 @@ class FastNetwork:
         written = {"parameters": phases & UPDATE, "gradients": phases & (BACKWARD | CLEAR), "slots": phases & UPDATE}
         for name, array in (("parameters", parameters), ("gradients", gradients), ("slots", slots)):
             if array is not self._nothing:
-                _check(name, array, self._flat_shape, self.config.dtype, written=bool(written[name]))
+                check_array(name, array, self._flat_shape, self.config.dtype, written=bool(written[name]))
         scalars = (number(scale), number(rule.lr), number(rule.eps), clip_value, clip_norm)
 
-        team = (self.workers.count, self.teams, self._plans, self.buffers)
-        arrays = (parameters, gradients, slots, x, y, state)
+        arguments = (phases, self._plans, self.buffers, parameters, gradients, slots, x, y, state, *scalars)
         if self._step is None:
-            self._step = jit.compiled_for(step, phases, 0, *team, *arrays, *scalars)
+            self._step = jit.compiled_for(step, 0, 0, 1, 0, *arguments)
         entry = self._step
-        return self.workers.run(lambda worker: entry(phases, worker, *team, *arrays, *scalars))
+        nats: float = self.workers.run(lambda *call: entry(*call, *arguments), kind=phases)
+        if nats == BAD_IDS:
+            raise bad_ids(self.config)
+        return nats
 
     def activations(self) -> dict[str, FloatArray]:
         """What the last forward pass left, unpacked: for tests and for looking inside.
@@ -162,22 +181,7 @@ class FastNetwork:
         return found
 
 
-def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any, *, written: bool = False) -> None:
-    if written and not array.flags.writeable:
-        raise ValueError(f"{name} would be written to, but the array is read-only")
-    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
-        raise ValueError(
-            f"{name} must be a C-contiguous array of shape {shape} and dtype {np.dtype(dtype)},"
-            f" not {array.shape} and {array.dtype}"
-        )
-
-
 def _useful_workers(config: ModelConfig, batch: int, threads: int) -> int:
     if batch * config.gates * config.hidden * config.hidden < SMALLEST_SHARED_STEP:
         return 1
     return threads
-
-
-def _teams(workers: int, batch: int) -> int:
-    """The most equal teams of which each has a full tile of lanes."""
-    return max(n for n in range(1, workers + 1) if workers % n == 0 and (n == 1 or n * ROWS <= batch))

@@ -37,6 +37,7 @@ import numpy as np
 from fastlstm.config import ModelConfig
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.sync import FIRST_TEAM
 from fastlstm.kernels.tile import ROWS, VECTORS, VECTORS_ONE_ROW, pitch
 from fastlstm.params import table as parameter_table
 
@@ -115,7 +116,7 @@ class Buffers(NamedTuple):
     partial : float64, partial sums of the squared gradients.
     symbols : (D,) int32, the distinct symbols of the step; rank (V,) int32, a symbol's row in the table, or -1.
     slot : (T*B,) int32, the table row of each symbol read.
-    counts : int64; [0] is D.
+    counts : int64; [0] is D, [1] whether logits were no finite numbers.
     places : (L+2, 2) int64: start of weights and biases in the flat parameters: embedding, layers, output.
     sync : int64, counters of barriers and tasks.
     """
@@ -203,9 +204,9 @@ def make(config: ModelConfig, seq_len: int, batch: int, workers: int, *, trainin
         symbols=np.arange(D, dtype=np.int32),
         rank=np.full(V, -1, np.int32),
         slot=np.zeros(T * B, np.int32),
-        counts=np.array([D], np.int64),
+        counts=np.array([D, 0], np.int64),
         places=np.array(places, np.int64),
-        sync=np.zeros(16 * (workers + 4), np.int64),
+        sync=np.zeros(FIRST_TEAM + 16 * workers, np.int64),
     )
     return plan, buffers
 

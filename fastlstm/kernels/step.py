@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.cells import backward_layer, carry_state, forward_layer, share_of
+from fastlstm.kernels.cells import backward_layer, carry_state, forward_layer, share_of, teams_of
 from fastlstm.kernels.gradients import embedding_gradients, transpose_states, weight_gradients
 from fastlstm.kernels.output import (
     input_gradients,
@@ -25,7 +25,7 @@ from fastlstm.kernels.output import (
 )
 from fastlstm.kernels.pack import gather_rows, index_symbols, prepare, store_state
 from fastlstm.kernels.simd import width
-from fastlstm.kernels.sync import ALL_WORKERS, barrier, forget_tasks, start_together
+from fastlstm.kernels.sync import ALL_WORKERS, barrier, forget_tasks, meet
 from fastlstm.kernels.tile import split
 from fastlstm.kernels.update import adagrad, norm_factor, sum_squares
 
@@ -36,6 +36,9 @@ NORM, UPDATE = 4096, 8192
 
 FORWARD = PREPARE | TABLE | LAYERS | INPUTS | OUTPUT
 BACKWARD = OUTPUT_BACK | TRANSPOSE | LAYERS_BACK | INPUTS_BACK | WEIGHTS | EMBEDDING
+
+#: What `step` returns in place of nats when ids are out of range, and nothing has been done.
+BAD_IDS = -np.inf
 
 
 @jit.device
@@ -109,18 +112,28 @@ def backward_phases(
         barrier(sync, ALL_WORKERS, workers)
 
 
+@jit.device
+def in_range(ids: Any, symbols: int) -> bool:
+    """Whether every id is that of one of ``symbols`` symbols; no early end, so that whole vectors are compared."""
+    wrong = 0
+    for k in range(len(ids)):
+        wrong |= (ids[k] < 0) | (ids[k] >= symbols)
+    return wrong == 0
+
+
 @jit.kernel
 def step(
-    phases: int, worker: int, workers: int, teams: int, plans: Any, buffers: Any, parameters: Any, gradients: Any,
-    slots: Any, x: Any, y: Any, state: Any, scale: Any, lr: Any, eps: Any, clip_value: Any, clip_norm: float,
+    call: int, seat: int, wanted: int, patience: int, phases: int, plans: Any, buffers: Any, parameters: Any,
+    gradients: Any, slots: Any, x: Any, y: Any, state: Any, scale: Any, lr: Any, eps: Any, clip_value: Any,
+    clip_norm: float,
 ) -> float:  # fmt: skip
-    """One worker's share of a training step; all ``workers`` must call it.
+    """One worker's share of a training step.
 
     Parameters
     ----------
+    call, seat, wanted, patience : who takes part, see `fastlstm.kernels.sync.meet`.
     phases : which phases to run: ``FORWARD``, ``BACKWARD``, ``UPDATE`` and so on, or several of them. With ``CLEAR``
         the backward phases replace the gradients, else they add to them.
-    worker, workers, teams : who this is among how many, in how many teams (see `fastlstm.kernels.cells`).
     plans, buffers : from `fastlstm.kernels.plan.make`; ``plans`` is `Plan.as_array`.
     parameters, gradients, slots : flat arrays, in, in/out, in/out.
     x, y : (T*B,) int32. state : (S, L, B, H), in/out.
@@ -128,11 +141,15 @@ def step(
 
     Returns
     -------
-    Nats summed over the T*B predicted symbols (the same for every worker).
+    Nats summed over the T*B predicted symbols (the same for every worker), or ``BAD_IDS``.
     """
     plan, sync = plans[0], buffers.sync
-    if not start_together(sync, workers):
+    worker, workers = meet(sync, call, seat, wanted, patience)
+    if worker < 0:
         return np.nan
+    if not (in_range(x, plan.V) and in_range(y, plan.V)):
+        return BAD_IDS
+    teams = teams_of(workers, plan.B)
     share = share_of(plan, width(buffers.arena), worker, workers, teams)
     if phases & CLEAR:
         clear_embedding(buffers, gradients, worker, workers)
@@ -156,14 +173,19 @@ def step(
 
 @jit.device
 def draw(arena: Any, at: int, symbols: int, padded: int, u: float, temperature: float) -> int:
-    """Draw a symbol from the logits at ``arena[at]`` by inverting the distribution at ``u``; temperature 0: the top."""
+    """Draw a symbol from the logits at ``arena[at]`` by inverting the distribution at ``u``; temperature 0: the top.
+
+    -1 where the logits are no finite numbers.
+    """
     if temperature == 0.0:
         best = 0
         for v in range(1, symbols):
             if arena[at + v] > arena[at + best]:
                 best = v
-        return best
+        return best if np.isfinite(arena[at + best]) else -1
     _, total = softmax_row(arena, at, padded, 1.0 / temperature)
+    if not np.isfinite(total):
+        return -1
     left = u * np.float64(total)
     for v in range(symbols):
         left -= np.float64(arena[at + v])
@@ -209,7 +231,10 @@ def draw_symbols(
     if teams > 1:
         logits(plan, buffers, first, last - first, 0, vectors)
     for b in range(first, last):
-        ids[b] = draw(buffers.arena, plan.p + b * plan.Vp, plan.V, plan.Vp, uniforms[b], temperature)
+        drawn = draw(buffers.arena, plan.p + b * plan.Vp, plan.V, plan.Vp, uniforms[b], temperature)
+        if drawn < 0:
+            buffers.counts[1] = 1
+        ids[b] = max(drawn, 0)
         if plan.all_symbols:
             buffers.slot[b] = ids[b]
     barrier(buffers.sync, ALL_WORKERS, workers)
@@ -217,22 +242,30 @@ def draw_symbols(
 
 @jit.kernel
 def generate(
-    worker: int, workers: int, teams: int, plans: Any, buffers: Any, parameters: Any, current: Any, state: Any,
-    uniforms: Any, temperature: float, ids: Any,
-) -> None:  # fmt: skip
+    call: int, seat: int, wanted: int, patience: int, plans: Any, buffers: Any, parameters: Any, current: Any,
+    state: Any, uniforms: Any, temperature: float, ids: Any,
+) -> int:  # fmt: skip
     """Draw n symbols, at least one, one after the other in each of B lanes (a network with T = 1).
 
-    One worker's share, as in `step`.
+    One worker's share, as in `step`. ``buffers.counts[1]`` is set to 1 where logits are no finite numbers.
 
     Parameters
     ----------
-    worker, workers, teams : who this is among how many, in how many teams.
+    call, seat, wanted, patience : who takes part, see `fastlstm.kernels.sync.meet`.
     current : (B,) int32, the symbols read first. state : (S, L, B, H), in/out.
     uniforms : (n, B) float64 in [0, 1). ids : (n, B) int32, out.
+
+    Returns
+    -------
+    0 when an id of ``current`` is out of range, and nothing has been done, else 1.
     """
     plan, sync = plans[0], buffers.sync
-    if not start_together(sync, workers):
-        return
+    worker, workers = meet(sync, call, seat, wanted, patience)
+    if worker < 0:
+        return 1
+    if not in_range(current, plan.V):
+        return 0
+    teams = teams_of(workers, plan.B)
     share = share_of(plan, width(buffers.arena), worker, workers, teams)
     prepare(plan, buffers, parameters, current, state, worker, workers)
     barrier(sync, ALL_WORKERS, workers)
@@ -245,3 +278,4 @@ def generate(
         draw_symbols(plan, buffers, uniforms[n], temperature, ids[n], worker, workers, teams)
     store_state(plan, buffers, state, worker, workers)
     barrier(sync, ALL_WORKERS, workers)
+    return 1

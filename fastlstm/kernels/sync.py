@@ -1,16 +1,23 @@
-"""How workers wait for each other inside a kernel: atomics and a barrier.
+"""How workers meet and wait for each other inside a kernel: atomics, the start of a call, and a barrier.
 
-A barrier between two time steps must cost less than a microsecond, so workers spin. When a
-worker has spun for a while (its partner has lost its core to somebody else), it offers its own
-core to the system at every turn, so more workers than cores are slow but never stuck.
+A barrier between two time steps must cost less than a microsecond, so a worker that waits spins at first. When
+it has spun for longer than a sleeping thread takes to wake, its partner has probably lost its core to another program:
+it then sleeps in the kernel until it is woken (a futex), which gives its own core to the partner.
 
-The counters lie in one int64 array, 16 apart, so that no two share a cache line: the tasks' counter, whether the
-call is cancelled, then for the barriers at the start, of all workers, and of each team the number that have arrived
-and the number of rounds done.
+The counters lie in one int64 array, 16 apart, so that no two share a cache line: the tasks' counter, the call in
+progress, two time spans, then the barriers of all workers and of each team. Of a barrier, and of the call, the first
+word counts arrivals; eight words on, in a line of its own, is what the others wait on.
+
+**The start of a call.** The word `CALL` holds the call's number, whether it is closed, and how many helpers have
+arrived. The caller opens a call by writing its number; helpers add themselves to it, by compare and swap, as long as it
+is that very call and open. The caller closes it when all have come or its patience is over, and whoever has come by
+then takes part. So a helper that is late, asleep, dead or of an earlier call costs time, and never a wrong result or a
+hang; a call that its caller abandons is closed by opening the next number.
 """
 
 from __future__ import annotations
 
+import platform
 import sys
 from typing import Any
 
@@ -22,17 +29,38 @@ from fastlstm.kernels import jit
 from fastlstm.kernels.simd import element_pointer
 
 TASKS = 0
-CANCELLED = 16
-START = 32
+CALL = 16
+TIMES = 32
 ALL_WORKERS = 48
 
-#: Turns before a waiting worker offers its core: some microseconds.
-SPINS = 2000
+#: Words of the counters before those of the teams; each team needs 16 more.
+FIRST_TEAM = ALL_WORKERS + 16
 
-#: Turns in which a worker without a call offers its core, before it goes to sleep: some tenths of a millisecond.
-OFFERS = 500
+#: In `CALL`: the number of helpers that have arrived, the bit that says it is closed, and from where on its number lies.
+_ARRIVED, _CLOSED, _NUMBER = (1 << 15) - 1, 1 << 15, 16
 
-_ROUNDS = 8  # distance from a barrier's arrivals to its rounds
+#: In `TIMES`, as C's ``timespec`` has them (seconds, nanoseconds): how long to sleep at most before looking again
+#: whether there is still something to wait for; and how long the caller waits for a helper to arrive.
+_LONGEST_SLEEP, _PATIENCE = TIMES, TIMES + 2
+
+#: Turns before a waiting worker goes to sleep: some tens of microseconds, about what waking it costs.
+SPINS = 20_000
+
+#: Turns that a worker waits for the next call without offering its core, and then offering it, before it goes to sleep:
+#: some microseconds, and some tenths of a millisecond.
+LINGER_SPINS, LINGER_OFFERS = 2000, 500
+
+#: From a barrier's arrivals to its rounds, and to the number of those asleep.
+_ROUNDS, _SLEEPERS = 8, 9
+
+_NANOSECONDS = 1_000_000_000
+
+#: The number of the system call "futex", where the system is Linux on a processor that we know.
+_FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}.get(platform.machine().lower(), 0)
+_WAIT_PRIVATE, _WAKE_PRIVATE, _EVERYBODY = 128, 129, 2**31 - 1
+
+#: Microseconds of a nap, where there is no futex.
+_NAP = 50
 
 
 def _numpy_add(array: Any, index: int, value: int) -> int:
@@ -49,11 +77,18 @@ def _numpy_store(array: Any, index: int, value: int) -> None:
     array[index] = value
 
 
+def _numpy_swap_if(array: Any, index: int, expected: int, value: int) -> bool:
+    if array[index] != expected:
+        return False
+    array[index] = value
+    return True
+
+
 @intrinsic
 def _atomic_add(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         pointer = element_pointer(context, builder, array, args[0], args[1])
-        return builder.atomic_rmw("add", pointer, args[2], "acq_rel")
+        return builder.atomic_rmw("add", pointer, args[2], "seq_cst")
 
     return types.int64(array, types.intp, types.int64), codegen
 
@@ -61,7 +96,7 @@ def _atomic_add(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
 @intrinsic
 def _atomic_load(typingctx: Any, array: Any, index: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        return builder.load_atomic(element_pointer(context, builder, array, *args), "acquire", 8)
+        return builder.load_atomic(element_pointer(context, builder, array, *args), "seq_cst", 8)
 
     return types.int64(array, types.intp), codegen
 
@@ -76,10 +111,28 @@ def _atomic_store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, types.int64), codegen
 
 
+@intrinsic
+def _atomic_swap_if(typingctx: Any, array: Any, index: Any, expected: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        pointer = element_pointer(context, builder, array, args[0], args[1])
+        found = builder.cmpxchg(pointer, args[2], args[3], "seq_cst", "seq_cst")
+        return builder.extract_value(found, 1)
+
+    return types.boolean(array, types.intp, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _address_of(typingctx: Any, array: Any, index: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        return builder.ptrtoint(element_pointer(context, builder, array, *args), ir.IntType(64))
+
+    return types.int64(array, types.intp), codegen
+
+
 if jit.DISABLED:
-    atomic_add, atomic_load, atomic_store = _numpy_add, _numpy_load, _numpy_store
+    atomic_add, atomic_load, atomic_store, atomic_swap_if = _numpy_add, _numpy_load, _numpy_store, _numpy_swap_if
 else:
-    atomic_add, atomic_load, atomic_store = _atomic_add, _atomic_load, _atomic_store
+    atomic_add, atomic_load, atomic_store, atomic_swap_if = _atomic_add, _atomic_load, _atomic_store, _atomic_swap_if
 
 if sys.platform == "win32" or jit.DISABLED:
 
@@ -91,6 +144,56 @@ if sys.platform == "win32" or jit.DISABLED:
 else:
     offer_core = types.ExternalFunction("sched_yield", types.int32())
 
+if jit.DISABLED or sys.platform == "win32":
+
+    @jit.device
+    def sleep_while(sync: Any, at: int, value: int, timeout: int) -> None:
+        """Nothing to sleep with: the caller goes on spinning."""
+
+    @jit.device
+    def wake(sync: Any, at: int) -> None:
+        """Nobody sleeps."""
+
+elif sys.platform == "linux" and _FUTEX:
+    _i64 = types.int64
+    # "syscall" is variadic in C, but takes its arguments where a function of seven integers does.
+    _system_call = types.ExternalFunction("syscall", _i64(_i64, _i64, _i64, _i64, _i64, _i64, _i64))
+
+    @jit.device
+    def sleep_while(sync: Any, at: int, value: int, timeout: int) -> None:
+        """Sleep while the low half of ``sync[at]`` is that of ``value``, no longer than the time span at ``timeout``."""
+        low = value & 0xFFFFFFFF
+        _system_call(_FUTEX, _address_of(sync, at), _WAIT_PRIVATE, low, _address_of(sync, timeout), 0, 0)
+
+    @jit.device
+    def wake(sync: Any, at: int) -> None:
+        """Wake all who sleep at ``sync[at]``."""
+        _system_call(_FUTEX, _address_of(sync, at), _WAKE_PRIVATE, _EVERYBODY, 0, 0, 0)
+
+else:
+    _nap = types.ExternalFunction("usleep", types.int32(types.uint32))
+
+    @jit.device
+    def sleep_while(sync: Any, at: int, value: int, timeout: int) -> None:
+        """Sleep for a moment."""
+        _nap(_NAP)
+
+    @jit.device
+    def wake(sync: Any, at: int) -> None:
+        """Sleepers wake by themselves."""
+
+
+@jit.device
+def wait_while(sync: Any, at: int, value: int, sleepers: int) -> None:
+    """Wait until ``sync[at]`` is no longer ``value``: spin, then sleep, counted at ``sleepers``."""
+    turns = 0
+    while atomic_load(sync, at) == value:
+        turns += 1
+        if turns > SPINS:
+            atomic_add(sync, sleepers, 1)
+            sleep_while(sync, at, value, _LONGEST_SLEEP)
+            atomic_add(sync, sleepers, -1)
+
 
 @jit.device
 def barrier(sync: Any, at: int, members: int) -> None:
@@ -101,45 +204,108 @@ def barrier(sync: Any, at: int, members: int) -> None:
     if atomic_add(sync, at, 1) == members - 1:
         atomic_store(sync, at, 0)
         atomic_add(sync, at + _ROUNDS, 1)
+        if atomic_load(sync, at + _SLEEPERS) > 0:
+            wake(sync, at + _ROUNDS)
         return
-    spins = 0
-    while atomic_load(sync, at + _ROUNDS) == rounds:
-        spins += 1
-        if spins > SPINS:
-            offer_core()
+    wait_while(sync, at + _ROUNDS, rounds, at + _SLEEPERS)
 
 
 @jit.device
-def start_together(sync: Any, workers: int) -> bool:
-    """Wait until all workers are here; False when the caller has cancelled the call instead (`Workers.run`)."""
-    if workers == 1:
-        return True
-    rounds = atomic_load(sync, START + _ROUNDS)
-    if atomic_add(sync, START, 1) == workers - 1:
-        atomic_store(sync, START, 0)
-        atomic_add(sync, START + _ROUNDS, 1)
-        return True
-    spins = 0
-    while atomic_load(sync, START + _ROUNDS) == rounds:
-        if atomic_load(sync, CANCELLED) != 0:
-            return False
-        spins += 1
-        if spins > SPINS:
-            offer_core()
-    return True
+def meet(sync: Any, call: int, seat: int, wanted: int, patience: int) -> tuple[int, int]:
+    """Begin a call: this worker's number among the workers that take part, and how many they are.
+
+    Parameters
+    ----------
+    call : its number. seat : 0 for the caller, which becomes worker 0; helpers are numbered as they arrive.
+    wanted : workers that are to take part, with the caller.
+    patience : nanoseconds that the caller waits for the next helper to arrive, before it does without.
+
+    Returns
+    -------
+    worker, workers : -1 and 0 for a helper that comes too late, and has no part in the call.
+    """
+    if seat > 0:
+        return _join(sync, call)
+    if wanted == 1:
+        return 0, 1
+    return 0, _gather(sync, wanted, patience)
+
+
+@jit.device
+def _join(sync: Any, call: int) -> tuple[int, int]:
+    state = atomic_load(sync, CALL)
+    while state >> _NUMBER == call and state & _CLOSED == 0:
+        if atomic_swap_if(sync, CALL, state, state + 1):
+            worker = (state & _ARRIVED) + 1
+            if atomic_load(sync, CALL + _SLEEPERS) > 0:
+                wake(sync, CALL)
+            return _wait_for_close(sync, call, worker)
+        state = atomic_load(sync, CALL)
+    return -1, 0
+
+
+@jit.device
+def _wait_for_close(sync: Any, call: int, worker: int) -> tuple[int, int]:
+    state = atomic_load(sync, CALL)
+    while state >> _NUMBER == call and state & _CLOSED == 0:
+        wait_while(sync, CALL, state, CALL + _SLEEPERS)
+        state = atomic_load(sync, CALL)
+    if state >> _NUMBER != call:
+        return -1, 0
+    return worker, (state & _ARRIVED) + 1
+
+
+@jit.device
+def _gather(sync: Any, wanted: int, patience: int) -> int:
+    """The caller's part of `meet`: wait for the helpers, close the call; the number of workers in it."""
+    atomic_store(sync, _PATIENCE, patience // _NANOSECONDS)
+    atomic_store(sync, _PATIENCE + 1, patience % _NANOSECONDS)
+    turns = 0
+    state = atomic_load(sync, CALL)
+    while state & _ARRIVED < wanted - 1:
+        turns += 1
+        if turns > SPINS:
+            atomic_add(sync, CALL + _SLEEPERS, 1)
+            sleep_while(sync, CALL, state, _PATIENCE)
+            atomic_add(sync, CALL + _SLEEPERS, -1)
+            if atomic_load(sync, CALL) == state:
+                break
+        state = atomic_load(sync, CALL)
+    while not atomic_swap_if(sync, CALL, state, state | _CLOSED):
+        state = atomic_load(sync, CALL)
+    if atomic_load(sync, CALL + _SLEEPERS) > 0:
+        wake(sync, CALL)
+    return (state & _ARRIVED) + 1
+
+
+def open_call(sync: Any, call: int) -> None:
+    """Let helpers join ``call``, and no earlier one."""
+    sync[CALL] = call << _NUMBER
+
+
+def abandon(sync: Any, call: int) -> None:
+    """Send away who has joined ``call``, or still wants to: it will not begin."""
+    sync[CALL] = (call + 1) << _NUMBER | _CLOSED
+
+
+def prepare_sync(sync: Any) -> None:
+    """Set all counters to their start."""
+    sync[:] = 0
+    sync[CALL] = _CLOSED
+    sync[_LONGEST_SLEEP + 1] = _NANOSECONDS // 20
 
 
 @jit.kernel
-def linger(sync: Any) -> None:
-    """Wait a moment for some worker to come to the start of the next call.
+def linger(sync: Any, call: int) -> None:
+    """Wait a moment for the call after ``call`` to be opened.
 
     A thread that sleeps is slow to wake, and the system likes to wake it on the core of the thread that woke
     it, where the two take turns while another core idles.
     """
     turns = 0
-    while atomic_load(sync, START) == 0 and turns < SPINS + OFFERS:
+    while atomic_load(sync, CALL) >> _NUMBER == call and turns < LINGER_SPINS + LINGER_OFFERS:
         turns += 1
-        if turns > SPINS:
+        if turns > LINGER_SPINS:
             offer_core()
 
 

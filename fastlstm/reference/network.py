@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
+from fastlstm.contract import bad_ids, no_distribution
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.reference.cells import LSTMTape, RNNTape, lstm_backward, lstm_forward, rnn_backward, rnn_forward
@@ -122,6 +123,7 @@ class ReferenceNetwork:
         self.tape: Tape | None = None
 
     def forward(self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> float:
+        _check_ids(self.config, x, y)
         self.tape = forward(parameters, x, y, state)
         state[...] = final_state(self.tape)
         return float(self.tape.nats.sum())
@@ -144,13 +146,22 @@ class ReferenceNetwork:
     def generate(
         self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: FloatArray, temperature: float
     ) -> Ids:
+        _check_ids(self.config, first)
         ids = np.empty(uniforms.shape, np.int32)
         current = first
         for n, u in enumerate(uniforms):
             tape = forward(parameters, current[None], current[None], state)
             state[...] = final_state(tape)
+            if not np.isfinite(tape.probabilities).all():
+                raise no_distribution()
             current = ids[n] = draw(tape.probabilities[0], u, temperature)
         return ids
+
+
+def _check_ids(config: ModelConfig, *arrays: Ids) -> None:
+    for ids in arrays:
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < config.vocab_size:
+            raise bad_ids(config)
 
 
 def draw(p: FloatArray, u: FloatArray, temperature: float) -> Ids:

@@ -1,0 +1,165 @@
+"""How many workers a call uses: all there are on an idle machine, fewer while other programs compete for the cores.
+
+The result does not depend on the number of workers, so it may change from call to call. `Pacing` measures: it keeps to
+one number and now and then tries the next smaller or larger one. A trial of a worse number costs time, its *excess*
+over what the present number would have taken. So it ends as soon as it is clearly worse, and the next has to wait
+until that excess is a small share of the time that has passed. When calls become slower than they were, the next trial
+comes sooner.
+
+Time is the sum of what calls took: the clock stands still between them.
+"""
+
+from __future__ import annotations
+
+import math
+
+#: Share of the time that trials may cost: ordinarily, and when calls have become slower.
+PATIENT, EAGER = 0.0025, 0.01
+
+#: A trial's excess is taken for at least this share of its time: a measurement is no more exact.
+LEAST_EXCESS = 0.05
+
+#: Calls have become slower when their mean is this much above the fastest of them.
+SLOWER = 1.3
+
+#: A number of workers is better when it takes less than the first share of the time, and clearly worse above the second,
+#: if it has cost some seconds.
+BETTER, WORSE, WORSE_SECONDS = 0.95, 1.2, 0.002
+
+#: Seconds and calls of a trial that ends well: several of the time slices in which a system shares out its cores.
+TRIAL_SECONDS, TRIAL_CALLS = 0.02, 3
+
+#: The mean of the present number is that of the last seconds, and of some calls at least.
+MEMORY_SECONDS, MEMORY_CALLS = 0.05, 4
+
+#: Seconds before the first trial, and calls before the first that slow calls bring about.
+FIRST_SECONDS, FIRST_CALLS = 1.0, 10
+
+#: Seconds after a change before the next number is tried.
+SETTLING_SECONDS = 0.2
+
+#: A change that is undone within so many seconds was a mistake, and all it cost counts as a trial's excess.
+MISTAKE_SECONDS = 2.0
+
+#: Longest waits for the next trial, in seconds, for the machine may have become idle: the first as long as it keeps to
+#: the share ``EAGER``, the second always.
+LONG_WAIT, LONGEST_WAIT = 20.0, 60.0
+
+#: Seconds in which the fastest call is forgotten by a factor of e: machines change their speed.
+FADING_SECONDS = 100.0
+
+#: The caller waits for a helper for this share of a call, in nanoseconds at least and at most.
+PATIENCE, SHORTEST_PATIENCE, LONGEST_PATIENCE = 0.1, 100_000, 5_000_000
+
+
+class _Sum:
+    """What calls took, and the units of work that they did."""
+
+    def __init__(self) -> None:
+        self.seconds = self.work = 0.0
+        self.calls = 0
+
+    @property
+    def cost(self) -> float:
+        """Seconds a unit of work."""
+        return self.seconds / self.work
+
+    def add(self, seconds: float, work: float, keep: float = 1.0) -> None:
+        """Add a call to a share of what was there before."""
+        self.seconds = keep * self.seconds + seconds
+        self.work = keep * self.work + work
+        self.calls += 1
+
+    def excess(self, cost: float) -> float:
+        """Seconds beyond what the same work would have taken at ``cost``."""
+        return self.seconds - self.work * cost
+
+
+class Pacing:
+    """Chooses the number of workers for calls of one kind.
+
+    Parameters
+    ----------
+    most : workers there may be; those tried are ``most``, half of it, and so on down to 1.
+    cores : that the process may use: no more workers to begin with.
+
+    Attributes
+    ----------
+    workers : for the next call.
+    """
+
+    def __init__(self, most: int, cores: int) -> None:
+        self._numbers = sorted({max(1, most >> k) for k in range(most.bit_length())})
+        self._present = max(n for n, number in enumerate(self._numbers) if number <= max(1, cores))
+        self._before = self._tried = self._present
+        self.workers = self._numbers[self._present]
+        self._clock = self._last = 0.0
+        self._recent, self._stay = _Sum(), _Sum()
+        self._fastest = math.inf
+        self._trial: _Sum | None = None
+        self._next, self._next_if_slow = FIRST_SECONDS, 0.0
+
+    @property
+    def patience(self) -> int:
+        """Nanoseconds that the caller waits for a helper to arrive."""
+        return int(min(max(1e9 * PATIENCE * self._last, SHORTEST_PATIENCE), LONGEST_PATIENCE))
+
+    def record(self, seconds: float, work: float = 1.0) -> None:
+        """Take note of what the call with `workers` took, and for how many units of work."""
+        self._clock += seconds
+        self._last = seconds
+        if self._trial is not None:
+            self._trial.add(seconds, work)
+            self._judge(self._trial)
+            return
+        self._stay.add(seconds, work)
+        self._recent.add(seconds, work, keep=max(math.exp(-seconds / MEMORY_SECONDS), 1 - 1 / MEMORY_CALLS))
+        self._fastest = min(self._fastest * (1 + seconds / FADING_SECONDS), seconds / work)
+        if self._due():
+            self._begin_trial()
+
+    def _due(self) -> bool:
+        if len(self._numbers) == 1:
+            return False
+        slow = self._recent.calls >= FIRST_CALLS and self._recent.cost > SLOWER * self._fastest
+        return self._clock >= (self._next_if_slow if slow else self._next)
+
+    def _begin_trial(self) -> None:
+        """Try the neighbour that was not tried last, if there are two."""
+        neighbours = [n for n in (self._present - 1, self._present + 1) if 0 <= n < len(self._numbers)]
+        self._tried = next((n for n in neighbours if n != self._tried), neighbours[0])
+        self.workers = self._numbers[self._tried]
+        self._trial = _Sum()
+
+    def _judge(self, trial: _Sum) -> None:
+        """End the trial when it is clearly worse, or has lasted long enough."""
+        cost = self._recent.cost
+        if trial.seconds > WORSE * trial.work * cost and trial.excess(cost) > WORSE_SECONDS:
+            self._stay_at_present(trial)
+        elif trial.seconds >= TRIAL_SECONDS and trial.calls >= TRIAL_CALLS:
+            if trial.cost < BETTER * cost:
+                self._change(trial)
+            else:
+                self._stay_at_present(trial)
+
+    def _stay_at_present(self, trial: _Sum) -> None:
+        self._trial = None
+        self.workers = self._numbers[self._present]
+        self._fastest = self._recent.cost  # whatever has made calls slower, the present number is still the best
+        self._put_off(max(trial.excess(self._recent.cost), LEAST_EXCESS * trial.seconds))
+
+    def _change(self, trial: _Sum) -> None:
+        mistaken = self._tried == self._before and self._stay.seconds < MISTAKE_SECONDS
+        excess = self._stay.excess(trial.cost)
+        self._before, self._present = self._present, self._tried
+        self._trial, self._recent, self._stay, self._fastest = None, trial, _Sum(), trial.cost
+        if mistaken:
+            self._put_off(excess)
+        else:
+            self._next = self._next_if_slow = self._clock + SETTLING_SECONDS
+
+    def _put_off(self, excess: float) -> None:
+        """The next trial comes when ``excess`` is a small share of the time since."""
+        shortest = min(excess / EAGER, LONGEST_WAIT)
+        self._next_if_slow = self._clock + shortest
+        self._next = self._clock + max(shortest, min(excess / PATIENT, LONG_WAIT))

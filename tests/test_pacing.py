@@ -1,0 +1,102 @@
+"""The number of workers follows what calls take: on simulated machines, with a clock of their own."""
+
+import numpy as np
+import pytest
+
+from fastlstm.kernels.pacing import Pacing
+
+
+class Machine:
+    """Takes simulated seconds for calls; ``seconds`` gives what one takes with so many workers, at a time."""
+
+    def __init__(self, seconds, most=2, cores=2):
+        self.seconds, self.pacing = seconds, Pacing(most, cores)
+        self.clock, self.calls, self.used = 0.0, 0, {}
+
+    def run(self, duration):
+        """Calls in a second, over about ``duration`` seconds."""
+        end, calls, started = self.clock + duration, self.calls, self.clock
+        while self.clock < end:
+            workers = self.pacing.workers
+            taken = self.seconds(workers, self.clock)
+            self.pacing.record(taken)
+            self.clock, self.calls = self.clock + taken, self.calls + 1
+            self.used[workers] = self.used.get(workers, 0.0) + taken
+        return (self.calls - calls) / (self.clock - started)
+
+
+#: Seconds of a call on an idle machine, with two workers: of one lane, of many lanes, of a large network.
+STEPS = [0.0002, 0.0008, 0.01, 0.08]
+
+
+def idle(step, rng):
+    """Two cores, no competitor: a second worker brings 1.95, more are a hindrance."""
+    return lambda workers, clock: {1: 1.95, 2: 1.0}.get(workers, 3.0) * step * np.exp(0.03 * rng.standard_normal())
+
+
+def contended(step, rng, stall=0.006):
+    """A competitor keeps one core: whenever it runs there, both workers wait; one worker alone is not disturbed."""
+
+    def seconds(workers, clock):
+        alone = 1.95 * step * np.exp(0.05 * rng.standard_normal())
+        return alone if workers == 1 else step + stall * rng.poisson(step / 0.002) + stall * (rng.random() < 0.5)
+
+    return seconds
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_idle_machine_loses_less_than_a_hundredth(step, rng):
+    machine = Machine(idle(step, rng))
+    assert machine.run(60) > 0.99 / step / np.exp(0.03**2 / 2)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("stall", [0.006, 0.05])
+def test_a_busy_machine_is_as_fast_as_one_worker_or_faster(step, stall, rng):
+    machine = Machine(contended(step, rng, stall))
+    machine.run(5)
+    one = 1 / (1.95 * step)
+    assert machine.run(60) > 0.95 * one
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_competitor_that_comes_and_goes_is_noticed(step, rng):
+    alone, together = idle(step, rng), contended(step, rng)
+    machine = Machine(lambda *call: (together if 20 <= machine.clock < 40 else alone)(*call))
+    machine.run(20)
+    machine.run(10)
+    assert machine.run(10) > 0.9 / (1.95 * step)
+    machine.run(60)
+    assert machine.run(60) > 0.98 / step
+
+
+@pytest.mark.parametrize("cores", [2, 4])
+def test_more_workers_than_cores_become_fewer(cores, rng):
+    machine = Machine(idle(0.001, rng), most=4, cores=cores)
+    assert machine.pacing.workers == cores
+    machine.run(5)
+    assert machine.run(60) > 0.98 / 0.001
+
+
+def test_a_second_worker_that_brings_nothing_is_left_out(rng):
+    machine = Machine(lambda workers, clock: (0.001 if workers == 1 else 0.0013) * np.exp(0.03 * rng.standard_normal()))
+    machine.run(3)
+    assert machine.run(60) > 0.98 / 0.001
+
+
+def test_work_is_what_calls_are_compared_by(rng):
+    """Calls of very different lengths, of which one worker does as much in a second as two."""
+    pacing, used = Pacing(2, 2), {1: 0.0, 2: 0.0}
+    for _ in range(20_000):
+        work, workers = float(rng.integers(1, 200)), pacing.workers
+        pacing.record(work * (1e-5 if workers == 1 else 1.5e-5), work)
+        used[workers] += work
+    assert used[1] > 0.9 * (used[1] + used[2])
+
+
+def test_the_caller_s_patience_is_a_share_of_a_call():
+    pacing = Pacing(2, 2)
+    assert pacing.patience == 100_000
+    for seconds, nanoseconds in ((1e-4, 100_000), (0.01, 1_000_000), (1.0, 5_000_000)):
+        pacing.record(seconds)
+        assert pacing.patience == nanoseconds
