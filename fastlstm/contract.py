@@ -12,7 +12,7 @@ from fastlstm.errors import FastlstmError
 
 
 def check_array(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: Any, *, written: bool = False) -> None:
-    """Raise `ValueError` unless an array is C-contiguous, of this shape and dtype, and writable if it is ``written``."""
+    """Raise `ValueError` unless an array is C-contiguous, of this shape and dtype, and writable where it is written."""
     if written and not array.flags.writeable:
         raise ValueError(f"{name} would be written to, but the array is read-only")
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:

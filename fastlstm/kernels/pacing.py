@@ -22,8 +22,8 @@ LEAST_EXCESS = 0.05
 #: Calls have become slower when their mean is this much above the fastest of them.
 SLOWER = 1.3
 
-#: A number of workers is better when it takes less than the first share of the time, and clearly worse above the second,
-#: if it has cost some seconds.
+#: A number of workers is better when it takes less than the first share of the time, and clearly worse when it takes
+#: more than the second and has cost some seconds.
 BETTER, WORSE, WORSE_SECONDS = 0.95, 1.2, 0.002
 
 #: Seconds and calls of a trial that ends well: several of the time slices in which a system shares out its cores.

@@ -36,7 +36,7 @@ ALL_WORKERS = 48
 #: Words of the counters before those of the teams; each team needs 16 more.
 FIRST_TEAM = ALL_WORKERS + 16
 
-#: In `CALL`: the number of helpers that have arrived, the bit that says it is closed, and from where on its number lies.
+#: In `CALL`: the number of helpers that have arrived, the bit that says it is closed, and the first bit of its number.
 _ARRIVED, _CLOSED, _NUMBER = (1 << 15) - 1, 1 << 15, 16
 
 #: In `TIMES`, as C's ``timespec`` has them (seconds, nanoseconds): how long to sleep at most before looking again
@@ -161,7 +161,7 @@ elif sys.platform == "linux" and _FUTEX:
 
     @jit.device
     def sleep_while(sync: Any, at: int, value: int, timeout: int) -> None:
-        """Sleep while the low half of ``sync[at]`` is that of ``value``, no longer than the time span at ``timeout``."""
+        """Sleep while the low half of ``sync[at]`` is that of ``value``, for the time span at ``timeout`` at most."""
         low = value & 0xFFFFFFFF
         _system_call(_FUTEX, _address_of(sync, at), _WAIT_PRIVATE, low, _address_of(sync, timeout), 0, 0)
 
