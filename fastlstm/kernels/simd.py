@@ -24,8 +24,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import vector_unit
@@ -137,11 +136,9 @@ def _result_type(operands: tuple[Any, ...]) -> Vector | None:
 
 
 def _binary_operator(op: Callable[..., Any], instruction: str) -> None:
-    @infer_global(op)
-    class _Typing(AbstractTemplate):
-        def generic(self, args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
-            vector = _result_type(args)
-            return None if vector is None else signature(vector, *args)
+    @type_callable(op)
+    def _typing(context: Any) -> Any:
+        return lambda a, b: _result_type((a, b))
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         a, b = (_as_vector(context, builder, v, t, sig.return_type) for v, t in zip(args, sig.args, strict=True))

@@ -1,0 +1,165 @@
+"""All that fastlstm uses of numba's internals, whose interface may change with any version.
+
+It makes compiling two to three times faster and the cache safe, but no result depends on it: where numba is not as
+expected, `fastlstm.kernels.jit` uses numba's public decorators instead. Only `jit` imports this module.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+import numba
+from numba.core import serialize, sigutils
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.core.options import DefaultOptions
+
+from fastlstm.kernels.code_cache import Key, VerifiedFiles
+from fastlstm.kernels.notices import warn_of_cache, warn_of_numba
+
+# --- compiling ----------------------------------------------------------------------------------------
+
+
+class _LinkedLibrary(JITCodeLibrary):
+    """Code that is only ever linked into other code.
+
+    Numba optimises every function with all it calls, and makes machine code of it, for each of its callers'
+    callers again. For functions that Python never calls, that is more than half the work of compiling, for nothing.
+    """
+
+    def _optimize_final_module(self) -> None:
+        """Left to the entry point that this is linked into."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0  # numba's word for a function that is not there
+
+    @property
+    def codegen(self) -> Any:
+        return self
+
+    def set_env(self, name: str, env: Any) -> None:
+        """There is no machine code yet that could hold an environment."""
+
+
+class _LinkingCompiler(Compiler):
+    """Numba's compiler, with `_LinkedLibrary` to put the code in."""
+
+    def __init__(self, typingctx: Any, targetctx: Any, library: Any, *args: Any) -> None:
+        library = _LinkedLibrary(targetctx.codegen(), "device function")
+        super().__init__(typingctx, targetctx, library, *args)
+
+
+@functools.cache
+def _linking_works() -> bool:
+    """Whether a small function compiles with `_LinkingCompiler`; if not, numba has changed."""
+
+    @numba.njit(**DEVICE_OPTIONS | {"pipeline_class": _LinkingCompiler})
+    def successor(n):
+        return n + 1
+
+    @numba.njit(**KERNEL_OPTIONS)
+    def twice_successor(n):
+        return 2 * successor(n)
+
+    try:
+        if twice_successor(1) != 4:
+            raise RuntimeError("a linked function computes something else")
+    except Exception as error:  # whatever a changed numba makes of it
+        warn_of_numba(error)
+        return False
+    return True
+
+
+def _device_compiler(*args: Any) -> Compiler:
+    return (_LinkingCompiler if _linking_works() else Compiler)(*args)
+
+
+def _options(**options: Any) -> dict[str, Any]:
+    """Options of `numba.njit` that are not documented; numba itself refuses unknown ones only when it compiles."""
+    for name in options:
+        getattr(DefaultOptions, name)
+    return options
+
+
+# No reference counts: kernels only borrow arrays.
+KERNEL_OPTIONS = _options(_nrt=False, no_cfunc_wrapper=True)
+DEVICE_OPTIONS = _options(_nrt=False, no_cfunc_wrapper=True, no_cpython_wrapper=True) | {
+    "pipeline_class": _device_compiler
+}
+
+
+# --- the cache ----------------------------------------------------------------------------------------
+
+#: Numba's settings that change the machine code.
+_SETTINGS = (
+    "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "USING_SVML", "BOUNDSCHECK", "DEBUGINFO_DEFAULT",
+    "EXTEND_VARIABLE_LIFETIMES",
+)  # fmt: skip
+
+
+@functools.cache
+def source_fingerprint() -> str:
+    """Digest of the source of all kernels."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _KernelCache(FunctionCache):
+    """Numba's cache of machine code, but verified, keyed by all that the code depends on, and never in the way.
+
+    Numba itself looks at the file of the entry point alone: a change in what that calls would go unnoticed.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = VerifiedFiles(Path(self._cache_path), self._impl.filename_base, serialize.dumps)
+
+    def _index_key(self, sig: Any, codegen: Any) -> Key:
+        _, processor, bytecode = super()._index_key(sig, codegen)
+        settings = [str(getattr(numba.config, name, None)) for name in _SETTINGS]
+        versions = (numba.__version__, llvmlite.__version__, llvm.llvm_version_info)
+        source = (source_fingerprint(), self._impl.locator.get_source_stamp(), bytecode)
+        return Key(variant=str((str(sig), processor, settings)), origin=str((versions, source)))
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # a numba that has changed without a change of version
+            warn_of_cache(error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:  # a full disk, a folder gone
+            warn_of_cache(error)
+
+
+def keep(compiled: Any, function: Callable[..., Any]) -> None:
+    """Keep the machine code of ``compiled``, numba's form of ``function``, between processes."""
+    try:
+        compiled._cache = _KernelCache(function)
+    except Exception as error:  # numba finds no folder it can write to, or has changed
+        warn_of_cache(error)
+
+
+def c_function(signature: Any, function: Callable[..., Any]) -> Any:
+    """`numba.cfunc`, with the machine code kept between processes."""
+    compiled = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={})
+    keep(compiled, function)
+    compiled.compile()
+    return compiled
