@@ -27,7 +27,7 @@ from fastlstm.kernels.plan import aligned_zeros
 from fastlstm.kernels.simd import (
     Vector,
     element_pointer,
-    emit_call,
+    emit_fma,
     emit_load,
     emit_store,
     lanes_sum,
@@ -63,7 +63,7 @@ def _multiply_add_chains(typingctx: Any, values: Any, turns: Any) -> Any:
         builder.position_at_end(loop)
         turn = builder.phi(i64)
         sums = [builder.phi(value.type) for value in start]
-        added = [emit_call(builder, "fma", dtype, total, a, b) for total in sums]
+        added = [emit_fma(builder, dtype, total, a, b) for total in sums]
         following = builder.add(turn, ir.Constant(i64, 1))
         for phi, first, after in zip([turn, *sums], [ir.Constant(i64, 0), *start], [following, *added], strict=True):
             phi.add_incoming(first, entry)

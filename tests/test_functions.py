@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastlstm.kernels import functions, jit
+from fastlstm.kernels.host import vector_unit
 from fastlstm.kernels.simd import load, store, width
 
 TINY32 = float(np.finfo(np.float32).tiny)
@@ -57,8 +58,13 @@ def floats32():
 
 
 #: Where float32 results keep their relative accuracy, as (lower, upper) bounds of x, and the bound in ulp there.
-#: exp and sigmoid: the result is a normal number, and exp does not overflow early. tanh: no intermediate is subnormal.
-RANGES32 = {"exp": (-87.33, 88.37, 1.5), "tanh": (-np.inf, np.inf, 5), "sigmoid": (-87.33, np.inf, 4)}
+#: exp and sigmoid: the result is a normal number, and exp does not overflow early. tanh: no intermediate is subnormal;
+#: it has more roundings on a processor without fused multiply-adds, where products are rounded too.
+RANGES32 = {
+    "exp": (-87.33, 88.37, 1.5),
+    "tanh": (-np.inf, np.inf, 5 if vector_unit().fma else 6),
+    "sigmoid": (-87.33, np.inf, 4),
+}
 
 
 @pytest.mark.parametrize("name", RANGES32)

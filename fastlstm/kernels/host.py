@@ -11,10 +11,16 @@ import numba
 
 
 class VectorUnit(NamedTuple):
-    """Width of a vector register in bytes, and how many there are."""
+    """Width of a vector register in bytes, how many there are, and whether they have a fused multiply-add.
+
+    ``fma`` is False on x86 processors before 2013. LLVM would call the C library for every element there, so kernels
+    multiply and add instead (`fastlstm.kernels.simd.emit_fma`): each of the two rounds, and results differ in the last
+    bits from those of a processor with FMA.
+    """
 
     bytes: int
     registers: int
+    fma: bool
 
     def lanes(self, itemsize: int) -> int:
         """Elements of ``itemsize`` bytes in a vector."""
@@ -23,22 +29,36 @@ class VectorUnit(NamedTuple):
     @property
     def tile_rows(self) -> int:
         """Rows of the largest register tile, see `fastlstm.kernels.tile`."""
-        return 5 if self.registers >= 32 else 3
+        if self.registers >= 32:
+            return 5
+        return 3 if self.fma else 2
 
 
 @functools.cache
 def vector_unit() -> VectorUnit:
     """The vector unit numba generates code for.
 
-    Follows ``NUMBA_CPU_FEATURES`` where that is set (it replaces the whole list of features),
-    so a narrower unit can be tested on a wider machine.
+    Follows ``NUMBA_CPU_FEATURES`` where that is set (it replaces the whole list of features; with
+    ``NUMBA_CPU_NAME=generic`` the list is empty unless set), so a narrower unit can be tested on a wider machine.
     """
+    machine = platform.machine().lower()
+    if machine in ("aarch64", "arm64"):
+        return VectorUnit(16, 32, fma=True)
+    if machine not in ("x86_64", "amd64"):
+        return VectorUnit(16, 16, fma=True)
+    features = _enabled_features()
+    # As for LLVM, a feature brings those that it extends.
+    if "avx512f" in features:
+        return VectorUnit(64, 32, fma=True)
+    fma = "fma" in features
+    return VectorUnit(32 if fma or features & {"avx", "avx2"} else 16, 16, fma)
+
+
+def _enabled_features() -> set[str]:
+    """Features of the processor that numba enables, as `numba.core.codegen` chooses them."""
     chosen = numba.config.CPU_FEATURES
-    features = llvm.get_host_cpu_features().flatten() if chosen is None else chosen
-    enabled = set(features.split(","))
-    if "+avx512f" in enabled:
-        return VectorUnit(64, 32)
-    if enabled & {"+avx", "+avx2"}:
-        return VectorUnit(32, 16)
-    arm = platform.machine().lower() in ("aarch64", "arm64")
-    return VectorUnit(16, 32 if arm else 16)
+    if chosen is not None:
+        return {feature[1:] for feature in chosen.split(",") if feature.startswith("+")}
+    host = llvm.get_host_cpu_features()
+    avx = bool(numba.config.ENABLE_AVX)
+    return {name for name, present in host.items() if present and (avx or not name.startswith("avx"))}

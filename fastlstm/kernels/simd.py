@@ -8,8 +8,8 @@ like scalar code::
     store(arena, at, c)
 
 A vector holds as many float32 or float64 as the machine's registers do (`width`), so all layouts are in units of
-that. Operators round as IEEE says and are never fused; `fma` is fused. Comparisons are ordered, so NaN
-passes through `clamp` and `maximum`.
+that. Operators round as IEEE says and are never fused; `fma` is fused where the processor can. Comparisons are
+ordered, so NaN passes through `clamp` and `maximum`.
 
 With ``NUMBA_DISABLE_JIT`` a vector is a small NumPy array, and the same kernels run as plain Python.
 """
@@ -117,6 +117,13 @@ def emit_call(builder: ir.IRBuilder, name: str, dtype: types.Float, *args: Any) 
     function_type = ir.FunctionType(vector, [vector] * len(args))
     full_name = f"llvm.{name}.v{vector.count}f{dtype.bitwidth}"
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, full_name), args)
+
+
+def emit_fma(builder: ir.IRBuilder, dtype: types.Float, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c`` of vectors: rounded once with a fused multiply-add, twice on a processor that has none."""
+    if vector_unit().fma:
+        return emit_call(builder, "fma", dtype, a, b, c)
+    return builder.fadd(builder.fmul(a, b), c)
 
 
 def _as_vector(context: Any, builder: ir.IRBuilder, value: Any, value_type: Any, vector: Vector) -> Any:
@@ -356,14 +363,18 @@ def splat(typingctx: Any, array: Any, scalar: Any) -> Any:
 @_or_numpy(lambda a, b, c: np.asarray(a * b + c))
 @intrinsic
 def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c``, rounded once; scalars are spread over the lanes."""
+    """``a * b + c``; scalars are spread over the lanes.
+
+    Rounded once, except on a processor without a fused multiply-add (`fastlstm.kernels.host.VectorUnit`): there the
+    product is rounded too, and the last bits of results differ.
+    """
     vector = _result_type((a, b, c))
     if vector is None:
         return None
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         a, b, c = (_as_vector(context, builder, v, t, vector) for v, t in zip(args, sig.args, strict=True))
-        return emit_call(builder, "fma", vector.dtype, a, b, c)
+        return emit_fma(builder, vector.dtype, a, b, c)
 
     return vector(a, b, c), codegen
 

@@ -12,6 +12,7 @@ Each k costs ``rows + vectors`` loads and ``rows * vectors`` fused multiply-adds
 multipliers better, until the registers are used up. With ``rows * 4`` sums, ``rows`` spread elements and
 one vector of B: 3 rows fill the 16 registers of AVX2 (12 + 3 + 1), 5 rows use 26 of the 32 of AVX-512 and NEON.
 (6 rows would need 31, but LLVM loads vectors of B ahead and spills sums: 68 GFLOP/s, where 5 rows reach 115 of 117.)
+Without fused multiply-adds the product needs a register before it is added: 2 rows, for 3 would spill sums.
 Four vectors are also the four gates of one group of LSTM units.
 
 Every sum is one chain of multiply-adds in the order of k, whatever the tile's shape. So a result does
@@ -36,7 +37,7 @@ from numba.extending import intrinsic
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import vector_unit
-from fastlstm.kernels.simd import element_pointer, emit_call, emit_load, emit_splat, emit_store, llvm_type, width
+from fastlstm.kernels.simd import element_pointer, emit_fma, emit_load, emit_splat, emit_store, llvm_type, width
 
 #: Most rows of a tile on this machine, and vectors of a tile with several rows and with one.
 ROWS = vector_unit().tile_rows
@@ -108,7 +109,7 @@ def _emit_tile(
         # One vector of B at a time: all four at once would not leave registers for the sums.
         b_value = emit_load(builder, builder.gep(b_vectors[v], [b_at], inbounds=True), dtype)
         for r in range(rows):
-            added[r][v] = emit_call(builder, "fma", dtype, spread[r], b_value, sums[r][v])
+            added[r][v] = emit_fma(builder, dtype, spread[r], b_value, sums[r][v])
     k_next = builder.add(k, ir.Constant(_I64, 1))
     for phi, first, following in (
         (k, zero, k_next),
