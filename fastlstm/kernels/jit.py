@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: True when ``NUMBA_DISABLE_JIT`` makes kernels run as plain Python (slowly, for coverage).
 DISABLED = bool(numba.config.DISABLE_JIT)
 
-#: What numba raises where it is not as expected. (Other exceptions are errors of ours, and must be seen.)
+#: What is raised where numba's internals are not as expected. Other exceptions are errors of kernels.
 _UNEXPECTED = (ImportError, AttributeError, TypeError)
 
 
@@ -29,12 +29,12 @@ def _import_internals() -> Any:
     return numba_internals
 
 
-#: `fastlstm.kernels.numba_internals`. None without compilation, and where numba is not as that expects: then public
-#: decorators do, and nothing is cached, for numba's own cache is not verified.
+#: `fastlstm.kernels.numba_internals`; None without compilation, and where numba is not as that module expects. Then
+#: numba's public decorators are used and nothing is cached, because numba's own cache is not verified.
 _internals = _import_internals()
 
 # error_model="numpy": a division by zero gives inf, as in NumPy, and needs no check that stops vectorisation.
-# No fastmath: what may be reordered is said by hand in vector code, and NaN must stay visible.
+# No fastmath: vector code states its order of operations, and NaN must propagate.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _KERNEL_OPTIONS = _OPTIONS | (_internals.KERNEL_OPTIONS if _internals else {})
 _DEVICE_OPTIONS = _OPTIONS | (_internals.DEVICE_OPTIONS if _internals else {})
@@ -57,7 +57,7 @@ def compiled_for(entry: Any, *args: Any) -> Callable[..., Any]:
     """The compiled form of an entry point for arguments like ``args``.
 
     Calling it skips numba's look-up of argument types, which takes longer than a small network's time step;
-    every later call must bring the same types, whether or not its arrays are read-only (which nobody checks).
+    every later call must pass the same types, which is not checked. Arrays may be read-only or not.
     """
     if DISABLED:
         return entry

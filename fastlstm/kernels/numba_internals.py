@@ -43,7 +43,7 @@ class _LinkedLibrary(JITCodeLibrary):
 
     def get_pointer_to_function(self, name: str) -> int:
         self._ensure_finalized()
-        return 0  # numba's word for a function that is not there
+        return 0  # for numba, a function that does not exist
 
     @property
     def codegen(self) -> Any:

@@ -248,7 +248,7 @@ def store_part(typingctx: Any, array: Any, index: Any, count: Any, value: Any) -
 
 
 def _prefetch(name: str, write: int, doc: str) -> Any:
-    """An intrinsic that asks for the cache line of an element, or of where it would be, beyond the array."""
+    """An intrinsic that prefetches the cache line of an element; the index may lie beyond the array."""
 
     def typed(typingctx: Any, array: Any, index: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
@@ -268,8 +268,8 @@ def _prefetch(name: str, write: int, doc: str) -> Any:
     return (lambda array, index: None) if jit.DISABLED else intrinsic(typed)
 
 
-prefetch = _prefetch("prefetch", 0, "Ask for the cache line of ``array[index]``, to be read soon.")
-prefetch_to_write = _prefetch("prefetch_to_write", 1, "Ask for the cache line of ``array[index]``, to be written soon.")
+prefetch = _prefetch("prefetch", 0, "Prefetch the cache line of ``array[index]`` for reading.")
+prefetch_to_write = _prefetch("prefetch_to_write", 1, "Prefetch the cache line of ``array[index]`` for writing.")
 
 
 def _emit_transposed(builder: ir.IRBuilder, rows: list[Any]) -> list[Any]:

@@ -15,9 +15,9 @@ one vector of B: 3 rows fill the 16 registers of AVX2 (12 + 3 + 1), 5 rows use 2
 Without fused multiply-adds the product needs a register before it is added: 2 rows, for 3 would spill sums.
 Four vectors are also the four gates of one group of LSTM units.
 
-Every sum is one chain of multiply-adds in the order of k, whatever the tile's shape. So a result does
-not depend on how rows and vectors were dealt to tiles, nor on who computed them. A lone row (one lane of
-text) would leave the multipliers waiting for four such chains; it takes eight vectors at a time.
+Every sum is one chain of multiply-adds in the order of k, whatever the tile's shape. So a result does not
+depend on how rows and vectors are split into tiles, nor on which worker computes them. A single row (a batch
+of one) would leave the multipliers waiting for four such chains; it takes eight vectors at a time.
 
 B is packed (`fastlstm.kernels.pack`): vector j holds ``[k][lane]`` contiguously, vectors follow each other at an odd
 distance (`pitch`).
@@ -238,7 +238,7 @@ def tile(
 
 @jit.device
 def split(n: int, part: int, parts: int) -> tuple[int, int]:
-    """Bounds of ``part`` when ``n`` things are dealt to ``parts`` as evenly as can be."""
+    """Bounds of ``part`` when ``n`` items are split into ``parts`` as evenly as possible."""
     return n * part // parts, n * (part + 1) // parts
 
 
