@@ -259,7 +259,9 @@ class Model:
         return (self.vocab.decode(ids[:, 0]) for ids in drawn)
 
     def encode(self, text: Text) -> IdArray:
-        """The ids of a text (N,), in the smallest type that holds them; ids are checked.
+        """The ids of a text (N,), in the smallest type that holds them.
+
+        Ids are checked, and returned without a copy where they are of that type already.
 
         Raises
         ------
@@ -325,6 +327,11 @@ class Model:
             for oldest in list(self._networks)[:-_NETWORKS_KEPT]:
                 self._networks.pop(oldest, None)
 
+    def __repr__(self) -> str:
+        c = self.config
+        shape = f"{c.layers} x {c.hidden}, embedding {c.embedding}, {c.vocab_size} symbols"
+        return f"<Model: {c.cell}, {shape}, {c.dtype}>"
+
     def __getstate__(self) -> dict[str, Any]:
         """For copies: all but the networks, which are made again when they are needed."""
         return self.__dict__ | {"_networks": {}}
@@ -374,4 +381,4 @@ def check_drawing(num: int, length: int, temperature: float, seed: int) -> None:
 
 
 def _unsigned(ids: Ids, vocab_size: int) -> IdArray:
-    return ids.astype(np.min_scalar_type(vocab_size - 1))
+    return ids.astype(np.min_scalar_type(vocab_size - 1), copy=False)

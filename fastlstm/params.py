@@ -1,7 +1,7 @@
 """The parameter table: every parameter's name, shape and initialisation, declared once.
 
-All parameters of a model lie in one flat array, in the order of the table; `Parameters` gives
-named views into it. Gradients and optimizer slots are `Parameters` of the same table.
+All parameters of a model lie in one flat array, in the order of the table; `Parameters` makes
+named views of it. Gradients and optimizer slots are `Parameters` of the same table.
 
 ============  ============  =====================================================================
 name          shape         meaning
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ def count(config: ModelConfig) -> int:
 
 
 class Parameters(Mapping[str, FloatArray]):
-    """Named views of one flat array.
+    """Named views of one flat array, which alone holds the numbers.
 
     ``parameters["layers.0.W"]`` is a view that can be read and written in place;
     ``parameters["layers.0.W"] = value`` copies ``value`` into it.
@@ -75,6 +75,11 @@ class Parameters(Mapping[str, FloatArray]):
     Attributes
     ----------
     flat : (parameters,) the whole, C-contiguous.
+
+    Raises
+    ------
+    ValueError
+        When ``flat`` has another shape or is not contiguous.
     """
 
     def __init__(self, config: ModelConfig, flat: FloatArray | None = None) -> None:
@@ -85,19 +90,33 @@ class Parameters(Mapping[str, FloatArray]):
                 f"flat must be a C-contiguous array of {count(config)} parameters, not one of shape {self.flat.shape}"
                 f" and strides {self.flat.strides}"
             )
-        self._views = {e.name: self.flat[e.start : e.stop].reshape(e.shape) for e in table(config)}
+        self._entries = {entry.name: entry for entry in table(config)}
 
     def __getitem__(self, name: str) -> FloatArray:
-        return self._views[name]
+        # Made anew each time: a stored view would be detached from `flat` by a copy.
+        entry = self._entries[name]
+        return self.flat[entry.start : entry.stop].reshape(entry.shape)
 
     def __setitem__(self, name: str, value: FloatArray) -> None:
-        self._views[name][...] = value
+        self[name][...] = value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return len(self._views)
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<Parameters: {self.flat.size:,} of {self.flat.dtype} in {len(self)} arrays>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and pickles: ``copy.copy`` shares ``flat``, ``copy.deepcopy`` and ``pickle`` do not."""
+        return _restored, (self.config, self.flat)
+
+
+def _restored(config: ModelConfig, flat: FloatArray) -> Parameters:
+    """Parameters that can be trained: buffers out of band and memory maps arrive read-only, and are copied."""
+    return Parameters(config, flat if flat.flags.writeable else np.array(flat))
 
 
 def initialise(config: ModelConfig, rng: np.random.Generator) -> Parameters:
