@@ -19,5 +19,9 @@ class ModelFileError(FastlstmError):
     """A model file that cannot be read or written."""
 
 
+class ModelExistsError(ModelFileError):
+    """A model was to be saved where something is already, without replacing it."""
+
+
 class ConfigError(FastlstmError):
     """A setting out of range, or settings that contradict each other or the text."""

@@ -108,9 +108,23 @@ class Model:
         model.training = content.training
         return model
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a file, atomically. Raises `ModelFileError` when that fails."""
-        checkpoint.save(path, checkpoint.Content(self.config, self.vocab, self.parameters, self.training))
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write the model to a file, atomically.
+
+        Parameters
+        ----------
+        path : the file; its folder must exist.
+        overwrite : whether to replace what is at ``path``.
+
+        Raises
+        ------
+        ModelExistsError
+            When something is at ``path`` and ``overwrite`` is false.
+        ModelFileError
+            When the file cannot be written, or the model is not one that `load` would take back.
+        """
+        content = checkpoint.Content(self.config, self.vocab, self.parameters, self.training)
+        checkpoint.save(path, content, overwrite=overwrite)
 
     def zero_state(self, batch: int) -> FloatArray:
         """The carried state before a text begins: zeros of shape (S, L, B, H)."""
