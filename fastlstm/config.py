@@ -21,6 +21,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
+import operator
+import sys
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from fastlstm.errors import ConfigError
@@ -50,7 +53,7 @@ class ModelConfig:
     Raises
     ------
     ConfigError
-        When a value is out of range; the message names the field.
+        When a value is out of range, or does not fit the dtype; the message names the field.
     """
 
     vocab_size: int
@@ -66,14 +69,16 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _one_of(self, "cell", get_args(Cell))
         _one_of(self, "dtype", get_args(DType))
-        for name in ("vocab_size", "layers", "hidden", "embedding"):
-            _at_least(self, name, 1)
-        if self.layers > MOST_LAYERS:
-            raise ConfigError(f"layers must be at most {MOST_LAYERS}, not {self.layers}")
+        for name in ("vocab_size", "hidden", "embedding"):
+            _whole(self, name, 1, MOST_PARAMETERS)
+        _whole(self, "layers", 1, MOST_LAYERS)
+        largest = _LARGEST[self.dtype]
         for name in ("weight_std", "output_std"):
             if getattr(self, name) is not None:
                 _finite(self, name, minimum=0.0)
+                _at_most(self, name, largest / _LARGEST_NORMAL)
         _finite(self, "forget_bias")
+        _at_most(self, "forget_bias", largest)
         if self.parameter_count > MOST_PARAMETERS:
             raise ConfigError(
                 f"{self.parameter_count:,} parameters are more than {MOST_PARAMETERS:,}: choose fewer layers or units"
@@ -166,18 +171,22 @@ class TrainConfig:
         _one_of(self, "schedule", get_args(Schedule))
         _one_of(self, "reduction", get_args(Reduction))
         _one_of(self, "backend", get_args(BackendName))
-        _at_least(self, "seq_len", 1)
-        _at_least(self, "batch", 1)
+        _whole(self, "seq_len", 1, MOST_SYMBOLS)
+        _whole(self, "batch", 1, MOST_SYMBOLS)
+        if self.seq_len * self.batch > MOST_SYMBOLS:
+            raise ConfigError(
+                f"seq_len times batch must be at most {MOST_SYMBOLS:,}, not {self.seq_len:,} times {self.batch:,}"
+            )
         _finite(self, "lr", minimum=0.0)
         _finite(self, "val_frac", minimum=0.0, below=1.0)
         _finite(self, "smoothing", minimum=0.0, below=1.0)
-        _at_least(self, "sample_length", 0)
-        _at_least(self, "seed", 0)
-        for name, minimum in (("steps", 0), ("eval_every", 0), ("sample_every", 0), ("threads", 1)):
+        _whole(self, "sample_length", 0, MOST_SAMPLED)
+        _whole(self, "seed", 0, LARGEST_SEED)
+        for name in ("steps", "eval_every", "sample_every"):
             if getattr(self, name) is not None:
-                _at_least(self, name, minimum)
-        if self.threads is not None and self.threads > MOST_THREADS:
-            raise ConfigError(f"threads must be at most {MOST_THREADS}, not {self.threads}")
+                _whole(self, name, 0, MOST_STEPS)
+        if self.threads is not None:
+            _whole(self, "threads", 1, MOST_THREADS)
         for name in ("clip_value", "clip_norm", "epochs"):
             if getattr(self, name) is not None:
                 _finite(self, name, minimum=0.0)
@@ -221,6 +230,21 @@ MOST_PARAMETERS = 2**31
 #: Steps of the longest run: a float64 counts no further.
 MOST_STEPS = 2**53
 
+#: T*B of the largest step, as far as 32-bit indices reach.
+MOST_SYMBOLS = 2**31 - 1
+
+#: Symbols drawn and kept at once.
+MOST_SAMPLED = 10**9
+
+#: NumPy's generators are seeded with 128 bits.
+LARGEST_SEED = 2**128 - 1
+
+#: Largest number of each dtype.
+_LARGEST: dict[DType, float] = {"float32": (2.0 - 2.0**-23) * 2.0**127, "float64": sys.float_info.max}
+
+#: Above every normal number that NumPy draws from 53 random bits, in standard deviations.
+_LARGEST_NORMAL = 16.0
+
 #: Layers, and worker threads, beyond which a number is a mistake.
 MOST_LAYERS, MOST_THREADS = 1000, 256
 
@@ -248,21 +272,50 @@ def _check_keys(cls: type, values: dict[str, Any]) -> None:
             raise ConfigError(f"setting {field.name!r} of {cls.__name__} is missing")
 
 
+# Each check replaces the value by the plain Python one: a NumPy scalar or dtype can be given, and saved as JSON.
+
+
 def _one_of(config: object, name: str, allowed: tuple[str, ...]) -> None:
     value = getattr(config, name)
-    if value not in allowed:
+    if str(value) not in allowed:
         raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    object.__setattr__(config, name, str(value))
 
 
-def _at_least(config: object, name: str, minimum: int) -> None:
+def _whole(config: object, name: str, minimum: int, maximum: int) -> None:
     value = getattr(config, name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise ConfigError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+    try:
+        number = minimum - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = minimum - 1
+    if number < minimum:
+        raise ConfigError(f"{name} must be a whole number of at least {minimum}, not {_shown(value)}")
+    if number > maximum:
+        raise ConfigError(f"{name} must be at most {maximum:,}, not {_shown(value)}")
+    object.__setattr__(config, name, number)
 
 
 def _finite(config: object, name: str, minimum: float = -math.inf, below: float = math.inf) -> None:
     value = getattr(config, name)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not minimum <= value < below:
+    try:
+        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # a whole number beyond all floats
+        number = math.inf
+    if not math.isfinite(number) or not minimum <= number < below:
         bounds = "" if minimum == -math.inf else f" of at least {minimum:g}"
         bounds += "" if below == math.inf else f" and below {below:g}"
-        raise ConfigError(f"{name} must be a finite number{bounds}, not {value!r}")
+        raise ConfigError(f"{name} must be a finite number{bounds}, not {_shown(value)}")
+    object.__setattr__(config, name, number)
+
+
+def _at_most(config: ModelConfig, name: str, largest: float) -> None:
+    value = getattr(config, name)
+    if abs(value) > largest:
+        raise ConfigError(f"{name} must be at most {largest:.3g} in {config.dtype}, not {value!r}")
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no whole number of more than some 4,300 digits
+        return "a number of thousands of digits"

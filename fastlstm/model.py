@@ -13,7 +13,7 @@ import numpy as np
 
 from fastlstm import checkpoint
 from fastlstm.backend import Ids, Network, build
-from fastlstm.config import BackendName, ModelConfig, Reduction, TrainConfig
+from fastlstm.config import MOST_SAMPLED, BackendName, ModelConfig, Reduction, TrainConfig
 from fastlstm.errors import ConfigError, TextError
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.text import IdArray, Vocab
@@ -32,8 +32,8 @@ _DRAW_STEPS = 256
 _NETWORKS_KEPT = 4
 #: Temperatures below, but 0, would be infinite as exponents in float32, and ones far above would be 0.
 _SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE = 1e-3, 1e6
-#: Texts that can be drawn at once, and characters of all of them, which are kept until the last is done.
-_MOST_LANES, _MOST_KEPT = 10_000, 10**9
+#: Texts that can be drawn at once.
+_MOST_LANES = 10_000
 #: Nats whose exponential is still a number.
 _LARGEST_EXPONENT = 700.0
 
@@ -387,8 +387,10 @@ def check_drawing(num: int, length: int, temperature: float, seed: int) -> None:
         raise ConfigError(f"num must be at least 1 and at most {_MOST_LANES}, not {num}")
     if length < 0 or seed < 0:
         raise ConfigError(f"length and seed must be at least 0, not {length} and {seed}")
-    if num > 1 and num * length > _MOST_KEPT:
-        raise ConfigError(f"{num} times {length} characters are more than {_MOST_KEPT:,}: give a smaller length or num")
+    if num > 1 and num * length > MOST_SAMPLED:
+        raise ConfigError(
+            f"{num} times {length} characters are more than {MOST_SAMPLED:,}: give a smaller length or num"
+        )
     if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature <= _LARGEST_TEMPERATURE:
         bounds = f"from {_SMALLEST_TEMPERATURE} to {_LARGEST_TEMPERATURE:,.0f}"
         raise ConfigError(f"temperature must be 0, or {bounds}, not {temperature!r}")
