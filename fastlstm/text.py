@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, overload
 
@@ -23,10 +23,50 @@ STANDARD_INPUT = "-"
 
 _CODE_POINTS = 0x110000
 _BYTE_VALUES = 0x100
-#: Symbols encoded at a time, which bounds the temporaries of a long text.
+#: Symbols encoded, or bytes decoded, at a time, which bounds the temporaries of a long text.
 _CHUNK = 1 << 18
+#: Bytes of a source in which UTF-16 and UTF-32 are looked for.
+_SAMPLE = 1 << 20
+#: NULs that say nothing about a text's encoding.
+_FEW_NULS = 8
+#: Byte order marks of UTF-16 and UTF-32; those of UTF-32, little-endian, begin with those of UTF-16.
+_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 #: Longest JSON of a vocabulary: every code point, with at most seven digits and a separator each.
 _LONGEST_JSON = 10 * _CODE_POINTS
+
+
+def read_ids(sources: Sequence[str], *, as_bytes: bool = False, vocab: Vocab | None = None) -> tuple[Vocab, IdArray]:
+    """Read sources and encode them as one text, which is decoded piece by piece and never held as a whole.
+
+    The peak of memory is the encoded text and its ids. The text is read through twice: for the vocabulary and the
+    length, then for the ids.
+
+    Parameters
+    ----------
+    sources : as in `read_text`.
+    as_bytes : whether the symbols are bytes rather than characters. A vocabulary that is given decides that itself.
+    vocab : whose ids are wanted; ``None``: the text's own vocabulary is made.
+
+    Returns
+    -------
+    vocab : the one given, or that of the text.
+    ids : (N,) of the smallest unsigned type that holds all ids of the vocabulary.
+
+    Raises
+    ------
+    TextError
+        As `read_text`.
+    VocabularyError
+        When ``vocab`` lacks a symbol; the message names the first such symbol and its position in the whole text.
+    """
+    as_bytes = as_bytes if vocab is None else vocab.is_bytes
+    contents = _read_all(sources)
+    symbols, length = _survey(_pieces(contents, as_bytes))
+    if length == 0:
+        raise _empty(contents)
+    if vocab is None:
+        vocab = Vocab(symbols, as_bytes)
+    return vocab, vocab._encode_pieces(_pieces(_released(contents), as_bytes), length)
 
 
 @overload
@@ -50,15 +90,38 @@ def read_text(sources: Sequence[str], *, as_bytes: bool = False) -> str | bytes:
     TextError
         When a source is missing, a folder, unreadable or not UTF-8, or when the whole is empty.
     """
-    sources = sources or [corpora.DEFAULT]
+    contents = _read_all(sources)
     text: str | bytes
     if as_bytes:
-        text = b"".join([_read(source) for source in sources])
+        text = b"".join([data for _, data in contents])
     else:
-        text = "".join([_decode_utf8(_read(source), source) for source in sources])
+        text = "".join([piece for name, data in contents for piece in _decode_utf8(data, name, len(data))])
     if not text:
-        raise TextError(f"the text is empty ({', '.join(map(_name, sources))}): give a file with some text in it")
+        raise _empty(contents)
     return text
+
+
+#: The bytes of a source, with the source's name for messages.
+_Source = tuple[str, bytes]
+
+
+def _read_all(sources: Sequence[str]) -> list[_Source]:
+    return [(_name(source), _read(source)) for source in sources or [corpora.DEFAULT]]
+
+
+def _released(contents: list[_Source]) -> Iterator[_Source]:
+    """The sources in order, each taken off the list, so that its bytes are freed when they have been used."""
+    while contents:
+        yield contents.pop(0)
+
+
+def _pieces(contents: Iterable[_Source], as_bytes: bool) -> Iterator[str | bytes]:
+    for name, data in contents:
+        yield from _slices(data) if as_bytes else _decode_utf8(data, name, _CHUNK)
+
+
+def _empty(contents: list[_Source]) -> TextError:
+    return TextError(f"the text is empty ({', '.join(name for name, _ in contents)}): give a file with some text in it")
 
 
 def _read(source: str) -> bytes:
@@ -90,16 +153,46 @@ def _read_standard_input() -> bytes:
         raise TextError(f"cannot read standard input ({error.strerror}): name a file instead of '-'") from None
 
 
-def _decode_utf8(data: bytes, source: str) -> str:
-    start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
-    try:
-        return str(memoryview(data)[start:], "utf-8")
-    except UnicodeDecodeError as error:
-        offset = start + error.start
+def _decode_utf8(data: bytes, name: str, size: int) -> Iterator[str]:
+    """The characters of a source, up to ``size`` bytes at a time: at least a character's 4, or all of them."""
+    if _is_wide(data):
         raise TextError(
-            f"{_name(source)} is not UTF-8 (byte 0x{data[offset]:02X} at offset {offset}):"
-            " convert it to UTF-8, or train a model of bytes (train --bytes)"
-        ) from None
+            f"{name} is not UTF-8 but looks like UTF-16 or UTF-32: convert it to UTF-8, or train a model of bytes"
+            " (train --bytes)"
+        )
+    start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    while start < len(data):
+        stop = _character_start(data, start + size)
+        try:
+            yield str(memoryview(data)[start:stop], "utf-8")
+        except UnicodeDecodeError as error:
+            offset = start + error.start
+            raise TextError(
+                f"{name} is not UTF-8 (byte 0x{data[offset]:02X} at offset {offset}):"
+                " convert it to UTF-8, or train a model of bytes (train --bytes)"
+            ) from None
+        start = stop
+
+
+def _character_start(data: bytes, place: int) -> int:
+    """Where the UTF-8 character at a place starts; the place itself where there is no character."""
+    for start in range(place, place - 4, -1):
+        if start >= len(data) or data[start] & 0xC0 != 0x80:
+            return min(start, len(data))
+    return place
+
+
+def _is_wide(data: bytes) -> bool:
+    """Whether bytes look like UTF-16 or UTF-32, which is valid UTF-8 where all characters have small code points.
+
+    Half of the bytes are then upper ones and NUL for many characters, such as spaces and line ends in any script. A
+    text with some NULs has them at even and at odd places alike; UTF-32 has more NULs than any text.
+    """
+    sample = np.frombuffer(data, np.uint8, min(len(data), _SAMPLE))
+    counts = [int(np.count_nonzero(sample[parity::2] == 0)) for parity in (0, 1)]
+    few, many, half = min(counts), max(counts), len(sample) / 2
+    one_sided = many >= 0.1 * half and few <= 0.1 * many
+    return data.startswith(_WIDE_MARKS) or (many >= _FEW_NULS and (one_sided or few >= 0.4 * half))
 
 
 def _name(source: str) -> str:
@@ -141,10 +234,7 @@ class Vocab:
     @classmethod
     def from_text(cls, text: str | bytes) -> Self:
         """The vocabulary of a text: of characters for a ``str``, of bytes for ``bytes``."""
-        seen = np.zeros(_CODE_POINTS, np.bool_)
-        for start in range(0, len(text), _CHUNK):
-            seen[_codes(text[start : start + _CHUNK])] = True
-        return cls(np.flatnonzero(seen).astype(np.uint32), isinstance(text, bytes))
+        return cls(_survey(_slices(text))[0], isinstance(text, bytes))
 
     def __len__(self) -> int:
         """V, the number of symbols."""
@@ -182,15 +272,20 @@ class Vocab:
             text = _utf8(text)
         if not self.is_bytes and not isinstance(text, str):
             raise TypeError(f"a vocabulary of characters encodes str, not {type(text).__name__}")
-        table = self._table()
-        ids = np.empty(len(text), np.min_scalar_type(max(len(self) - 1, 0)))
-        for start in range(0, len(text), _CHUNK):
-            codes = _codes(text[start : start + _CHUNK])
+        return self._encode_pieces(_slices(text), len(text))
+
+    def _encode_pieces(self, pieces: Iterable[str | bytes], length: int) -> IdArray:
+        """The ids of the ``length`` symbols of a text in pieces."""
+        table, start = self._table(), 0
+        ids = np.empty(length, np.min_scalar_type(max(len(self) - 1, 0)))
+        for piece in pieces:
+            codes = _codes(piece)
             found = table.take(codes, mode="clip")
             if found.min() < 0:
                 first = int(np.argmax(found < 0))
                 raise self._unknown(int(codes[first]), start + first)
-            ids[start : start + _CHUNK] = found
+            ids[start : start + len(found)] = found
+            start += len(found)
         return ids
 
     def _table(self) -> NDArray[np.int32]:
@@ -265,10 +360,24 @@ def _not_a_vocabulary(why: str) -> VocabularyError:
     return VocabularyError(f"the stored vocabulary is damaged ({why}): use another copy of the model")
 
 
+def _slices(text: str | bytes) -> Iterator[str | bytes]:
+    for start in range(0, len(text), _CHUNK):
+        yield text[start : start + _CHUNK]
+
+
+def _survey(pieces: Iterable[str | bytes]) -> tuple[NDArray[np.uint32], int]:
+    """The distinct symbols of a text in pieces, increasing, and its length."""
+    seen, length = np.zeros(_CODE_POINTS, np.bool_), 0
+    for piece in pieces:
+        seen[_codes(piece)] = True
+        length += len(piece)
+    return np.flatnonzero(seen).astype(np.uint32), length
+
+
 def _codes(text: str | bytes) -> NDArray[np.unsignedinteger]:
-    """Code points of a ``str`` (uint32), values of ``bytes`` (uint8)."""
-    if isinstance(text, bytes):
-        return np.frombuffer(text, np.uint8)
+    """Code points of a ``str`` (uint32, or uint8 where they are ASCII), values of ``bytes`` (uint8)."""
+    if isinstance(text, bytes) or text.isascii():
+        return np.frombuffer(text if isinstance(text, bytes) else text.encode("ascii"), np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 

@@ -57,6 +57,13 @@ def test_three_chunks_with_carried_state_are_one_sequence():
     np.testing.assert_allclose(state, ref_state, rtol=0, atol=1e-13)
 
 
+def test_ids_of_the_right_type_are_not_copied():
+    model = double()
+    ids = model.encode(TEXT)
+    assert model.encode(ids) is ids
+    assert model.encode(ids.astype(np.int64)).dtype == ids.dtype
+
+
 def test_a_later_call_does_not_change_an_earlier_result():
     model = double()
     x, y = chunk(model)

@@ -7,6 +7,7 @@ import os
 import sys
 import tracemalloc
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from fastlstm import corpora
 from fastlstm.errors import ConfigError, TextError, VocabularyError
-from fastlstm.text import Vocab, read_text, split
+from fastlstm.text import Vocab, read_ids, read_text, split
 
 #: Any str at all: astral characters, NUL and lone surrogates among them.
 any_text = st.text(st.characters(exclude_categories=()))
@@ -79,17 +80,16 @@ def test_closed_standard_input_is_one_line(monkeypatch):
     [
         (b"ab\xff", "byte 0xFF at offset 2"),
         (b"\xef\xbb\xbfab\xe9", "byte 0xE9 at offset 5"),
-        (b"\xff\xfea\0", "byte 0xFF at offset 0"),
         (b"abc\xe2\x82", "byte 0xE2 at offset 3"),
         (b"a\xed\xa0\x80", "byte 0xED at offset 1"),
     ],
-    ids=["Latin-1", "after a mark", "UTF-16", "cut short", "surrogate"],
+    ids=["Latin-1", "after a mark", "cut short", "surrogate"],
 )
 def test_what_is_not_utf8_names_file_and_offset_and_can_be_read_as_bytes(write, data, place):
     path = write(data, "odd\nname.txt")
-    assert_refused(
-        TextError, rf"odd\\nname.txt' is not UTF-8 \({place}\): convert it to UTF-8.*--bytes", read_text, [path]
-    )
+    for read in (read_text, read_ids):
+        message = rf"odd\\nname.txt' is not UTF-8 \({place}\): convert it to UTF-8.*--bytes"
+        assert_refused(TextError, message, read, [path])
     assert read_text([path], as_bytes=True) == data
 
 
@@ -161,6 +161,147 @@ def test_reading_a_file_takes_no_more_than_its_bytes_and_its_text(write):
     assert len(text) == 4_000_000
     assert left < 1.05 * len(text)
     assert peak < 2.05 * len(text)
+
+
+ENGLISH = "It was a quiet evening, and the tide was out.\n" * 50
+RUSSIAN = "Был тихий вечер, и море отступило далеко.\n" * 50
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize("width", [16, 32])
+@pytest.mark.parametrize("words", [ENGLISH, RUSSIAN, "quietly!"], ids=["English", "Russian", "short"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["no mark", "mark"])
+def test_utf16_and_utf32_are_refused_and_not_read_as_nuls(write, words, width, order, mark):
+    path = write((mark + words).encode(f"utf-{width}-{order}"))
+    for read in (read_text, read_ids):
+        assert_refused(TextError, "text.txt' is not UTF-8 but looks like UTF-16.*convert it.*--bytes", read, [path])
+    assert len(read_ids([path], as_bytes=True)[1]) == os.path.getsize(path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a\0b",
+        "\0" * 7,
+        ENGLISH.replace("\n", "\0"),
+        ENGLISH.replace(" ", "\0"),
+        ENGLISH + "\0" * 20,
+        "four\0" * 500,
+    ],
+)
+def test_a_text_with_some_nuls_is_a_text(write, words):
+    assert read_text([write(words.encode())]) == words
+
+
+# Reading ids
+
+
+def small_pieces(size):
+    return mock.patch("fastlstm.text._CHUNK", size)
+
+
+def outcome(function, *args, **kwargs):
+    try:
+        return function(*args, **kwargs)
+    except TextError as error:
+        return str(error)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=4), st.booleans(), st.integers(4, 9))
+def test_ids_of_sources_are_those_of_their_text(texts, as_bytes, size):
+    contents = {str(number): ("\ufeff" * (number % 2) + text).encode() for number, text in enumerate(texts)}
+    with mock.patch("fastlstm.text._read", contents.get), small_pieces(size):
+        ref = outcome(read_text, list(contents), as_bytes=as_bytes)
+        comp = outcome(read_ids, list(contents), as_bytes=as_bytes)
+        if isinstance(comp, str):
+            assert comp == ref
+            return
+        vocab, ids = comp
+        assert vocab == Vocab.from_text(ref)
+        assert ids.dtype == vocab.encode(ref).dtype
+        assert vocab.decode(ids) == ref
+        larger = Vocab(np.arange(256 if as_bytes else 0x110000, dtype=np.uint32), as_bytes)
+        same, ids = read_ids(list(contents), vocab=larger)
+        assert same is larger
+        assert larger.decode(ids) == ref
+
+
+#: Bytes that begin, continue and break characters of every length.
+mostly_utf8 = st.lists(
+    st.sampled_from(
+        [b"a", "é".encode(), "→".encode(), "🙂".encode(), b"\x80", b"\xc3", b"\xe2\x86", b"\xf0\x9f", b"\xff"]
+    )
+).map(b"".join)
+
+
+@given(mostly_utf8, st.integers(4, 9))
+def test_bytes_that_are_not_utf8_are_found_at_the_same_offset_in_pieces_of_any_size(data, size):
+    with mock.patch("fastlstm.text._read", return_value=data), small_pieces(size):
+        comp, ref = outcome(read_ids, ["x"]), outcome(read_text, ["x"])
+    assert (comp if isinstance(comp, str) else comp[0].decode(comp[1])) == ref
+
+
+def test_ids_have_the_errors_of_texts(write, monkeypatch):
+    assert_refused(TextError, "empty .*1'.*2'", read_ids, [write(b"", "1"), write(b"\xef\xbb\xbf", "2")])
+    assert_refused(TextError, "no file", read_ids, ["missing"])
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\x80")))
+    assert_refused(TextError, "^standard input is not UTF-8", read_ids, ["-"])
+
+
+def test_an_unknown_symbol_is_named_with_its_position_in_all_sources_together(write):
+    sources = [write("né".encode(), "1"), write(b"\xef\xbb\xbf" + b"n" * 700_000 + b"z", "2")]
+    vocab = Vocab.from_text("né")
+    assert_refused(VocabularyError, r"'z' \(U\+007A\) at position 700002 ", read_ids, sources, vocab=vocab)
+    nothing = Vocab.from_text("")
+    assert_refused(VocabularyError, "'n'", read_ids, sources, vocab=nothing)
+
+
+def test_standard_input_is_read_once_and_the_default_text_has_no_name(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO("abbaé".encode())))
+    vocab, ids = read_ids(["-"])
+    assert vocab.decode(ids) == "abbaé"
+    vocab, ids = read_ids([])
+    assert vocab.decode(ids) == read_text([])
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["own vocabulary", "given vocabulary"])
+@pytest.mark.parametrize("last", ["", "🙂"], ids=["ASCII", "one emoji"])
+def test_reading_ids_takes_no_more_than_the_encoded_text_and_the_ids(write, last, given):
+    path = write(("ab\n" * 5_000_000 + last).encode())
+    vocab = Vocab.from_text("ab\n" + last) if given else None
+    tracemalloc.start()
+    try:
+        _, ids = read_ids([path], vocab=vocab)
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ids.nbytes == 15_000_000 + len(last)
+    assert left < ids.nbytes + 100_000
+    # Pieces of 2**18 symbols, of which NumPy's widest copy has 8 bytes a symbol, and a truth value for each code point.
+    assert peak < os.path.getsize(path) + ids.nbytes + 7_000_000
+
+
+def test_the_bytes_of_a_source_are_freed_when_its_ids_are_made(write):
+    sources = [write(b"ab" * 2_000_000, str(number)) for number in range(4)]
+    left = []
+    encode = Vocab._encode_pieces
+
+    def watched(self, pieces, length):
+        def each():
+            for piece in pieces:
+                left.append(tracemalloc.get_traced_memory()[0])
+                yield piece
+
+        return encode(self, each(), length)
+
+    tracemalloc.start()
+    try:
+        with mock.patch.object(Vocab, "_encode_pieces", watched):
+            read_ids(sources)
+    finally:
+        tracemalloc.stop()
+    # Three of four sources are gone; a piece's temporaries, which are not there at the start, take 5 bytes a symbol.
+    assert left[-1] < left[0] - 3 * 4_000_000 + 2_000_000
 
 
 # The vocabulary
