@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fastlstm.gradcheck import GradientReport
     from fastlstm.model import Evaluation, Model
     from fastlstm.text import Vocab
-    from fastlstm.trainer import TrainResult
+    from fastlstm.trainer import Observer, TrainResult
 
 __version__ = "0.1.0"
 
@@ -21,6 +21,7 @@ __all__ = [
     "GradientReport",
     "Model",
     "ModelConfig",
+    "Observer",
     "TrainConfig",
     "TrainResult",
     "Vocab",
@@ -34,17 +35,25 @@ _HOMES = {
     "GradientReport": "gradcheck",
     "Model": "model",
     "ModelConfig": "config",
+    "Observer": "trainer",
     "TrainConfig": "config",
     "TrainResult": "trainer",
     "Vocab": "text",
 }
 
+#: Modules that are there after ``import fastlstm`` alone; not in ``__all__``, for ``import *`` takes no common names.
+_MODULES = (
+    "batches", "checkpoint", "config", "corpora", "errors", "gradcheck", "model", "params", "text", "trainer",
+)  # fmt: skip
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

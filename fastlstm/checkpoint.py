@@ -270,7 +270,7 @@ def _check_version(file: Path, header: _Header, data: bytes) -> None:
     if recorded is not None:
         without = header.raw.replace(_field(recorded), _field(_NO_CHECKSUM), 1)
         if _checksum(without, data) != recorded:
-            raise ModelFileError(f"{str(file)!r} is damaged (its checksum is wrong): use another copy of it")
+            raise ModelFileError(f"the model {str(file)!r} is damaged (its checksum is wrong): use another copy of it")
     if version not in (_VERSION, _VERSION_WITHOUT_CHECKSUM):
         raise ModelFileError(
             f"{str(file)!r} has version {_one_line(repr(version))} of the model format, and this fastlstm reads"

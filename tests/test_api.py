@@ -1,0 +1,57 @@
+"""The package as it is used from Python: the README's example runs and does what it says; public names are there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastlstm
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+@pytest.fixture
+def text(default_text):
+    return default_text[:4000]
+
+
+@pytest.fixture
+def example(text, tmp_path, monkeypatch):
+    """The names that the README's Python example leaves behind."""
+    (example,) = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text(text, encoding="utf-8")
+    names = {}
+    exec(compile(example, str(README), "exec"), names)
+    return names
+
+
+def test_the_example_in_the_readme_runs_and_trains_on_the_characters_that_follow(example, text):
+    model, x, y = example["model"], example["x"], example["y"]
+    stride = (len(text) - 1) // 6
+    for lane in range(6):
+        start = lane * stride
+        assert model.vocab.decode(x[:, lane]) == text[start : start + 20]
+        assert model.vocab.decode(y[:, lane]) == text[start + 1 : start + 21]
+    assert fastlstm.Model.load("model.safetensors").evaluate(text) == model.evaluate(text)
+
+
+PUBLIC = """
+import sys
+import fastlstm
+assert not {'numpy', 'numba'} & set(sys.modules)
+assert fastlstm.gradcheck.check(fastlstm.ModelConfig(5, hidden=3, embedding=2), backend="reference").passed
+fastlstm.batches.Lanes, fastlstm.trainer.Observer, fastlstm.errors.ModelFileError
+assert {"gradcheck", "batches", "Model"} <= set(dir(fastlstm))
+"""
+
+
+def test_modules_are_there_after_importing_the_package_alone():
+    subprocess.run([sys.executable, "-c", PUBLIC], check=True, timeout=120)
+
+
+def test_what_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'fastlstm' has no attribute 'kernel'"):
+        fastlstm.kernel  # noqa: B018
