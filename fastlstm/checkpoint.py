@@ -14,7 +14,8 @@ training        how the model came about (optional), free-form JSON
 The tensors are the parameters, by their names in `fastlstm.params`. Loading a file executes nothing that is in it.
 
 The checksum is computed over all bytes of the file, with 64 zeros in the place of its own digits. The header is written
-with sorted keys, without spaces, and padded to a multiple of 8 bytes: one model is the same bytes at every save.
+here, for the safetensors library orders metadata at random: with sorted keys, without spaces, and padded to a multiple
+of 8 bytes, so that one model is the same bytes at every save. Reading is the library's.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import safetensors
 
 from fastlstm import atomic
 from fastlstm.config import ModelConfig
@@ -61,11 +63,10 @@ class Content(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """A file's header: its bytes, those of its length before them; the metadata; what it says of each tensor."""
+    """A file's header: its bytes, with those of its length before them, and its metadata."""
 
     raw: bytes
     metadata: dict[str, str]
-    tensors: dict[str, Any]
 
 
 def save(path: str | os.PathLike[str], content: Content, *, overwrite: bool = True) -> None:
@@ -127,8 +128,8 @@ def load(path: str | os.PathLike[str]) -> Content:
     """Read a model file.
 
     The file is read into memory once. What its header says is compared with the file's size and its checksum with all
-    of its bytes before anything is used, so that a damaged or hostile file is refused, and costs little more memory
-    than its own size.
+    of its bytes before anything is used, so that a damaged or hostile file is refused, and costs no more memory than
+    some twice its own size.
 
     Parameters
     ----------
@@ -150,7 +151,7 @@ def load(path: str | os.PathLike[str]) -> Content:
         raise ModelFileError(f"there is no model {str(file)!r}: check the path, or train one first") from None
     except MemoryError:
         raise ModelFileError(f"{str(file)!r} does not fit into memory: use a smaller model") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise _not_a_model(file, str(error)) from None
     except OSError as error:
         raise ModelFileError(
@@ -186,7 +187,6 @@ def _encode(content: Content) -> tuple[bytes, memoryview]:
     header = _parse_header(raw)
     if (_model(header), content.parameters.config) != ((config, content.vocab), config):
         raise ValueError("its configuration or vocabulary would not come back the same")
-    _places(header, config, tensors.nbytes)
     _training(header)
     return raw.replace(_field(_NO_CHECKSUM), _field(_checksum(raw, tensors))), tensors
 
@@ -218,29 +218,39 @@ def _field(checksum: str) -> bytes:
     return f'"{_CHECKSUM}":"{checksum}"'.encode()
 
 
-def _checksum(raw: bytes, tensors: bytes | memoryview) -> str:
+def _checksum(raw: bytes, tensors: memoryview) -> str:
     digest = hashlib.sha256(raw)
     digest.update(tensors)
     return digest.hexdigest()
 
 
 def _read(file: Path) -> Content:
+    header, data = _read_verified(file)
+    config, vocab = _model(header)
+    # The library sees to it that each tensor has its place in the file, and gives a copy of each.
+    tensors = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call] - the library's stub has no types
+    del data
+    _check_tensors(config, tensors)
+    parameters = Parameters(config)
+    for name, view in parameters.items():
+        view[...] = np.frombuffer(tensors.pop(name)["data"], _CODES[config.dtype][1]).reshape(view.shape)
+    _check_finite(parameters)
+    return Content(config, vocab, parameters, _training(header))
+
+
+def _read_verified(file: Path) -> tuple[_Header, bytes]:
+    """A file's header, and the whole file in memory: one that is mapped and then truncated would kill the process."""
     with open(file, "rb") as stored:
         size = os.fstat(stored.fileno()).st_size
         header = _parse_header(_read_header(stored, size))
         if header.metadata.get("format") != _FORMAT:
             raise _not_a_model(file, "another program's safetensors file")
-        data = stored.read(size - len(header.raw) + 1)
-    if len(header.raw) + len(data) != size:
+        stored.seek(0)
+        data = stored.read(size + 1)
+    if len(data) != size or not data.startswith(header.raw):
         raise ModelFileError(f"{str(file)!r} changed while it was read: try again when its writer has finished")
-    _check_version(file, header, data)
-    config, vocab = _model(header)
-    places = _places(header, config, len(data))
-    parameters = Parameters(config)
-    for name, view in parameters.items():
-        view[...] = np.frombuffer(data, _CODES[config.dtype][1], view.size, places[name]).reshape(view.shape)
-    _check_finite(parameters)
-    return Content(config, vocab, parameters, _training(header))
+    _check_version(file, header, memoryview(data)[len(header.raw) :])
+    return header, data
 
 
 def _read_header(stored: BinaryIO, size: int) -> bytes:
@@ -255,21 +265,21 @@ def _parse_header(raw: bytes) -> _Header:
     if len(raw) - _PREFIX > _LONGEST_HEADER:
         raise ValueError(f"its header takes {len(raw):,} bytes, more than {_LONGEST_HEADER:,}")
     try:
-        tensors = json.loads(str(memoryview(raw)[_PREFIX:], "utf-8"))
+        content = json.loads(str(memoryview(raw)[_PREFIX:], "utf-8"))
     except ValueError:
         raise ValueError("its header is not JSON") from None
-    metadata = tensors.pop(_METADATA, None) if isinstance(tensors, dict) else None
+    metadata = content.get(_METADATA) if isinstance(content, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its header has no metadata")
-    return _Header(raw, metadata, tensors)
+    return _Header(raw, metadata)
 
 
-def _check_version(file: Path, header: _Header, data: bytes) -> None:
+def _check_version(file: Path, header: _Header, tensors: memoryview) -> None:
     """The checksum first: a version that is damaged is no reason to update."""
     recorded, version = header.metadata.get(_CHECKSUM), header.metadata.get("version")
     if recorded is not None:
         without = header.raw.replace(_field(recorded), _field(_NO_CHECKSUM), 1)
-        if _checksum(without, data) != recorded:
+        if _checksum(without, tensors) != recorded:
             raise ModelFileError(f"the model {str(file)!r} is damaged (its checksum is wrong): use another copy of it")
     if version not in (_VERSION, _VERSION_WITHOUT_CHECKSUM):
         raise ModelFileError(
@@ -305,27 +315,16 @@ def _object(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     return value
 
 
-def _places(header: _Header, config: ModelConfig, size: int) -> dict[str, int]:
-    """Where each tensor starts in the ``size`` bytes of them all, which they must fill without gaps."""
-    tensors, (code, dtype) = header.tensors, _CODES[config.dtype]
+def _check_tensors(config: ModelConfig, stored: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless these are the tensors of a configuration, as `safetensors` describes them."""
     # The number first: the table of a hostile number of layers would not end.
-    if len(tensors) != _TENSORS_WITHOUT_LAYERS + 2 * config.layers:
-        raise ValueError(f"{len(tensors)} tensors for {config.layers} layers")
-    places, ends = {}, []
+    if len(stored) != _TENSORS_WITHOUT_LAYERS + 2 * config.layers:
+        raise ValueError(f"{len(stored)} tensors for {config.layers} layers")
     for entry in table(config):
-        expected = {"dtype": code, "shape": list(entry.shape)}
-        match tensors.get(entry.name):
-            case {"data_offsets": [int(start), int(stop)], **described} if described == expected:
-                places[entry.name] = start
-                ends.append((start, stop))
-            case other:
-                raise ValueError(f"{entry.name!r} is {other} instead of {expected}")
-        if stop - start != (entry.stop - entry.start) * np.dtype(dtype).itemsize:
-            raise ValueError(f"{entry.name!r} takes {stop - start} bytes")
-    ends.sort()
-    if [start for start, _ in ends] + [size] != [0] + [stop for _, stop in ends]:
-        raise ValueError(f"its tensors do not fill its {size:,} bytes")
-    return places
+        expected = (_CODES[config.dtype][0], list(entry.shape))
+        tensor = stored.get(entry.name, {})
+        if (found := (tensor.get("dtype"), tensor.get("shape"))) != expected:
+            raise ValueError(f"{entry.name!r} is {found} instead of {expected}")
 
 
 def _check_finite(parameters: Mapping[str, FloatArray]) -> None:
