@@ -227,8 +227,8 @@ def _checksum(raw: bytes, tensors: memoryview) -> str:
 def _read(file: Path) -> Content:
     header, data = _read_verified(file)
     config, vocab = _model(header)
-    # The library sees to it that each tensor has its place in the file, and gives a copy of each.
-    tensors = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call] - the library's stub has no types
+    # The library sees to it that each tensor has its place in the file, and gives a copy of each. (It has no types.)
+    tensors = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
     del data
     _check_tensors(config, tensors)
     parameters = Parameters(config)

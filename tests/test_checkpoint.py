@@ -274,9 +274,7 @@ def test_a_file_takes_no_more_memory_than_twice_its_own_size(tmp_path):
     try:
         Model.load(path)
         _, peak = tracemalloc.get_traced_memory()
-        assert (
-            peak < 2.4 * size
-        )  # the file or the parameters, the library's copies, for a moment a truth value for each
+        assert peak < 2.4 * size  # of file, library's copies and parameters two at a time, and truth values
         rewrite(
             path, {"config": config_json(vocab_size=2, embedding=64, hidden=20_000), "vocab": model.vocab.to_json()}
         )
