@@ -17,7 +17,8 @@ from typing import Any
 from benchmarks.arguments import input_file
 from benchmarks.workloads import SAMPLED
 
-BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
+#: The name of the marks between which the README has these tables.
+MARKS = "benchmark"
 
 Result = dict[str, Any]
 
@@ -82,18 +83,28 @@ def _distinct(values: Any) -> list[str]:
 
 
 def _table(results: Sequence[Result]) -> str:
-    names = header(results)
-    lines = [names, ["---", *["---:"] * (len(names) - 1)], *(cells(result, results) for result in results)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return rows([header(results), *(cells(result, results) for result in results)])
 
 
-def insert(document: str, tables: str) -> str:
-    """``document`` with ``tables`` between its marks, in place of what was there."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"there is no {BEGIN} with a {END} after it")
-    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
+def rows(lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown: a header, then rows of figures that begin with a name."""
+    ruled = [lines[0], ["---", *["---:"] * (len(lines[0]) - 1)], *lines[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What stands before and after a table that is made anew."""
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def insert(document: str, tables: str, name: str = MARKS) -> str:
+    """``document`` with ``tables`` between the marks of that name, in place of what was there."""
+    begin, end = marks(name)
+    before, found_begin, rest = document.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"there is no {begin} with a {end} after it")
+    return f"{before}{begin}\n{tables}\n{end}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.table", description="Make Markdown tables from the results of benchmarks.peers."
     )
     parser.add_argument("files", nargs="+", type=input_file, metavar="FILE.json", help="results")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help=f"put them between {BEGIN} and {END}")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help=f"put them between {' and '.join(marks(MARKS))}")
     options = parser.parse_args(argv)
     tables = markdown([result for path in options.files for result in json.loads(path.read_text())])
     if options.readme is None:

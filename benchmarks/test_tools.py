@@ -2,12 +2,13 @@
 
 import pytest
 
-from benchmarks import peers, phases, scaling, table
+from benchmarks import busy, peers, phases, scaling, table
 from benchmarks.charts import draw_peers
 from benchmarks.protocol import Job, parse_request, request_line
-from benchmarks.table import BEGIN, END, LIBRARIES, insert, markdown
+from benchmarks.table import LIBRARIES, MARKS, insert, markdown, marks
 from benchmarks.workloads import TRAINING
 
+BEGIN, END = marks(MARKS)
 RESULT = {
     "workload": "b1-h32", "verb": "train", "threads": 2, "precision": "fp32", "rounds": 5, "cpu": "a processor",
     "versions": {"fastlstm": "fastlstm 1", "torch": "PyTorch 2"}, "ours_ms": 0.25, "torch_ms": 1.0, "jax_ms": None,
@@ -42,6 +43,21 @@ def test_insert_refuses_a_document_without_marks(document):
         insert(document, "new")
 
 
+def test_the_table_of_a_busy_machine_has_a_figure_for_each_run():
+    result = {"workload": "b1-h32", "situation": "idle", "ratio": 1.0}
+    found = busy.markdown([[result, {**result, "situation": "busy"}], [{**result, "ratio": 0.912}]])
+    assert "| default threads / one thread | b1-h32 |" in found
+    assert found.endswith("| idle | 1.00, 0.91 |\n| busy | 1.00 |")
+    assert insert("<!-- busy:begin --><!-- busy:end -->", found, "busy").count(found) == 1
+
+
+def test_competitors_leave_with_the_situation():
+    with busy.competition(busy.Situation("two", 2, nice=19)):
+        pass
+    measured = busy.compare("sampling h128", busy.SITUATIONS[1], 0.01, 1)
+    assert measured["ratio"] == measured["chars_per_s"] / measured["one_thread_chars_per_s"]
+
+
 def test_request_survives_its_line():
     job = Job("train", TRAINING["b1-h100"], 2, "bf16")
     assert parse_request(request_line(job, 0.5)) == (job, 0.5)
@@ -67,7 +83,8 @@ def test_scaling_varies_every_size_when_none_is_named(monkeypatch, capsys):
     ("tool", "arguments"),
     [
         (scaling, ["--threads", "0"]), (phases, ["b1-h32", "--json", "missing/folder.json"]),
-        (peers, ["--rounds", "none"]), (peers, ["--png", "missing/folder.png"]), (table, ["missing.json"]),
+        (busy, ["--rounds", "0"]), (peers, ["--rounds", "none"]), (peers, ["--png", "missing/folder.png"]),
+        (table, ["missing.json"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_before_anything_is_measured(tool, arguments, capsys):
