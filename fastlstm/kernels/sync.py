@@ -43,8 +43,8 @@ _ARRIVED, _CLOSED, _NUMBER = (1 << 15) - 1, 1 << 15, 16
 #: whether there is still something to wait for; and how long the caller waits for a helper to arrive.
 _LONGEST_SLEEP, _PATIENCE = TIMES, TIMES + 2
 
-#: Turns before a waiting worker goes to sleep: some tens of microseconds, about what waking it costs.
-SPINS = 20_000
+#: Turns before a waiting worker goes to sleep: some 30 microseconds, about what waking it costs.
+SPINS = 100_000
 
 #: Turns that a worker waits for the next call without offering its core, and then offering it, before it goes to sleep:
 #: some microseconds, and some tenths of a millisecond.
