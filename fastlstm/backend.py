@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from typing import Protocol, get_args
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,6 @@ from fastlstm.params import FloatArray, Parameters
 from fastlstm.threads import default_threads
 
 Ids = NDArray[np.integer]
-
-#: Loading compiled kernels takes less.
-_LOADING_SECONDS = 2.0
 
 
 class Network(Protocol):
@@ -103,18 +100,42 @@ def build(
 def warm_up(name: BackendName, config: ModelConfig, compiling: Callable[[], None]) -> None:
     """Compile the kernels that a network of ``config`` needs, or load them from the cache of an earlier run.
 
-    ``compiling`` is called, from another thread, once it takes so long that it must be the former.
+    Anything that would compile comes after this, so that the time it takes is known. ``compiling`` is called before
+    the first kernel is compiled, and not at all when they are all loaded.
     """
     if name == "reference":
         return
-    timer = threading.Timer(_LOADING_SECONDS, compiling)
-    timer.daemon = True
-    timer.start()
-    try:
+    default_threads()  # as in `build`
+    with _announced(compiling):
         _run_tiny(name, config)
-    finally:
-        timer.cancel()
-        timer.join()
+
+
+@contextlib.contextmanager
+def _announced(compiling: Callable[[], None]) -> Iterator[None]:
+    """Call ``compiling`` when numba begins to compile."""
+    from numba.core import event
+
+    failures: list[Exception] = []
+
+    class Announcement(event.Listener):  # type: ignore[misc]
+        announced = False
+
+        def on_start(self, found: Any) -> None:
+            if self.announced:
+                return
+            self.announced = True
+            try:
+                compiling()
+            except Exception as error:  # numba, in the midst of typing, would take it for a failure to compile
+                failures.append(error)
+
+        def on_end(self, found: Any) -> None:
+            """Nothing to say."""
+
+    with event.install_listener("numba:compile", Announcement()):
+        yield
+    if failures:
+        raise failures[0]
 
 
 def _run_tiny(name: BackendName, config: ModelConfig) -> None:

@@ -136,7 +136,8 @@ class TrainConfig:
     eval_every : steps between validation passes; 0: only at the end; ``None``: about ten a run.
     sample_every : steps between samples; 0: only at the end; ``None``: about ten a run.
     sample_length : symbols in a sample.
-    smoothing : weight of the past in the smoothed training loss.
+    smoothing : weight of the past in the smoothed training loss, see `fastlstm.trainer.Average`.
+    smooth_from_guessing : whether that starts from log V, as in the assignment, rather than from the first loss.
     seed : of initialisation and samples.
     threads : worker threads; ``None``: all cores the process may use.
     backend : ``"fast"`` or ``"reference"``.
@@ -161,6 +162,7 @@ class TrainConfig:
     sample_every: int | None = None
     sample_length: int = 200
     smoothing: float = 0.99
+    smooth_from_guessing: bool = False
     seed: int = 0
     threads: int | None = None
     backend: BackendName = "fast"
@@ -255,7 +257,7 @@ ASSIGNMENT_MODEL: dict[Cell, dict[str, Any]] = {
 }
 _ASSIGNMENT_LOOP: dict[str, Any] = {
     "batch": 1, "schedule": "constant", "reduction": "sum", "clip_value": 5.0, "clip_norm": None,
-    "val_frac": 0.0, "smoothing": 0.999,
+    "val_frac": 0.0, "smoothing": 0.999, "smooth_from_guessing": True,
 }  # fmt: skip
 ASSIGNMENT_TRAIN: dict[Cell, dict[str, Any]] = {
     "lstm": {**_ASSIGNMENT_LOOP, "seq_len": 64, "lr": 0.05},

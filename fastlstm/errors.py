@@ -23,5 +23,13 @@ class ModelExistsError(ModelFileError):
     """A model was to be saved where something is already, without replacing it."""
 
 
+class DivergenceError(FastlstmError):
+    """A training that went so wrong that its parameters predict nothing any more."""
+
+
+class StoppedError(Exception):
+    """A computation ended early because its caller's ``stop`` said so; there is no result."""
+
+
 class ConfigError(FastlstmError):
     """A setting out of range, or settings that contradict each other or the text."""

@@ -14,7 +14,7 @@ import numpy as np
 from fastlstm import checkpoint
 from fastlstm.backend import Ids, Network, build
 from fastlstm.config import MOST_SAMPLED, BackendName, ModelConfig, Reduction, TrainConfig
-from fastlstm.errors import ConfigError, TextError
+from fastlstm.errors import ConfigError, FastlstmError, StoppedError, TextError
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.text import IdArray, Vocab
 
@@ -187,8 +187,17 @@ class Model:
 
         return trainer.train(self, self.encode(text), config or TrainConfig(), observer, stop)
 
-    def evaluate(self, text: Text, *, backend: BackendName = "fast", threads: int | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        text: Text,
+        *,
+        backend: BackendName = "fast",
+        threads: int | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Evaluation:
         """Predict every symbol of a text but the first, in one pass that carries the state from start to end.
+
+        ``stop`` is asked every few hundred symbols whether to give up.
 
         Raises
         ------
@@ -196,11 +205,20 @@ class Model:
             When the text has fewer than two symbols.
         VocabularyError
             When the text has a symbol that the model does not know.
+        FastlstmError
+            When the loss is no finite number.
+        StoppedError
+            When ``stop`` said so.
         """
         ids = self.encode(text)
         check_length(ids)
-        nats = self._read(ids, self.zero_state(1), backend, threads)
-        return Evaluation(len(ids) - 1, nats / (len(ids) - 1))
+        nats = self._read(ids, self.zero_state(1), backend, threads, stop) / (len(ids) - 1)
+        if not math.isfinite(nats):
+            raise FastlstmError(
+                f"the model's loss on this text is no finite number ({nats}): its training diverged, so train it again"
+                " with a lower learning rate"
+            )
+        return Evaluation(len(ids) - 1, nats)
 
     def sample(
         self,
@@ -211,6 +229,7 @@ class Model:
         seed: int = 0,
         backend: BackendName = "fast",
         threads: int | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> str | bytes:
         """Continue ``prompt`` by ``length`` symbols; the prompt is not part of what is returned.
 
@@ -220,6 +239,7 @@ class Model:
         temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable symbol.
         seed : of the random numbers; the same seed gives the same text.
         backend, threads : what computes it, and with how many workers; the text does not depend on the threads.
+        stop : asked every few hundred symbols whether to give up.
 
         Returns
         -------
@@ -231,9 +251,11 @@ class Model:
             When the prompt has a symbol that the model does not know.
         ConfigError
             When ``length`` or ``temperature`` is out of range.
+        StoppedError
+            When ``stop`` said so.
         """
         settings: dict[str, Any] = {"temperature": temperature, "seed": seed, "backend": backend, "threads": threads}
-        return self.continuations(prompt, 1, length, **settings)[0]
+        return self.continuations(prompt, 1, length, **settings, stop=stop)[0]
 
     def continuations(
         self,
@@ -245,6 +267,7 @@ class Model:
         seed: int = 0,
         backend: BackendName = "fast",
         threads: int | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> list[str] | list[bytes]:
         """Continue ``prompt`` ``num`` times at once, as lanes of one network; otherwise as `sample`.
 
@@ -252,7 +275,7 @@ class Model:
         """
         check_drawing(num, length, temperature, seed)
         start = self._start(prompt)
-        drawn = self._drawn(start, num, length, temperature, seed, backend, threads, count=_DRAW_STEPS)
+        drawn = self._drawn(start, num, length, temperature, seed, backend, threads, stop, count=_DRAW_STEPS)
         ids = np.concatenate([np.zeros((0, num), start.dtype), *drawn])
         # A vocabulary decodes to str always or to bytes always, which its type cannot say.
         return [self.vocab.decode(lane) for lane in ids.T]  # type: ignore[return-value]
@@ -269,7 +292,7 @@ class Model:
     ) -> Iterator[str | bytes]:
         """The text of `sample` in pieces, as they are drawn: one symbol first, then up to 256 at a time."""
         check_drawing(1, length, temperature, seed)
-        drawn = self._drawn(self._start(prompt), 1, length, temperature, seed, backend, threads, count=1)
+        drawn = self._drawn(self._start(prompt), 1, length, temperature, seed, backend, threads, None, count=1)
         return (self.vocab.decode(ids[:, 0]) for ids in drawn)
 
     def encode(self, text: Text) -> IdArray:
@@ -304,24 +327,34 @@ class Model:
         seed: int,
         backend: BackendName,
         threads: int | None,
+        stop: Callable[[], bool] | None,
         count: int,
     ) -> Iterator[IdArray]:
         """Ids (count, num), ``count`` at first and then more at a time."""
         rng, read = np.random.default_rng(seed), self.zero_state(1)
-        self._read(start, read, backend, threads)
+        self._read(start, read, backend, threads, stop)
         state = np.repeat(read, num, axis=2)
         last: Ids = np.repeat(start[-1:], num).astype(np.int32)
         while length > 0:
+            _check(stop)
             count = min(count, length)
             with self._network(backend, 1, num, threads, training=False) as network:
                 ids = network.generate(self.parameters, last, state, rng.random((count, num)), temperature)
             yield _unsigned(ids, self.config.vocab_size)
             last, length, count = np.ascontiguousarray(ids[-1]), length - count, min(2 * count, _DRAW_STEPS)
 
-    def _read(self, ids: IdArray, state: FloatArray, backend: BackendName, threads: int | None) -> float:
+    def _read(
+        self,
+        ids: IdArray,
+        state: FloatArray,
+        backend: BackendName,
+        threads: int | None,
+        stop: Callable[[], bool] | None,
+    ) -> float:
         """Read all symbols but the last, in one lane: nats of all but the first; ``state`` is carried on in place."""
         nats, last = 0.0, len(ids) - 1
         for start in range(0, last, _READ_STEPS):
+            _check(stop)
             chunk = ids[start : min(start + _READ_STEPS, last) + 1].astype(np.int32)[:, None]
             with self._network(backend, len(chunk) - 1, 1, threads, training=False) as network:
                 nats += network.forward(self.parameters, chunk[:-1], chunk[1:], state)
@@ -394,6 +427,11 @@ def check_drawing(num: int, length: int, temperature: float, seed: int) -> None:
     if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature <= _LARGEST_TEMPERATURE:
         bounds = f"from {_SMALLEST_TEMPERATURE} to {_LARGEST_TEMPERATURE:,.0f}"
         raise ConfigError(f"temperature must be 0, or {bounds}, not {temperature!r}")
+
+
+def _check(stop: Callable[[], bool] | None) -> None:
+    if stop is not None and stop():
+        raise StoppedError
 
 
 def _unsigned(ids: Ids, vocab_size: int) -> IdArray:

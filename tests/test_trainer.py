@@ -4,14 +4,17 @@ import math
 import time
 import tracemalloc
 
+import numba
 import numpy as np
 import pytest
+from programs import TEXT
 
-from fastlstm import Model, TrainConfig
-from fastlstm.backend import build
+from fastlstm import Model, TrainConfig, trainer
+from fastlstm import backend as backends
+from fastlstm.backend import build, warm_up
 from fastlstm.batches import Lanes
 from fastlstm.config import ASSIGNMENT_MODEL, ASSIGNMENT_TRAIN
-from fastlstm.errors import ConfigError, FastlstmError, TextError
+from fastlstm.errors import ConfigError, DivergenceError, FastlstmError, StoppedError, TextError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
 from fastlstm.text import split
@@ -180,7 +183,53 @@ def test_a_wish_to_stop_ends_the_run_within_a_step(default_text):
     result = model.fit(default_text, TrainConfig(**QUICK), observer=recorder, stop=lambda: len(recorder.losses) == 7)
     assert result.steps == len(recorder.losses) == model.training["steps"] == 7
     assert recorder.validated_at
-    assert result.val_nats is not None  # of the last look
+    assert result.val_nats is not None  # of the last validation
+    assert not result.finished
+    assert model.training["finished"] is False
+
+
+def test_a_wish_to_stop_ends_a_validation_and_a_sample(default_text):
+    """Within 256 symbols of each."""
+    model = Model.for_text(default_text, **SMALL)
+    for read in (lambda stop: model.evaluate(default_text, stop=stop), lambda stop: model.sample("", 10**6, stop=stop)):
+        asked = iter([False, False, True])
+        with pytest.raises(StoppedError):
+            read(lambda asked=asked: next(asked))
+    recorder = Recorder()
+    result = model.fit(default_text, TrainConfig(**QUICK), observer=recorder, stop=lambda: len(recorder.losses) == 3)
+    assert (result.steps, recorder.validated_at, recorder.samples) == (3, [], {})  # due at step 3
+
+
+def test_the_shown_loss_is_that_of_the_steps_there_were(default_text):
+    _, recorder, _ = trained(default_text[:3000])
+    assert recorder.smoothed[0] == pytest.approx(recorder.losses[0], rel=1e-12)
+    for n, shown in enumerate(recorder.smoothed, start=1):
+        weights = 0.99 ** np.arange(n)[::-1]
+        assert shown == pytest.approx(np.average(recorder.losses[:n], weights=weights), rel=1e-12)
+
+
+def test_compiling_is_announced_before_it_begins_and_all_of_it_is_counted(monkeypatch):
+    order = []
+
+    def compile_something(*_):
+        numba.njit(lambda: 1)()
+        order.append("compiled")
+
+    def built(*arguments, **settings):
+        order.append("built")
+        return build(*arguments, **settings)
+
+    monkeypatch.setattr(backends, "_run_tiny", compile_something)
+    monkeypatch.setattr(trainer, "build", built)  # what it registers is compiled at its first use
+    recorder = Recorder()
+    recorder.compiling = lambda: order.append("announced")
+    Model.for_text(TEXT, **SMALL).fit(TEXT, TrainConfig(**QUICK), observer=recorder)
+    assert order == ["announced", "compiled", "built"]
+
+
+def test_loaded_kernels_are_not_called_compiled(default_text):
+    warm_up("fast", Model.for_text("ab").config, lambda: None)
+    warm_up("fast", Model.for_text("ab").config, lambda: pytest.fail("nothing was compiled"))
 
 
 def test_a_run_of_no_steps_is_a_run(default_text):
@@ -188,16 +237,113 @@ def test_a_run_of_no_steps_is_a_run(default_text):
     assert (result.steps, result.chars_per_s) == (0, 0.0)
     assert result.train_nats == math.log(len(model.vocab))
     assert list(recorder.samples) == [0]
+    assert result.finished
+    assert model.training["finished"]
 
 
 def test_divergence_is_told(default_text):
     text = default_text[:3000]
     model = Model.for_text(text, **SMALL)
     model.parameters["output.b"][0] = np.nan
-    with pytest.raises(FastlstmError, match=r"at step 1 .*lower the learning rate"):
+    with pytest.raises(DivergenceError, match=r"at step 1 .*lower the learning rate"):
         model.fit(text, TrainConfig(**QUICK))
-    with np.errstate(all="ignore"), pytest.raises(FastlstmError, match="finite"):
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError, match="finite"):
         Model.for_text(text, **SMALL).fit(text, TrainConfig(**QUICK | {"lr": 1e300, "schedule": "constant"}))
+
+
+def test_losses_far_above_guessing_are_divergence(default_text):
+    """They end such a run at once, and the model is as it was."""
+    text = default_text[:3000]
+    model, recorder = Model.for_text(text, **SMALL), Recorder()
+    before = model.parameters.flat.copy()
+    config = TrainConfig(**QUICK | {"lr": 1e30, "clip_norm": None})
+    with pytest.raises(DivergenceError, match=r"at step 2 with .*learning rate of 9.97e\+29.*nats.*before the run"):
+        model.fit(text, config, observer=recorder)
+    assert len(recorder.losses) == 1
+    assert model.parameters.flat.tobytes() == before.tobytes()
+    assert model.training is None
+
+
+def test_the_last_update_is_checked_too(default_text):
+    text = default_text[:3000]
+    config = TrainConfig(**QUICK | {"lr": 1e30, "steps": 1, "val_frac": 0.0, "sample_length": 0})
+    with pytest.raises(DivergenceError, match="at step 1 "):
+        Model.for_text(text, **SMALL).fit(text, config)
+
+
+class Sabotage(Recorder):
+    """Spoils the parameters after a step, and keeps the copies it is told of."""
+
+    def __init__(self, model, step, value):
+        super().__init__()
+        self.model, self.step, self.value, self.copies = model, step, value, {}
+
+    def kept(self, progress, model):
+        self.copies[model.training["steps"]] = model.parameters.flat.copy()
+
+    def stepped(self, progress):
+        super().stepped(progress)
+        if progress.step == self.step:
+            self.model.parameters["output.b"][0] = self.value
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e30, 40.0])
+def test_a_diverged_run_gives_the_last_good_parameters_back(value, default_text, monkeypatch):
+    """Also when the loss grows beyond guessing before it is beyond all bounds: such parameters are no good ones."""
+    monkeypatch.setattr(trainer, "_COPYING_SHARE", 1e9)
+    text = default_text[:3000]
+    model = Model.for_text(text, **SMALL)
+    observer = Sabotage(model, 20, value)
+    if value == 40.0:  # worse than guessing, but no divergence: until the end
+        model.fit(text, TrainConfig(**QUICK | {"lr": 0.0, "val_frac": 0.0}), observer=observer)
+        assert observer.losses[-1] > math.log(len(model.vocab)) + 1
+        assert max(observer.copies) == 19
+        return
+    with pytest.raises(DivergenceError, match=r"at step 21 .*as it was at step 19"):
+        model.fit(text, TrainConfig(**QUICK | {"val_frac": 0.0}), observer=observer)
+    assert model.parameters.flat.tobytes() == observer.copies[19].tobytes()
+    assert (model.training["steps"], model.training["finished"]) == (19, False)
+
+
+def test_a_validation_that_is_no_number_is_divergence(default_text, monkeypatch):
+    text = default_text[:3000]
+    model = Model.for_text(text, **SMALL)
+    with pytest.raises(DivergenceError, match="step 3 "):
+        model.fit(text, TrainConfig(**QUICK), observer=Sabotage(model, 3, np.nan))
+
+
+def test_evaluating_to_no_number_is_an_error(default_text):
+    model = Model.for_text(default_text, **SMALL)
+    model.parameters.flat[...] = 3.4e38
+    with pytest.raises(FastlstmError, match="no finite number"):
+        model.evaluate(default_text[:100])
+
+
+def test_whatever_ends_a_run_its_history_is_kept(default_text):
+    class Leaver(Recorder):
+        def stepped(self, progress):
+            if progress.step == 5:
+                raise BrokenPipeError
+
+    model = Model.for_text(default_text, **SMALL)
+    with pytest.raises(BrokenPipeError):
+        model.fit(default_text, TrainConfig(**QUICK), observer=Leaver())
+    assert (model.training["steps"], model.training["finished"]) == (5, False)
+
+
+def test_a_budget_keeps_to_its_share(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: now[0])
+    budget, spent = trainer.Budget(0.01, expected=0.05), []
+    for _ in range(100_000):
+        now[0] += 0.01
+        if budget.allows():
+            with budget.spending():
+                now[0] += 0.2
+            spent.append(now[0])
+    assert spent[0] == pytest.approx(5.21, abs=0.02)
+    assert 0.2 * len(spent[1:]) <= 0.01 * now[0]
+    assert len(spent) > 40
 
 
 def test_a_text_that_is_too_short_is_refused(default_text):
