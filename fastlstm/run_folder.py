@@ -1,0 +1,246 @@
+"""Where the model of a run is saved, and what it may replace.
+
+Nothing is replaced that the run has not written itself, unless it was asked to overwrite; and even then an unfinished
+run replaces no finished model. Where something is in the way, the next free folder is taken: ``NAME-2``, ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fastlstm import checkpoint
+from fastlstm.errors import ConfigError, ModelExistsError, ModelFileError
+from fastlstm.model import Model
+from fastlstm.trainer import Budget, Observer, Progress
+
+#: Share of a run's time that saving it on the way may take, and what the first save is expected to take, in seconds
+#: and in bytes a second: so it comes after five seconds, later for large models.
+SAVING_SHARE, _FIRST_SECONDS, _BYTES_PER_S = 0.008, 0.04, 200e6
+
+
+class RunFolder:
+    """The folder of a run; as a context, it removes in the end what it made and left empty.
+
+    Parameters
+    ----------
+    wanted : the folder that the model is meant for; it is made if it is missing.
+    named : whether the user named it: then a model in it is an error, else the next free folder is taken.
+    overwrite : whether a model in it may be replaced, once the run is finished.
+    say : is told, in a line, where the model goes instead.
+
+    Attributes
+    ----------
+    saved : path of the model as it was saved last, and its step; ``None`` before.
+
+    Raises
+    ------
+    ConfigError
+        When the folder holds a model that is not to be replaced.
+    ModelFileError
+        When no model can be written into the folder.
+    """
+
+    def __init__(self, wanted: Path, *, named: bool, overwrite: bool, say: Callable[[str], None]) -> None:
+        self.saved: tuple[Path, int] | None = None
+        self._wanted = self._folder = wanted
+        self._overwrite, self._say = overwrite, say
+        self._own: tuple[int, ...] | None = None  # identity of the file that this run has saved
+        self._made: list[Path] = []
+        if not overwrite and _occupied(wanted, named):
+            if named:
+                raise ConfigError(
+                    f"{str(wanted)!r} holds a model already: choose another folder with --out, or replace it with"
+                    " --overwrite"
+                )
+            self._move()
+        self._prepare(self._folder)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the folders that this run has made, as far as they are empty."""
+        for folder in reversed(self._made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def save(self, model: Model) -> Path:
+        """Save the model of the run as it is now; returns the path of its file.
+
+        Raises
+        ------
+        ModelFileError
+            When it cannot be written.
+        """
+        training = model.training or {}
+        before = self._path if self._is_own() else None
+        if self._overwrite and (training["finished"] or not _finished(self._wanted)):
+            self._folder = self._wanted
+            self._write(model, overwrite=True)
+        else:
+            self._write_beside(model, overwrite=before is not None)
+        if before is not None and before != self._path:  # saved beside the model that is now replaced
+            with contextlib.suppress(OSError):
+                before.unlink()
+        self.saved = self._path, training["steps"]
+        return self._path
+
+    def save_somewhere(self, model: Model) -> Path:
+        """Save the model, in another place if its own fails.
+
+        Raises
+        ------
+        ModelFileError
+            When its own place fails; the message says where the model is instead.
+        """
+        try:
+            return self.save(model)
+        except ModelFileError as error:
+            tried: list[str] = []
+            for place in self._other_places():
+                self._folder = next(folder for folder in _siblings(place / _name(self._wanted)) if not _there(folder))
+                try:
+                    self._write(model, overwrite=False)
+                except ModelFileError:
+                    tried.append(repr(str(place)))
+                    continue
+                raise ModelFileError(f"{error}; the model is {self._path} instead") from None
+            raise ModelFileError(f"{error}; nor could it be written to {', '.join(tried)}: {self._left()}") from None
+
+    def _left(self) -> str:
+        if self.saved is None:
+            return "the model is lost"
+        return f"the model of step {self.saved[1]:,} is {self.saved[0]}"
+
+    def _other_places(self) -> Iterator[Path]:
+        yield self._wanted.parent
+        for place in (Path.cwd, Path.home, lambda: Path(tempfile.gettempdir())):
+            with contextlib.suppress(OSError, RuntimeError):
+                yield place()
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / checkpoint.FILE_NAME
+
+    def _is_own(self) -> bool:
+        return self._own is not None and self._own == _identity(self._path)
+
+    def _write_beside(self, model: Model, *, overwrite: bool) -> None:
+        while True:
+            try:
+                return self._write(model, overwrite=overwrite)
+            except ModelExistsError:
+                self._move()
+                overwrite = False
+
+    def _write(self, model: Model, *, overwrite: bool) -> None:
+        self._prepare(self._folder)  # somebody may have removed it
+        model.save(self._path, overwrite=overwrite)
+        self._own = _identity(self._path)
+
+    def _move(self) -> None:
+        taken = self._folder
+        self._folder = next(folder for folder in _siblings(self._wanted) if not _occupied(folder))
+        self._say(f"{taken} holds a model already: this run's goes to {self._folder}")
+
+    def _prepare(self, folder: Path) -> None:
+        missing = [path for path in (folder, *folder.parents) if not _there(path)]
+        self._made += [path for path in reversed(missing) if path not in self._made]
+        checkpoint.check_writable(folder)
+
+
+class Saver(Observer):
+    """Saves an unfinished run on its way, so rarely that it costs less than a hundredth of the run's time.
+
+    Parameters
+    ----------
+    folder : of the run.
+    size : bytes of the model's parameters.
+    saving : context in which the model is saved.
+    say : is told, in a line, of the first failure; the run goes on.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        size: int,
+        saving: Callable[[], contextlib.AbstractContextManager[None]],
+        say: Callable[[str], None],
+    ) -> None:
+        self._folder, self._saving, self._say = folder, saving, say
+        self._budget = Budget(SAVING_SHARE, _FIRST_SECONDS + size / _BYTES_PER_S)
+        self._progress: Progress | None = None
+        self._failed = False
+
+    def started(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def lost(self) -> str | None:
+        """What would be lost if the process ended now; ``None`` before the first step."""
+        if self._progress is None or self._progress.step == 0:
+            return None
+        step, saved = self._progress.step, self._folder.saved
+        if saved is None:
+            return f"all {step:,} steps are lost"
+        return f"the model of step {saved[1]:,} is {saved[0]}, the {step - saved[1]:,} steps since are lost"
+
+    def kept(self, progress: Progress, model: Model) -> None:
+        """Save the copy of the model, if it is time."""
+        if not self._budget.allows():
+            return
+        with self._budget.spending(), self._saving():
+            try:
+                self._folder.save(model)
+            except ModelFileError as error:
+                if not self._failed:
+                    self._say(f"the run goes on, but could not be saved at step {progress.step:,}: {error}")
+                self._failed = True
+
+
+def _siblings(folder: Path) -> Iterator[Path]:
+    """The folder, and then NAME-2, NAME-3, ... beside it."""
+    if folder.name in ("", ".."):
+        folder = Path(os.path.abspath(folder))
+    yield folder
+    for number in itertools.count(2):
+        yield folder.parent / f"{folder.name}-{number}"
+
+
+def _name(folder: Path) -> str:
+    return Path(os.path.abspath(folder)).name or "model"
+
+
+def _there(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _occupied(folder: Path, named: bool = False) -> bool:
+    """Whether something is in the model's place; for a folder that nobody named, also in the folder's own."""
+    return _there(folder / checkpoint.FILE_NAME) or (not named and _there(folder) and not folder.is_dir())
+
+
+def _finished(folder: Path) -> bool:
+    """Whether a folder holds a finished model; one that cannot be read, or does not say, is taken for finished."""
+    if not _there(folder / checkpoint.FILE_NAME):
+        return False
+    try:
+        training = checkpoint.load(folder).training or {}
+    except ModelFileError:
+        return True
+    return training.get("finished") is not False
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

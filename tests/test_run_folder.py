@@ -1,0 +1,290 @@
+"""A run's folder: nothing is replaced unasked, no finished model by an unfinished one, and no work is lost."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from programs import ENVIRONMENT, QUICK, TEXT, begun, endless, last_json, python, wait_for
+
+from fastlstm import Model, TrainConfig, checkpoint, run_folder, trainer
+from fastlstm.errors import ConfigError, ModelFileError
+from fastlstm.run_folder import RunFolder, Saver
+from fastlstm.trainer import Progress
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder, and others for the home and for temporary files."""
+    for name in ("here", "home", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def folder(said, here):
+    """Opens the folder of a run."""
+
+    def open_(name="runs/notes", named=False, overwrite=False):
+        return RunFolder(Path(name), named=named, overwrite=overwrite, say=said.append)
+
+    return open_
+
+
+def trained(steps, finished=True):
+    model = Model.for_text("abc", hidden=2, embedding=2)
+    model.training = {"steps": steps, "finished": finished}
+    return model
+
+
+def steps_of(folder):
+    return Model.load(folder).training["steps"]
+
+
+def test_a_run_takes_the_next_free_folder_and_says_so(folder, said):
+    for number, expected in enumerate(["runs/notes", "runs/notes-2", "runs/notes-3"], start=1):
+        with folder() as run:
+            assert run.save(trained(number)) == Path(expected, "model.safetensors")
+    assert [steps_of(f"runs/notes{n}") for n in ("", "-2", "-3")] == [1, 2, 3]
+    assert said == [
+        "runs/notes holds a model already: this run's goes to runs/notes-2",
+        "runs/notes holds a model already: this run's goes to runs/notes-3",
+    ]
+
+
+@pytest.mark.parametrize("place", ["folder", "dangling link", "file in the folder's place"])
+def test_whatever_is_in_a_model_s_place_is_left_alone(place, folder, here):
+    Path("runs").mkdir()
+    if place == "file in the folder's place":
+        Path("runs/notes").write_text("mine")
+    else:
+        Path("runs/notes").mkdir()
+        model = Path("runs/notes/model.safetensors")
+        model.mkdir() if place == "folder" else model.symlink_to("nowhere")
+    with folder() as run:
+        assert run.save(trained(1)) == Path("runs/notes-2/model.safetensors")
+
+
+@pytest.mark.parametrize("name", [".", "sub/..", "run"])
+def test_a_named_folder_with_a_model_is_refused(name, folder, here):
+    Path("sub").mkdir()
+    with folder(name, named=True) as run:
+        run.save(trained(1))
+    with pytest.raises(ConfigError, match="--overwrite"):
+        folder(name, named=True)
+    with folder(name, named=True, overwrite=True) as run:
+        run.save(trained(2))
+    assert steps_of(name) == 2
+
+
+@pytest.mark.parametrize("kind", ["finished", "of version 0.1.0", "unreadable"])
+def test_an_unfinished_run_replaces_no_finished_model(kind, folder, here):
+    with folder("run", named=True) as run:
+        model = trained(100)
+        if kind == "of version 0.1.0":
+            del model.training["finished"]
+            model.save("run/model.safetensors")
+        else:
+            run.save(model)
+        if kind == "unreadable":
+            Path("run/model.safetensors").write_bytes(b"damaged")
+    before = Path("run/model.safetensors").read_bytes()
+    with folder("run", named=True, overwrite=True) as run:
+        for steps in (3, 4):
+            assert run.save(trained(steps, finished=False)) == Path("run-2/model.safetensors")
+    assert Path("run/model.safetensors").read_bytes() == before
+    assert steps_of("run-2") == 4
+
+
+def test_an_unfinished_model_may_be_overwritten_by_an_unfinished_one(folder, here):
+    for steps in (1, 2):
+        with folder("run", named=True, overwrite=True) as run:
+            run.save(trained(steps, finished=False))
+    assert os.listdir() == ["run"]
+    assert steps_of("run") == 2
+
+
+def test_a_finished_run_overwrites_and_removes_what_it_saved_beside(folder, here):
+    for steps in (1, 9):
+        with folder("run", named=True, overwrite=True) as run:
+            run.save(trained(steps - 1, finished=False))
+            run.save(trained(steps))
+    assert os.listdir() == ["run"]
+    assert steps_of("run") == 9
+
+
+def test_a_model_that_appears_meanwhile_is_not_replaced(folder, said):
+    """Two runs that began at once."""
+    with folder() as first, folder() as second:
+        first.save(trained(1, finished=False))
+        assert second.save(trained(2, finished=False)) == Path("runs/notes-2/model.safetensors")
+        first.save(trained(3))
+        second.save(trained(4))
+        shutil.copy("runs/notes-2/model.safetensors", "copy")
+        os.replace("copy", "runs/notes/model.safetensors")  # is now somebody else's
+        assert first.save(trained(5)) == Path("runs/notes-3/model.safetensors")
+    assert len(said) == 2
+
+
+def test_a_folder_that_was_made_for_nothing_is_removed(folder, here):
+    with folder():
+        assert Path("runs/notes").is_dir()
+    assert os.listdir() == []
+    Path("runs").mkdir()
+    with folder():
+        pass
+    assert os.listdir() == ["runs"]
+
+
+def test_a_removed_folder_is_made_again(folder):
+    with folder() as run:
+        shutil.rmtree("runs")
+        assert run.save_somewhere(trained(1)) == Path("runs/notes/model.safetensors")
+
+
+@pytest.mark.parametrize("usable", [1, 2, 3, 4])
+def test_a_save_that_fails_goes_to_another_place_and_says_where(usable, folder, here, monkeypatch, tmp_path):
+    places = ["runs/deep", here, tmp_path / "home", tmp_path / "temporary"]
+    bad = [Path(place).resolve() for place in places[: usable - 1]]
+
+    def full(path, content, *, overwrite=True):
+        parent = Path(path).resolve().parent.parent
+        if parent in bad or Path(path).parent == Path("runs/deep/notes"):
+            raise ModelFileError("the disk is full")
+        return save(path, content, overwrite=overwrite)
+
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", full)
+    (tmp_path / "home" / "notes").mkdir()  # somebody's notes: not to be mixed with
+    with folder("runs/deep/notes") as run, pytest.raises(ModelFileError, match=r"full; the model is .* instead$") as e:
+        run.save_somewhere(trained(7))
+    path = Path(str(e.value).split("the model is ")[1].removesuffix(" instead"))
+    assert path.resolve().is_relative_to(Path(places[usable - 1]).resolve())
+    assert steps_of(path) == 7
+    assert os.listdir(tmp_path / "home" / "notes") == []
+
+
+def test_a_model_that_can_be_written_nowhere_is_said_to_be_lost(folder, monkeypatch, here):
+    def full(*arguments, **settings):
+        raise ModelFileError("the disk is full")
+
+    with folder() as run:
+        run.save(trained(5, finished=False))
+        monkeypatch.setattr(checkpoint, "save", full)
+        with pytest.raises(ModelFileError, match=r"nor could .*home.*temporary.*the model of step 5 is runs/notes"):
+            run.save_somewhere(trained(7))
+
+
+def test_a_save_on_the_way_that_fails_is_said_once(folder, said, monkeypatch):
+    monkeypatch.setattr(run_folder, "_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(run_folder, "SAVING_SHARE", 1e9)
+    told = []
+    with folder() as run:
+        saver, progress = Saver(run, 0, run_folder.contextlib.nullcontext, told.append), Progress(9, 1, 0.0)
+        saver.started(progress)
+        assert saver.lost() is None
+        progress.step = 3
+        assert saver.lost() == "all 3 steps are lost"
+        saver.kept(progress, trained(2, finished=False))
+        assert "the model of step 2 is runs/notes/model.safetensors, the 1 steps since" in saver.lost()
+        monkeypatch.setattr(Model, "save", lambda *a, **k: (_ for _ in ()).throw(ModelFileError("full")))
+        for _ in range(3):
+            saver.kept(progress, trained(3, finished=False))
+    assert told == ["the run goes on, but could not be saved at step 3: full"]
+
+
+@pytest.fixture
+def notes(tmp_path):
+    (tmp_path / "notes.txt").write_text(TEXT)
+    return tmp_path / "notes.txt"
+
+
+def test_train_replaces_nothing_unasked(notes, tmp_path):
+    def train(*options):
+        done = python("-m", "fastlstm.train", *QUICK, "--data", "notes.txt", "--json", *options, cwd=tmp_path)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    assert last_json(train()[1])["model"] == "runs/notes/model.safetensors"
+    first = (tmp_path / "runs/notes/model.safetensors").read_bytes()
+    output = train("--seed", 1)[1]
+    assert last_json(output)["model"] == "runs/notes-2/model.safetensors"
+    assert "this run's goes to runs/notes-2" in output
+    code, output, errors = train("--out", "runs/notes")
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "--overwrite" in errors
+    assert (tmp_path / "runs/notes/model.safetensors").read_bytes() == first
+    assert last_json(train("--overwrite", "--seed", 2)[1])["model"] == "runs/notes/model.safetensors"
+    assert (tmp_path / "runs/notes/model.safetensors").read_bytes() != first
+    assert sorted(os.listdir(tmp_path / "runs")) == ["notes", "notes-2"]
+
+
+#: A run that saves itself as soon as it may.
+EAGER = "from fastlstm import run_folder, train; run_folder._FIRST_SECONDS = 0; train.cli.run(train.main, {})"
+
+
+def test_a_killed_run_has_been_saved_on_its_way(tmp_path):
+    arguments = [str(argument) for argument in endless("--out", "run")[2:]]
+    with begun("-c", EAGER.format(arguments), cwd=tmp_path) as process:
+        model = tmp_path / "run" / "model.safetensors"
+        for line in process.stdout:
+            if line.startswith("step") and model.exists():
+                break
+        process.kill()
+    training = Model.load(model).training
+    assert training["steps"] > 0
+    assert training["finished"] is False
+
+
+def test_saving_on_the_way_changes_no_bit(folder, monkeypatch):
+    def fitted(observer=None):
+        model = Model.for_text(TEXT, hidden=8, embedding=4)
+        model.fit(TEXT, TrainConfig(steps=20, batch=4, seq_len=8, sample_length=0), observer=observer)
+        return model
+
+    alone, saves = fitted(), []
+    monkeypatch.setattr(trainer, "_COPYING_SHARE", 1e9)
+    monkeypatch.setattr(run_folder, "SAVING_SHARE", 1e9)
+    with folder() as run:
+        saver = Saver(run, 0, run_folder.contextlib.nullcontext, saves.append)
+        save = run.save
+        monkeypatch.setattr(run, "save", lambda model: saves.append(save(model)))
+        watched = fitted(saver)
+        assert len(saves) > 10
+        assert 10 < steps_of("runs/notes") < 20
+    assert watched.parameters.flat.tobytes() == alone.parameters.flat.tobytes()
+    assert watched.training == alone.training
+
+
+def test_a_folder_lost_during_a_run_costs_no_work(tmp_path):
+    with begun(*endless("--out", "run"), cwd=tmp_path) as process:
+        wait_for(process, "step")
+        shutil.rmtree(tmp_path / "run")
+        (tmp_path / "run").write_text("in the way")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.count("\n") == 1
+    assert "the model is run-2/model.safetensors instead" in errors
+    assert steps_of(tmp_path / "run-2") >= 50
+
+
+def test_a_file_size_limit_is_said_with_all_that_was_tried(notes, tmp_path):
+    limited = (
+        "import resource; from fastlstm import train; fit = train._fit\n"
+        "def limit(*a):\n    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); return fit(*a)\n"
+        f"train._fit = limit; train.cli.run(train.main, {[*QUICK, '--data', 'notes.txt']})"
+    )
+    done = python("-c", limited, cwd=tmp_path, env=ENVIRONMENT | {"HOME": str(tmp_path)})
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert b"nor could it be written to" in done.stderr
+    assert not (tmp_path / "runs").exists()
