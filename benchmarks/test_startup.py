@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-HELP = ["-m", "fastlstm.cli", "--help"]
+HELP = ["-m", "fastlstm", "--help"]
 IMPORT_NUMBA = ["-c", "import numba"]
 
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # Python is looking for the module to run: if it is ours, a signal is one line from here on
+    from fastlstm import signals
+
+    signals.install_for_module()
+
 import importlib
 from typing import TYPE_CHECKING, Any
 

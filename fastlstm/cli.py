@@ -7,17 +7,19 @@ arguments, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
 import importlib
+import io
 import json
 import math
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Any, NoReturn
 
+from fastlstm import signals
 from fastlstm.errors import ConfigError, FastlstmError
 
 Main = Callable[[Sequence[str] | None], int]
@@ -36,10 +38,8 @@ COMPILING = "compiling kernels ..."
 _DISTURBING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 FAILURE, USAGE = 1, 2
-#: Exit status of a command that a signal ended is this plus the signal's number.
-SIGNALLED = 128
 #: Status of a command whose reader has left: of SIGPIPE, which not every system names.
-BROKEN_PIPE = SIGNALLED + 13
+BROKEN_PIPE = signals.SIGNALLED + 13
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,15 +69,14 @@ def parser(verb: str, description: str) -> Parser:
 def command(verb: str) -> str:
     """How the user runs a verb: ``fastlstm train`` or ``python -m fastlstm.train``, as this process was run."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is not None and spec.name.startswith("fastlstm."):
-        return f"python -m fastlstm.{verb or 'cli'}"
-    return f"fastlstm {verb}".strip()
+    if spec is None or not spec.name.startswith("fastlstm."):
+        return _name(verb)
+    return f"python -m {_name(verb)}" if spec.name == "fastlstm.__main__" else f"python -m fastlstm.{verb}"
 
 
 def fail(verb: str, message: str, status: int = FAILURE) -> int:
     """Print one line about an error on standard error; returns the exit status."""
-    line = " ".join(message.split())
-    print(f"{f'fastlstm {verb}'.strip()}: error: {line}", file=sys.stderr)
+    note(verb, f"error: {message}")
     return status
 
 
@@ -95,11 +94,30 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+class Printable:
+    """Makes of the pieces of a text, characters or UTF-8 bytes, what no terminal takes for a command.
+
+    What only the next piece can complete, a part of a character or of a line's end, is kept until then.
+    """
+
+    def __init__(self) -> None:
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+        self._lines = io.IncrementalNewlineDecoder(None, translate=True)
+
+    def __call__(self, piece: str | bytes, final: bool = False) -> str:
+        """The next piece, for people to read; with ``final`` nothing is kept."""
+        text = piece if isinstance(piece, str) else self._characters.decode(piece, final)
+        return _DISTURBING.sub("\N{REPLACEMENT CHARACTER}", self._lines.decode(text, final))
+
+
 def printable(text: str | bytes) -> str:
     """A text that no terminal takes for a command, for people to read."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return _DISTURBING.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+    return Printable()(text, final=True)
+
+
+def argument_text(argument: str) -> str:
+    """The text of an argument: bytes that the locale's encoding lacks, as ASCII does, are read as UTF-8."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def say_compiling() -> None:
@@ -107,29 +125,98 @@ def say_compiling() -> None:
     print(COMPILING, file=sys.stderr, flush=True)
 
 
+def note(verb: str, message: str) -> None:
+    """Print one line on standard error; a standard error that nobody reads is no error."""
+    with contextlib.suppress(OSError):
+        print(f"{_name(verb)}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def _name(verb: str) -> str:
+    return f"fastlstm {verb}".strip()
+
+
 def run(main: Main, argv: Sequence[str] | None = None) -> NoReturn:
     """Run a verb and leave the process with its exit status; errors become one line, unless ``--debug`` is given."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a character that the terminal lacks is no reason to stop
-            stream.reconfigure(errors="replace")
+    verb = _verb(main)
+    signals.install(_name(verb))
+    _open_streams()
+    lacking = _Lacking()
+    codecs.register_error(_Lacking.HANDLER, lacking)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors=_Lacking.HANDLER)
+    status = _status(main, verb, list(sys.argv[1:] if argv is None else argv))
+    signals.ignore()
+    lacking.say(verb)
+    _release_streams()
+    sys.exit(status)
+
+
+def _status(main: Main, verb: str, arguments: list[str]) -> int:
+    """The exit status of a verb, all it has to say said."""
     try:
-        status = main(arguments)
+        try:
+            status = main(arguments)
+        except SystemExit as end:  # of the parser
+            status = end.code if isinstance(end.code, int) else 0
         sys.stdout.flush()
+        return status
     except BrokenPipeError:  # whoever read our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = BROKEN_PIPE
-    except KeyboardInterrupt:
-        status = fail(_verb(main), "interrupted", SIGNALLED + signal.SIGINT)
+        return BROKEN_PIPE
     except (FastlstmError, OSError, MemoryError) as error:
-        if debug:
+        if "--debug" in arguments:
             raise
         message = str(error) or "out of memory"
         if isinstance(error, MemoryError):
             message += ": choose smaller sizes"
-        status = fail(_verb(main), message, USAGE if isinstance(error, ConfigError) else FAILURE)
-    sys.exit(status)
+        return fail(verb, message, USAGE if isinstance(error, ConfigError) else FAILURE)
+
+
+def _open_streams() -> None:
+    """Give the null device the place of streams that are closed, else the next file opened would get their output."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
+
+
+def _release_streams() -> None:
+    """Leave nothing in the streams that the interpreter could fail to write when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Lacking:
+    """Handler of characters that the encoding of standard output lacks: each becomes ``?``, and is counted."""
+
+    HANDLER = "fastlstm.lacking"
+
+    def __init__(self) -> None:
+        self.count, self.encoding = 0, ""
+
+    def __call__(self, error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        count = error.end - error.start
+        self.count, self.encoding = self.count + count, error.encoding
+        return "?" * count, error.end
+
+    def say(self, verb: str) -> None:
+        """Tell how many there were."""
+        if self.count:
+            characters = "1 character that" if self.count == 1 else f"{self.count:,} characters that"
+            note(
+                verb,
+                f"{characters} standard output's encoding ({self.encoding}) lacks became '?':"
+                " set PYTHONIOENCODING=utf-8 to write all of them",
+            )
 
 
 def _verb(main: Main) -> str:
@@ -137,37 +224,6 @@ def _verb(main: Main) -> str:
     spec = getattr(sys.modules[main.__module__], "__spec__", None)
     verb = "" if spec is None else spec.name.rpartition(".")[2]
     return verb if verb in VERBS else ""
-
-
-class Stop:
-    """Turns Ctrl-C and SIGTERM into a wish to stop, for as long as it is entered; a second one leaves at once.
-
-    Attributes
-    ----------
-    status : exit status to end with, 0 while nobody has asked to stop.
-    """
-
-    def __init__(self) -> None:
-        self.status = 0
-        self._before: dict[int, Any] = {}
-
-    def __call__(self) -> bool:
-        """Whether somebody has asked to stop."""
-        return self.status != 0
-
-    def __enter__(self) -> Stop:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.status:
-            sys.exit(SIGNALLED + number)
-        self.status = SIGNALLED + number
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -195,7 +251,3 @@ def _no_verb(argv: Sequence[str] | None) -> int:
         return 0
     made.print_help()
     return USAGE
-
-
-if __name__ == "__main__":
-    main()

@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     from fastlstm.backend import warm_up
     from fastlstm.model import Model, check_length
-    from fastlstm.text import read_text
+    from fastlstm.text import read_ids
 
     model = Model.load(options.model)
-    ids = model.encode(read_text([options.file], as_bytes=model.vocab.is_bytes))
+    _, ids = read_ids([options.file], as_bytes=model.vocab.is_bytes, vocab=model.vocab)
     check_length(ids)
     warm_up(options.backend, model.config, cli.say_compiling)
     result = model.evaluate(ids, backend=options.backend, threads=options.threads)

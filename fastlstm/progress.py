@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import time
 from types import TracebackType
 from typing import TextIO
@@ -15,11 +17,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fastlstm import signals
 from fastlstm.cli import COMPILING, printable
 from fastlstm.trainer import Observer, Progress
 
 #: Seconds between two pictures of the live display, and between two plain lines.
 _PICTURE_SECONDS, _LINE_SECONDS = 0.1, 10.0
+
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 def nats_and_bits(nats: float) -> str:
@@ -95,15 +100,21 @@ class Display(Observer):
         self._shown = -math.inf
         self._sample = Text()
         self._sample_step = 0
+        self._context = contextlib.ExitStack()
 
     def __enter__(self) -> Display:
-        self._live.start()
+        self._context.enter_context(signals.cleanup(self._show_cursor))
+        self._context.enter_context(self._live)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        self._context.close()
+
+    def _show_cursor(self) -> None:
+        """Undo what the live display has done to the terminal, without a look at what it was just doing."""
+        os.write(self._live.console.file.fileno(), _SHOW_CURSOR)
 
     def compiling(self) -> None:
         self._live.update(Text(COMPILING), refresh=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import get_args
 
 from fastlstm import cli
@@ -15,7 +16,9 @@ def parser() -> cli.Parser:
     made = cli.parser("sample", "Write text with a model, to standard output, as it is drawn.")
     made.add_argument("model", metavar="MODEL", help="the model's file, or the folder of its run")
     text = made.add_argument_group("text")
-    text.add_argument("--prompt", default="", metavar="S", help="text to continue; it is written first")
+    text.add_argument(
+        "--prompt", type=cli.argument_text, default="", metavar="S", help="text to continue; it is written first"
+    )
     text.add_argument("--length", type=int, default=1000, metavar="N", help="characters to draw (default: 1000)")
     text.add_argument("--num", type=int, default=1, metavar="N", help="continuations to draw at once (default: 1)")
     text.add_argument(
@@ -43,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = {name: getattr(options, name) for name in ("temperature", "seed", "backend", "threads")}
     if options.num == 1:
         pieces = model.stream(prompt, options.length, **settings)
-        _write([prompt])
-        ends_a_line = _write(pieces)
-        if not ends_a_line and (options.json or sys.stdout.isatty()):
+        if not _write(itertools.chain([prompt], pieces)) and (options.json or sys.stdout.isatty()):
             print()
     else:
         _write_all(prompt, model.continuations(prompt, options.num, options.length, **settings))
@@ -60,22 +61,28 @@ def _write_all(prompt: str | bytes, texts: Sequence[str | bytes]) -> None:
     """Write several continuations, each under a line with its number."""
     for number, text in enumerate(texts, start=1):
         print(f"--- {number} ---", flush=True)
-        _write([prompt])
-        if not _write([text]):
+        if not _write([prompt, text]):
             print(flush=True)
 
 
 def _write(pieces: Iterable[str | bytes]) -> bool:
     """Write pieces as they come; returns whether they end with a line's end."""
-    ends_a_line, screen = False, sys.stdout.isatty()
-    for piece in pieces:
+    ends_a_line = False
+    for piece in _for_terminal(pieces) if sys.stdout.isatty() else pieces:
         if isinstance(piece, bytes):
             sys.stdout.buffer.write(piece)
         else:
-            sys.stdout.write(cli.printable(piece) if screen else piece)
+            sys.stdout.write(piece)
         sys.stdout.flush()
-        ends_a_line = piece[-1:] in ("\n", b"\n")
+        ends_a_line = piece[-1:] in ("\n", b"\n") or (ends_a_line and not piece)
     return ends_a_line
+
+
+def _for_terminal(pieces: Iterable[str | bytes]) -> Iterator[str]:
+    printable = cli.Printable()
+    for piece in pieces:
+        yield printable(piece)
+    yield printable(b"", final=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import shlex
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from fastlstm import cli
+from fastlstm import cli, signals
 from fastlstm.config import (
     ASSIGNMENT_MODEL,
     ASSIGNMENT_TRAIN,
@@ -24,6 +25,7 @@ from fastlstm.config import (
 
 if TYPE_CHECKING:
     from fastlstm.model import Model
+    from fastlstm.run_folder import RunFolder
     from fastlstm.text import IdArray
     from fastlstm.trainer import TrainResult
 
@@ -50,7 +52,12 @@ def parser() -> cli.Parser:
     _add_model_options(made.add_argument_group("model"))
     _add_training_options(made.add_argument_group("training"))
     progress = made.add_argument_group("progress and result")
-    progress.add_argument("--out", metavar="DIR", help="folder of the model (runs/NAME, after the first text)")
+    progress.add_argument(
+        "--out", metavar="DIR", help="folder of the model (runs/NAME after the first text, or the next that is free)"
+    )
+    progress.add_argument(
+        "--overwrite", action="store_true", help="replace the model in that folder, once this one is finished"
+    )
     progress.add_argument(
         "--eval-every", type=int, metavar="N", help="steps between validations (about ten a run); 0: only at the end"
     )
@@ -138,29 +145,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     model_values, config = model_settings(options), TrainConfig(**train_settings(options))
     ModelConfig(vocab_size=1, **model_values)  # what is wrong with it is better known before the text is read
-    from fastlstm import checkpoint
+    from fastlstm.run_folder import RunFolder
 
     model, ids = _model_and_ids(options, model_values)
     config = _fitted(options, config, ids)
-    path = output_folder(options) / checkpoint.FILE_NAME
-    checkpoint.check_writable(path.parent)
-    _introduce(model, ids, config)
-    with cli.Stop() as stop:
-        result = _fit(model, ids, config, path, stop)
-        model.save(path)
-    _summarise(result, path)
-    if options.json:
-        cli.print_json(_json(result, path))
-    return stop.status
+    wanted, named = output_folder(options), bool(options.out)
+    with (
+        RunFolder(wanted, named=named, overwrite=options.overwrite, say=_tell) as folder,
+        signals.cleanup(folder.tidy),
+    ):
+        _introduce(model, ids, config)
+        return _train(model, ids, config, folder, as_json=options.json)
+
+
+def _tell(line: str) -> None:
+    """Print a line for whoever still reads; what is being saved does not depend on that."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
+
+
+def _say(message: str) -> None:
+    cli.note("train", message)
 
 
 def _model_and_ids(options: argparse.Namespace, settings: dict[str, Any]) -> tuple[Model, IdArray]:
     from fastlstm.model import Model
-    from fastlstm.text import read_text
+    from fastlstm.text import read_ids
 
-    text = read_text(options.data or [], as_bytes=options.bytes)
-    model = Model.for_text(text, seed=options.seed, **settings)
-    return model, model.vocab.encode(text)
+    vocab, ids = read_ids(options.data or [], as_bytes=options.bytes)
+    return Model(ModelConfig(len(vocab), **settings), vocab, seed=options.seed), ids
 
 
 def _fitted(options: argparse.Namespace, config: TrainConfig, ids: IdArray) -> TrainConfig:
@@ -188,14 +201,41 @@ def _introduce(model: Model, ids: IdArray, config: TrainConfig) -> None:
     )
 
 
-def _fit(model: Model, ids: IdArray, config: TrainConfig, path: Path, stop: cli.Stop) -> TrainResult:
-    from fastlstm import progress
+def _train(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, *, as_json: bool) -> int:
+    """Train, save and tell; returns the exit status."""
+    with signals.Stop() as stop:
+        try:
+            result = _fit(model, ids, config, folder, stop)
+            with stop.saving():
+                path = folder.save_somewhere(model)
+            stop.done()
+            _summarise(result, path)
+            _warn_of_failure(result, len(model.vocab))
+            if as_json:
+                cli.print_json(_json(result, path))
+        except OSError:
+            if not stop.status:  # else it went with the terminal, which had sent the signal
+                raise
+    return stop.status
 
+
+def _fit(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, stop: signals.Stop) -> TrainResult:
+    """Train; whatever ends it, what was learned is saved, unless that is nothing."""
+    from fastlstm import progress
+    from fastlstm.run_folder import Saver
+    from fastlstm.trainer import Observers
+
+    saver = Saver(folder, model.parameters.flat.nbytes, stop.saving, _say)
+    stop.lost = saver.lost
     try:
-        with progress.observer(sys.stdout) as observer:
-            return model.fit(ids, config, observer=observer, stop=stop)
-    except OSError:  # nobody reads our lines any more: no reason to lose what was learned
-        model.save(path)
+        with progress.observer(sys.stdout) as display:
+            return model.fit(ids, config, observer=Observers(display, saver), stop=stop)
+    except Exception as error:
+        if model.training and model.training["steps"]:
+            with stop.saving():
+                path = folder.save_somewhere(model)
+            if not isinstance(error, OSError):  # to a reader that has left there is nothing to say
+                _say(f"the model of step {model.training['steps']:,} is {path}")
         raise
 
 
@@ -208,6 +248,16 @@ def _summarise(result: TrainResult, path: Path) -> None:
         f" train {nats_and_bits(result.train_nats)}{validation} a character"
     )
     print(f"the model is {path}; let it write:\n  {cli.command('sample')} {shlex.quote(str(path.parent))}", flush=True)
+
+
+def _warn_of_failure(result: TrainResult, vocab_size: int) -> None:
+    from fastlstm.trainer import worse_than_guessing
+
+    if worse_than_guessing(result.train_nats, vocab_size):
+        _say(
+            f"the model predicts worse than guessing, which takes {math.log(vocab_size):.4g} nats a character:"
+            " lower the learning rate, or clip gradients harder"
+        )
 
 
 def _json(result: TrainResult, path: Path) -> dict[str, Any]:

@@ -1,26 +1,15 @@
 """Verbs as people run them: what they print, what they say when something is wrong, and what survives Ctrl-C."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from programs import ENVIRONMENT, QUICK, TEXT, begun, endless, last_json, python, wait_for
 
 import fastlstm
 from fastlstm import Model, cli
-
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fastlstm.__file__).parents[1])}
-QUICK = ["--hidden", "8", "--embedding", "4", "--steps", "12", "--batch", "4", "--seq-len", "8"]
-TEXT = "the cat sat on the mat.\nso did the dog, at last.\n" * 20
-
-
-def python(*arguments, cwd, **settings):
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, timeout=120, **settings
-    )
 
 
 @pytest.fixture
@@ -38,10 +27,6 @@ def verb(tmp_path):
 def notes(tmp_path):
     (tmp_path / "notes.txt").write_text(TEXT)
     return tmp_path / "notes.txt"
-
-
-def last_json(output):
-    return json.loads(output.splitlines()[-1])
 
 
 def assert_one_clear_line(done, status, *parts):
@@ -183,6 +168,40 @@ def test_an_unusable_output_folder_is_known_before_training(verb, notes):
     assert "--out" in errors
 
 
+def test_a_run_that_diverges_is_one_line_and_keeps_what_was_good(verb, notes, tmp_path):
+    arguments = [*QUICK, "--data", "notes.txt", "--lr", "1e30", "--clip-norm", "inf"]
+    assert_one_clear_line(verb("train", *arguments), 1, "step 2", "1e+30", "before the run")
+    assert not (tmp_path / "runs").exists()
+    program = (
+        f"from fastlstm import trainer, train; trainer._COPYING_SHARE = 1e9; train.cli.run(train.main, {arguments})"
+    )
+    program = program.replace(
+        "train.cli", "trainer.TrainConfig.rate = lambda c, step, n: 0.1 if step < 9 else 1e30; train.cli"
+    )
+    done = python("-c", program, cwd=tmp_path)
+    assert done.returncode == 1
+    where, error = done.stderr.decode().splitlines()
+    assert where == "fastlstm train: the model of step 9 is runs/notes/model.safetensors"
+    assert "diverged at step 11 " in error
+    assert "as it was at step 9:" in error
+    training = Model.load(tmp_path / "runs" / "notes").training
+    assert (training["steps"], training["finished"]) == (9, False)
+
+
+def test_a_result_worse_than_guessing_is_said(verb, notes):
+    code, _, errors = verb("train", *QUICK, "--data", "notes.txt", "--lr", 5, "--schedule", "constant")
+    assert code == 0
+    assert errors.startswith("fastlstm train: the model predicts worse than guessing, which takes ")
+    assert errors.count("\n") == 1
+
+
+def test_a_model_of_nonsense_is_one_line_to_evaluate(verb, notes, tmp_path):
+    model = Model.for_text(TEXT, hidden=2, embedding=2)
+    model.parameters.flat[...] = 3.4e38
+    model.save(tmp_path / "model.safetensors")
+    assert_one_clear_line(verb("evaluate", ".", "notes.txt"), 1, "no finite number")
+
+
 def test_debug_shows_where_an_error_arose(verb):
     code, _, errors = verb("sample", "missing", "--debug")
     assert code == 1
@@ -190,37 +209,13 @@ def test_debug_shows_where_an_error_arose(verb):
     assert "ModelFileError" in errors
 
 
-def started(tmp_path, *arguments):
-    """A run that would go on for hours, after its first report."""
-    command = [sys.executable, "-m", "fastlstm.train", *QUICK, "--sample-every", "50", "--eval-every", "0"]
-    process = subprocess.Popen(
-        [*command, "--steps", "100000000", "--json", "--out", "run", *arguments],
-        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    for line in process.stdout:
-        if line.startswith("step"):
-            return process
-    raise AssertionError(process.communicate()[1])
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_with_its_model_saved(number, tmp_path):
-    process = started(tmp_path)
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (128 + number, "")
-    result = last_json(output)
-    assert result["model"] == "run/model.safetensors"
-    assert Model.load(tmp_path / "run").training["steps"] == result["steps"] >= 50
-
-
 def test_a_reader_that_leaves_costs_no_work(tmp_path):
-    process = started(tmp_path)
-    process.stdout.close()
-    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
-    assert process.stderr.read() == ""
-    process.stderr.close()
-    assert len(Model.load(tmp_path / "run").vocab) > 2
+    with begun(*endless("--out", "run"), cwd=tmp_path) as process:
+        wait_for(process, "step")
+        process.stdout.close()
+        assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+        assert process.stderr.read() == ""
+    assert Model.load(tmp_path / "run").training["finished"] is False
     assert os.listdir(tmp_path / "run") == ["model.safetensors"]
 
 
