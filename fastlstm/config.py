@@ -192,6 +192,8 @@ class TrainConfig:
         for name in ("clip_value", "clip_norm", "epochs"):
             if getattr(self, name) is not None:
                 _finite(self, name, minimum=0.0)
+        if not isinstance(self.smooth_from_guessing, bool):
+            raise ConfigError(f"smooth_from_guessing must be True or False, not {self.smooth_from_guessing!r}")
         if self.clip_value == 0 or self.clip_norm == 0:
             raise ConfigError("a bound of 0 on the gradient leaves nothing to train with: give a larger one, or None")
         if self.clip_value is not None and self.clip_norm is not None:

@@ -208,6 +208,11 @@ def test_the_shown_loss_is_that_of_the_steps_there_were(default_text):
         assert shown == pytest.approx(np.average(recorder.losses[:n], weights=weights), rel=1e-12)
 
 
+def test_whether_to_smooth_from_guessing_is_yes_or_no():
+    with pytest.raises(ConfigError, match="smooth_from_guessing must be True or False"):
+        TrainConfig(smooth_from_guessing="no")
+
+
 def test_compiling_is_announced_before_it_begins_and_all_of_it_is_counted(monkeypatch):
     order = []
 
