@@ -1,0 +1,306 @@
+"""What all parts of the campaign share: seeded trials in processes of their own, and the classes of their outcomes.
+
+A part is a test function marked by `part`, and an attempt: a function of one `Trial` that raises when a promise is
+broken. Attempts run in worker processes, so that one that crashes or hangs is counted and the campaign goes on.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import enum
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+import traceback
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+#: Seconds after which a call, or a command beyond its ordinary start, counts as a hang.
+LONGEST_WAIT = 5.0
+#: Seconds for a worker process to import fastlstm and to compile its kernels, where they are not in the cache.
+LONGEST_START = 600.0
+
+
+class Outcome(enum.Enum):
+    """What became of a trial; the values are the columns of the table."""
+
+    HELD = "held"
+    REFUSED = "refused cleanly"
+    TRACEBACK = "tracebacks"
+    HANG = "hangs over 5 s"
+    CRASH = "crashes"
+    WRONG = "wrong results"
+    LOST = "lost models"
+
+    @property
+    def is_failure(self) -> bool:
+        return self not in (Outcome.HELD, Outcome.REFUSED)
+
+
+class BrokenPromiseError(Exception):
+    """A trial has shown a defect of the class ``outcome``."""
+
+    def __init__(self, outcome: Outcome, detail: str) -> None:
+        super().__init__(detail)
+        self.outcome = outcome
+
+
+def require(condition: object, outcome: Outcome, detail: str) -> None:
+    """Raise `BrokenPromiseError` unless ``condition`` is true."""
+    if not condition:
+        raise BrokenPromiseError(outcome, detail)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A row of the table, and how many trials make it.
+
+    Attributes
+    ----------
+    name : of the row.
+    count : trials, at scale 1.
+    seconds : after which a trial is a hang.
+    is_full : whether this is the campaign itself rather than the small share of it in the default suite.
+    """
+
+    name: str
+    count: int
+    seconds: float
+    is_full: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a part: its number, counted from 0, its random numbers, and an empty folder of its own."""
+
+    part: Part
+    seed: int
+    number: int
+    folder: Path = Path()
+
+    def generator(self) -> np.random.Generator:
+        """A fresh generator: the same for the same seed, part and number, whatever other trials do."""
+        return np.random.default_rng([self.seed, zlib.crc32(self.part.name.encode()), self.number])
+
+
+class NoVerdictError(Exception):
+    """A trial has shown something that people must judge; it is listed above the table."""
+
+
+class Result(NamedTuple):
+    outcome: Outcome | None
+    detail: str = ""
+
+
+#: Makes one trial. It returns an `Outcome`, or `None` for `Outcome.HELD`.
+Attempt = Callable[[Trial], "Outcome | None"]
+
+
+def part(name: str, *, full: int, small: int, seconds: float = LONGEST_WAIT) -> pytest.MarkDecorator:
+    """Mark a test of the campaign: ``full`` trials under ``-m campaign``, ``small`` in the default suite."""
+    sizes = [pytest.param(Part(name, full, seconds, is_full=True), id="full", marks=pytest.mark.campaign)]
+    if small:
+        sizes.append(pytest.param(Part(name, small, seconds, is_full=False), id="small"))
+    return pytest.mark.parametrize("trials", sizes, indirect=True)
+
+
+def judge(attempt: Attempt, trial: Trial) -> Result:
+    """Make a trial and put its outcome into a class."""
+    try:
+        return Result(attempt(trial) or Outcome.HELD)
+    except BrokenPromiseError as broken:
+        return Result(broken.outcome, str(broken))
+    except NoVerdictError as open_question:
+        return Result(None, str(open_question))
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        return Result(Outcome.TRACEBACK, f"{type(error).__name__} at {place}: {error}")
+
+
+def _serve(connection: Connection, temporary: str) -> None:
+    """What a worker process does: one trial after the other, each in an empty folder, until there are no more."""
+    os.setsid()  # whoever ends this process ends those it has started with it
+    tempfile.tempdir = temporary
+    warnings.simplefilter("error")
+    from subjects import warm_up
+
+    warm_up()
+    connection.send(None)
+    with contextlib.suppress(EOFError):
+        while True:
+            attempt, trial = connection.recv()
+            with tempfile.TemporaryDirectory() as folder:
+                os.chdir(folder)
+                connection.send(judge(attempt, Trial(trial.part, trial.seed, trial.number, Path(folder))))
+                os.chdir("/")
+
+
+class Worker:
+    """A process that makes trials, one at a time; one that crashes or hangs is replaced by a new one.
+
+    Parameters
+    ----------
+    temporary : folder for all temporary files, which may outlive the process.
+    """
+
+    def __init__(self, temporary: str) -> None:
+        self.trial: Trial | None = None
+        self._temporary = temporary
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, far_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(far_end, self._temporary))
+        self._process.start()
+        far_end.close()
+        assert self.connection.poll(LONGEST_START), "a worker process of the campaign does not start"
+        self.connection.recv()
+
+    def give(self, attempt: Attempt, trial: Trial) -> None:
+        """Begin a trial."""
+        self.trial = trial
+        self._deadline = time.monotonic() + trial.part.seconds
+        self.connection.send((attempt, trial))
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the trial is a hang."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    def result(self) -> Result | None:
+        """The result of the trial, once there is one."""
+        try:
+            if self.connection.poll():
+                return self.connection.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            died = self._process.exitcode
+            self._start()
+            return Result(Outcome.CRASH, f"the process ended with status {died}")
+        if self.seconds_left:
+            return None
+        self.stop()
+        self._start()
+        return Result(Outcome.HANG, f"no answer within {self.trial.part.seconds:g} s")
+
+    def stop(self) -> None:
+        """End the process, and those it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.join()
+        self.connection.close()
+
+
+class Pool:
+    """The worker processes of a session, started when they are first needed."""
+
+    def __init__(self) -> None:
+        self._workers: list[Worker] = []
+        self._temporary = tempfile.TemporaryDirectory(prefix="fastlstm-campaign-")
+
+    def workers(self, count: int) -> list[Worker]:
+        while len(self._workers) < count:
+            self._workers.append(Worker(self._temporary.name))
+        return self._workers[:count]
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            worker.stop()
+        self._temporary.cleanup()
+
+
+class Tally:
+    """The outcomes of all parts, and what is left to people to judge."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, collections.Counter[Outcome | None]] = {}
+        self._open_questions: list[str] = []
+
+    def add(self, name: str, result: Result) -> None:
+        self.counts.setdefault(name, collections.Counter())[result.outcome] += 1
+        if result.outcome is None:
+            self._open_questions.append(f"{name}: {result.detail}")
+
+    def lines(self) -> list[str]:
+        """What people must judge, and the table, a line for each part."""
+        head = ["part", "tried", *(outcome.value for outcome in Outcome)]
+        rows = [
+            [name, counts.total(), *(counts[outcome] for outcome in Outcome)] for name, counts in self.counts.items()
+        ]
+        widths = [max(len(f"{row[n]}") for row in [head, *rows]) for n in range(len(head))]
+        return self._open_questions + [
+            " | ".join([f"{row[0]:<{widths[0]}}", *(f"{row[n]:>{widths[n]}}" for n in range(1, len(head)))])
+            for row in [head, *rows]
+        ]
+
+
+class Trials:
+    """The trials of one part, as a test gets them from the fixture ``trials``."""
+
+    #: Processes that make trials at a time.
+    WORKERS = 2
+    #: Failures that a test's message tells of, and characters about each.
+    _TOLD, _LONGEST = 20, 500
+    #: Seconds between lines about progress.
+    _EVERY = 15.0
+
+    def __init__(
+        self, part: Part, seed: int, numbers: range, pool: Pool, tally: Tally, say: Callable[[str], None]
+    ) -> None:
+        self._part, self._seed, self._numbers = part, seed, numbers
+        self._pool, self._tally, self._say = pool, tally, say
+        self._failures: list[str] = []
+        self._done, self._said = 0, time.monotonic()
+
+    def run(self, attempt: Attempt) -> None:
+        """Make all trials; raise `AssertionError` when one of them has failed."""
+        workers = self._pool.workers(self.WORKERS if self._part.is_full else 1)
+        waiting = (Trial(self._part, self._seed, number) for number in self._numbers)
+        while busy := list(self._employed(workers, attempt, waiting)):
+            wait([worker.connection for worker in busy], min(worker.seconds_left for worker in busy))
+            for worker in busy:
+                if (result := worker.result()) is not None:
+                    self._record(worker.trial, result)
+                    worker.trial = None
+        assert not self._failures, self._message()
+
+    def _employed(self, workers: list[Worker], attempt: Attempt, waiting: Iterator[Trial]) -> Iterator[Worker]:
+        """Give every idle worker a trial while there are any; the workers that have one."""
+        for worker in workers:
+            if worker.trial is None and (trial := next(waiting, None)):
+                worker.give(attempt, trial)
+            if worker.trial is not None:
+                yield worker
+
+    def _record(self, trial: Trial, result: Result) -> None:
+        self._done += 1
+        self._tally.add(self._part.name, result)
+        if result.outcome and result.outcome.is_failure:
+            detail = " ".join(result.detail.split())[: self._LONGEST]
+            self._failures.append(f"trial {trial.number}: {result.outcome.value}: {detail}")
+        if self._part.is_full and time.monotonic() - self._said > self._EVERY:
+            self._said = time.monotonic()
+            self._say(f"{self._part.name}: {self._done} of {len(self._numbers)}, {len(self._failures)} failed")
+
+    def _message(self) -> str:
+        more = len(self._failures) - self._TOLD
+        return "\n".join(
+            [
+                f"{self._part.name}: {len(self._failures)} of {self._done} trials failed (seed {self._seed})",
+                *self._failures[: self._TOLD],
+                *([f"and {more} more"] if more > 0 else []),
+            ]
+        )
