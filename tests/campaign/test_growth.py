@@ -1,0 +1,72 @@
+"""Long use of one process: nothing grows."""
+
+import dataclasses
+import gc
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from harness import Outcome, part, require
+from subjects import SHORT_RUN, TEXT, fresh_model
+
+from fastlstm import Model
+
+#: Steps of the campaign, and of the default suite.
+STEPS, FEW_STEPS = 25_000, 2_500
+#: Bytes a step that would be a leak: less than any object that Python can forget. And what an allocator keeps in stock.
+LEAK, STOCK = 32, 1 << 20
+
+
+def train(model, steps, folder):
+    model.fit(TEXT, dataclasses.replace(SHORT_RUN, steps=steps, eval_every=0, sample_every=0))
+
+
+def train_with_looks(model, steps, folder):
+    model.fit(TEXT, dataclasses.replace(SHORT_RUN, steps=steps, eval_every=50, sample_every=50))
+
+
+def draw(model, steps, folder):
+    for _ in range(steps // 100):
+        model.sample("so", 100, threads=2)
+
+
+def save_and_load(model, steps, folder):
+    for _ in range(steps // 100):
+        model.save(folder / "model.safetensors")
+        Model.load(folder / "model.safetensors")
+
+
+USES = (train, train_with_looks, draw, save_and_load)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is measured by Linux's /proc")
+@part("25,000 steps without growth", full=len(USES), small=len(USES), seconds=300)
+def test_memory_threads_and_descriptors_do_not_grow(trials):
+    """Whatever is done 25,000 times, the process is then as large as after the first tenth of it."""
+    trials.run(use_for_long)
+
+
+def use_for_long(trial):
+    use, steps = USES[trial.number % len(USES)], STEPS if trial.part.is_full else FEW_STEPS
+    model = fresh_model(hidden=16)
+    use(model, max(steps // 10, 250), trial.folder)
+    before = size_of_process()
+    use(model, steps, trial.folder)
+    after = size_of_process()
+    grown = after["memory"] - before["memory"]
+    require(grown <= STOCK + LEAK * steps, Outcome.WRONG, f"{use.__name__}: {grown:,} bytes more after {steps} steps")
+    for what in ("threads", "descriptors"):
+        require(
+            after[what] <= before[what], Outcome.WRONG, f"{use.__name__}: {before[what]}, then {after[what]} {what}"
+        )
+
+
+def size_of_process():
+    gc.collect()
+    resident = int(Path("/proc/self/statm").read_text().split()[1])
+    return {
+        "memory": resident * os.sysconf("SC_PAGE_SIZE"),
+        "threads": threading.active_count(),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+    }
