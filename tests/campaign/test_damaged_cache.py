@@ -1,0 +1,185 @@
+"""The cache of compiled kernels, damaged: it costs a compilation, and never a result."""
+
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from commands import environment, finish, judge, require_whole, start
+from damage import damaged
+from harness import Outcome, part, require
+from subjects import TEXT, file_of
+
+#: Compiles two kernels of its own: quick, where the real ones take half a minute.
+PROGRAM = """
+import numpy as np
+from fastlstm.kernels import jit
+
+@jit.kernel
+def twice(a):
+    for i in range(len(a)):
+        a[i] *= 2
+
+@jit.kernel
+def negative(a):
+    for i in range(len(a)):
+        a[i] = -a[i]
+
+a = np.arange(1.0, 8.0)
+twice(a)
+negative(a)
+print(a.sum(), sum(sum(kernel.stats.cache_hits.values()) for kernel in (twice, negative)))
+"""
+RESULT, KERNELS = "-56.0", "2"
+#: Seconds for compiling; of the real kernels, with nothing in the cache.
+COMPILING, COMPILING_ALL = 60, 400
+
+
+class SmallKernels:
+    """The program of small kernels, and the cache that its first run fills, made once in a process."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp())
+        self.program = self.folder / "program.py"
+        self.program.write_text(PROGRAM)
+        self.cache = self.folder / "cache"
+        result_of(self.started(self.cache))
+
+    def started(self, folder):
+        variables = environment(self.folder, NUMBA_CACHE_DIR=str(folder))
+        return start([str(self.program)], self.folder, env=variables)
+
+
+@cache
+def small_kernels():
+    return SmallKernels()
+
+
+def result_of(process):
+    """Wait for a program, whose result must be right: whether the kernels came from the cache, and its warnings."""
+    ended = finish(process, COMPILING)
+    require(judge(ended, "a start") is Outcome.HELD, Outcome.WRONG, f"status {ended.status}: {ended.errors[-300:]}")
+    value, hits = ended.output.split()
+    require(value == RESULT, Outcome.WRONG, f"{value} instead of {RESULT}")
+    return hits == KERNELS, ended.errors
+
+
+def require_cached(folder):
+    """The cache must be whole again: the next start loads the kernels, in silence."""
+    loaded, errors = result_of(small_kernels().started(folder))
+    require(loaded and not errors, Outcome.WRONG, f"the cache is not whole again: {errors[-300:]!r}")
+
+
+def files_of(folder):
+    return sorted([*folder.rglob("*.nbi"), *folder.rglob("*.nbc")])
+
+
+@part("damaged caches", full=96, small=2, seconds=200)
+def test_a_damaged_cache_gives_the_right_result_and_is_mended(trials):
+    """Whatever is in a cache file, a start gives the right result with status 0, and the next one loads it again."""
+    trials.run(damage_the_cache)
+
+
+def damage_the_cache(trial):
+    folder = trial.folder / "cache"
+    shutil.copytree(small_kernels().cache, folder)
+    DAMAGES[trial.number % len(DAMAGES)](files_of(folder), trial.generator())
+    result_of(small_kernels().started(folder))
+    require_cached(folder)
+
+
+def change_one(files, rng):
+    path = files[rng.integers(len(files))]
+    path.write_bytes(damaged(path.read_bytes(), rng))
+
+
+def change_machine_code(files, rng):
+    path = rng.choice([path for path in files if path.suffix == ".nbc"])
+    content = path.read_bytes()
+    code = max(content.find(b"\x7fELF"), 0)
+    path.write_bytes(damaged(content, rng, code))
+
+
+def empty_one(files, rng):
+    files[rng.integers(len(files))].write_bytes(b"")
+
+
+def fill_with_garbage(files, rng):
+    path = files[rng.integers(len(files))]
+    path.write_bytes(rng.bytes(path.stat().st_size))
+
+
+def swap_two(files, rng):
+    one, other = rng.choice(files, 2, replace=False)
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def remove_one(files, rng):
+    files[rng.integers(len(files))].unlink()
+
+
+DAMAGES = (
+    change_machine_code, change_one, change_machine_code, change_one, empty_one, fill_with_garbage, swap_two,
+    remove_one,
+)  # fmt: skip
+
+
+@part("caches shared by four", full=9, small=1, seconds=400)
+def test_four_processes_at_once_share_any_cache(trials):
+    """An empty, a damaged or an unusable cache, and four processes that start at once: all compute rightly."""
+    trials.run(share_the_cache)
+
+
+def share_the_cache(trial):
+    folder, rng, state = trial.folder / "cache", trial.generator(), trial.number % 3
+    if state == 1:
+        shutil.copytree(small_kernels().cache, folder)
+        change_one(files_of(folder), rng)
+    elif state == 2:
+        folder.touch()  # nothing can be written below a file, whoever we are
+    for process in [small_kernels().started(folder) for _ in range(4)]:
+        result_of(process)
+    if state != 2:
+        require_cached(folder)
+
+
+class RealKernels:
+    """A model, what it evaluates to, and a cache of all real kernels: compiled once in a process."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp())
+        (self.folder / "model.safetensors").write_bytes(file_of(0))
+        (self.folder / "notes.txt").write_text(TEXT)
+        require_whole(self.folder / "model.safetensors")
+        self.cache = self.folder / "cache"
+        self.output = self.evaluated(self.cache)
+
+    def evaluated(self, cache_folder):
+        variables = environment(self.folder, NUMBA_CACHE_DIR=str(cache_folder))
+        ended = finish(start(["-m", "fastlstm.evaluate", ".", "notes.txt"], self.folder, env=variables), COMPILING_ALL)
+        require(
+            judge(ended, "evaluate") is Outcome.HELD, Outcome.WRONG, f"status {ended.status}: {ended.errors[-300:]}"
+        )
+        return ended.output
+
+
+@cache
+def real_kernels():
+    return RealKernels()
+
+
+@part("damaged caches of real kernels", full=6, small=0, seconds=1200)
+def test_a_damaged_cache_of_the_real_kernels_changes_no_result(trials):
+    """As for the small kernel, with what a user has in the cache."""
+    trials.run(damage_the_real_cache)
+
+
+def damage_the_real_cache(trial):
+    folder = trial.folder / "cache"
+    shutil.copytree(real_kernels().cache, folder)
+    for path in files_of(folder):
+        path.write_bytes(damaged(path.read_bytes(), trial.generator()))
+    for _ in range(2):
+        require(real_kernels().evaluated(folder) == real_kernels().output, Outcome.WRONG, "evaluates otherwise")

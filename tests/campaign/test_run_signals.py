@@ -1,0 +1,175 @@
+"""Signals that reach a run of ``train`` at any time of its life."""
+
+import functools
+import os
+import select
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from commands import (
+    SIGNALLED,
+    environment,
+    finish,
+    judge,
+    lay_out,
+    models_in,
+    patience,
+    require_kept,
+    require_whole,
+    start,
+)
+from harness import LONGEST_WAIT, BrokenPromiseError, Outcome, part, require
+
+from fastlstm import Model
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="the system has other signals, or none")
+
+NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+#: Steps of a run that trains for about a second.
+STEPS = 40_000
+RUN = [
+    "-m", "fastlstm.train", "--data", "notes.txt", f"--steps={STEPS}", "--hidden=16", "--embedding=4", "--batch=4",
+    "--seq-len=8", "--sample-length=20", "--threads=2",
+]  # fmt: skip
+_MARK = Path(__file__).with_name("mark")
+
+
+def started(folder, arguments):
+    """Start a run and wait until it has imported fastlstm: before, a signal meets the interpreter alone."""
+    longest_start = 10 * patience()
+    reader, writer = os.pipe()
+    try:
+        variables = environment(folder, CAMPAIGN_MARK=str(writer))
+        variables["PYTHONPATH"] = os.pathsep.join([str(_MARK), variables["PYTHONPATH"]])
+        process = start(arguments, folder, env=variables, pass_fds=[writer])
+        os.close(writer)
+        marked = select.select([reader], [], [], longest_start)[0]
+    finally:
+        os.close(reader)
+    if not marked:
+        process.kill()
+        raise BrokenPromiseError(Outcome.HANG, "the interpreter does not start")
+    return process
+
+
+@functools.cache
+def lifetime() -> float:
+    """Seconds of an undisturbed run, from its mark to its end: of two, the one that was disturbed less."""
+    return min(lifetime_of_one() for _ in range(2))
+
+
+def lifetime_of_one() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        lay_out(Path(folder))
+        process = started(Path(folder), RUN)
+        begun = time.monotonic()
+        process.communicate()
+        return time.monotonic() - begun
+
+
+def hostile_run(trial, rng):
+    """Start a run that may find a finished model where its own is to go: after the text's name, or by --out."""
+    lay_out(trial.folder)
+    if rng.random() < 0.5:
+        (trial.folder / "runs").mkdir()
+        (trial.folder / "kept").rename(trial.folder / "runs" / "notes")
+        (trial.folder / "kept").symlink_to("runs/notes")
+        return started(trial.folder, RUN)
+    return started(trial.folder, [*RUN, "--out", "run"])
+
+
+def made_models(folder):
+    """Paths of whole models that a run has made beside the finished one; each must load."""
+    paths = [path for path in models_in(folder) if path.name == "model.safetensors" and path.parent.name != "kept"]
+    kept = (folder / "kept").resolve()
+    return [path for path in paths if path.resolve().parent != kept and require_whole(path)]
+
+
+@part("signals to runs", full=320, small=2, seconds=180)
+def test_a_signal_ends_a_run_at_once_and_loses_nothing(trials):
+    """SIGINT, SIGTERM, SIGHUP or SIGQUIT, once or twice, at any instant: the usual status within 5 s, at most one line,
+    a model that loads or none, none of no steps, and never the loss of a finished one.
+    """
+    trials.run(signal_run)
+
+
+def signal_run(trial):
+    rng = trial.generator()
+    instant = 1.1 * lifetime() * rng.random()
+    process = hostile_run(trial, rng)
+    time.sleep(instant)
+    numbers = [int(number) for number in rng.choice(NUMBERS, 1 + (rng.random() < 0.3))]
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.2 * rng.random() ** 3)
+    ended = finish(process, LONGEST_WAIT)
+    outcome = judge(ended, f"{signal.Signals(numbers[0]).name} x{len(numbers)}")
+    require(ended.status in {0, *(SIGNALLED + number for number in numbers)}, Outcome.WRONG, f"status {ended.status}")
+    require_kept(trial.folder)
+    models = made_models(trial.folder)
+    require(models or ended.status, Outcome.LOST, "status 0, and no model")
+    for path in models:
+        require(Model.load(path).training["steps"] > 0, Outcome.WRONG, "a model of no steps is saved")
+    require_no_temporary(trial.folder)
+    return outcome
+
+
+def require_no_temporary(folder):
+    left = [str(path) for path in folder.rglob("*.tmp")]
+    require(not left, Outcome.WRONG, f"temporary files stay: {left}")
+
+
+@part("kills of runs", full=30, small=1, seconds=180)
+def test_a_killed_run_leaves_whole_models_or_none(trials):
+    """SIGKILL at any instant, also during a save: what is there loads, and the next save removes what was half."""
+    trials.run(kill_run)
+
+
+def kill_run(trial):
+    rng = trial.generator()
+    # Every second one at the end, where the model is saved.
+    instant = lifetime() * (rng.random() if trial.number % 2 else rng.uniform(0.9, 1.02))
+    process = hostile_run(trial, rng)
+    time.sleep(instant)
+    process.kill()
+    finish(process, LONGEST_WAIT)
+    require_kept(trial.folder)
+    made_models(trial.folder)
+    model = require_whole(trial.folder / "kept" / "model.safetensors")
+    for folder in {path.parent for path in trial.folder.rglob("*.tmp")}:
+        model.save(folder / "model.safetensors")
+    require_no_temporary(trial.folder)
+
+
+@functools.cache
+def undisturbed_bits() -> bytes:
+    """The parameters that the run ends with."""
+    with tempfile.TemporaryDirectory() as folder:
+        lay_out(Path(folder))
+        finish(started(Path(folder), [*RUN, "--out", "run"]), 20 * patience())
+        return Model.load(Path(folder, "run")).parameters.flat.tobytes()
+
+
+@part("stopped and continued runs", full=20, small=1, seconds=180)
+def test_a_stopped_and_continued_run_gives_the_same_bits(trials):
+    """SIGSTOP and SIGCONT at any instants, as by Ctrl-Z and fg, change no bit of the model."""
+    trials.run(stop_and_continue_run)
+
+
+def stop_and_continue_run(trial):
+    rng = trial.generator()
+    lay_out(trial.folder)
+    pause = lifetime() / 5
+    process = started(trial.folder, [*RUN, "--out", "run"])
+    for _ in range(5):
+        time.sleep(pause * rng.random())
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.1 * rng.random())
+        process.send_signal(signal.SIGCONT)
+    ended = finish(process, lifetime() + patience())
+    require(judge(ended, "train") is Outcome.HELD, Outcome.WRONG, f"status {ended.status}")
+    model = require_whole(trial.folder / "run" / "model.safetensors")
+    require(model.parameters.flat.tobytes() == undisturbed_bits(), Outcome.WRONG, "other bits")
