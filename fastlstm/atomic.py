@@ -105,11 +105,16 @@ def _create(folder: Path) -> tuple[Path, BinaryIO]:
     while True:
         path = folder / f".fastlstm-{secrets.token_hex(8)}.tmp"
         file = open(path, "xb")  # noqa: SIM115 - the caller closes it
-        if sys.platform != "win32":
-            with contextlib.suppress(OSError):  # a file system without locks: nobody can lock it, so nobody removes it
-                fcntl.flock(file, fcntl.LOCK_EX)
-        if path.exists():
-            return path, file
+        try:
+            if sys.platform != "win32":
+                with contextlib.suppress(OSError):  # without locks nobody can lock it, so nobody removes it
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            if path.exists():
+                return path, file
+        except BaseException:
+            file.close()
+            path.unlink(missing_ok=True)
+            raise
         file.close()  # another process removed it before it was locked
 
 

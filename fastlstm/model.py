@@ -416,6 +416,9 @@ def check_length(ids: Ids) -> None:
 
 def check_drawing(num: int, length: int, temperature: float, seed: int) -> None:
     """Raise `ConfigError` when no text can be drawn so."""
+    for name, value in (("num", num), ("length", length), ("seed", seed)):
+        if not isinstance(value, int | np.integer):
+            raise ConfigError(f"{name} must be a whole number, not {value!r}")
     if not 1 <= num <= _MOST_LANES:
         raise ConfigError(f"num must be at least 1 and at most {_MOST_LANES}, not {num}")
     if length < 0 or seed < 0:

@@ -313,9 +313,11 @@ class Vocab:
         VocabularyError
             When an id is out of range.
         TypeError
-            When the ids are not integers.
+            When the ids are not a row of integers.
         """
         places = np.asarray(ids)
+        if places.ndim != 1:
+            raise TypeError(f"ids are a row of integers, not an array of shape {places.shape}")
         if places.size == 0:
             return b"" if self.is_bytes else ""
         if not np.issubdtype(places.dtype, np.integer):

@@ -122,6 +122,8 @@ def test_other_wrong_arguments_are_refused():
         {"temperature": 1e50},
         {"temperature": float("nan")},
         {"length": -1},
+        {"length": float("inf")},
+        {"length": 2.5},
         {"seed": -1},
     ):
         with pytest.raises(ConfigError):

@@ -493,3 +493,9 @@ def test_the_usual_split_of_tinyshakespeare():
 @pytest.mark.parametrize("val_frac", [-0.1, 1.0, 2.0, float("nan")])
 def test_a_share_out_of_range_is_one_line(val_frac):
     assert_refused(ConfigError, "val_frac must be", split, np.zeros(10, np.uint8), val_frac)
+
+
+@pytest.mark.parametrize("ids", [[[0, 1], [1, 0]], np.zeros((0, 2), np.int64), 1])
+def test_only_a_row_of_ids_is_decoded(ids):
+    with pytest.raises(TypeError, match="a row of integers"):
+        Vocab.from_text("ab").decode(ids)

@@ -47,10 +47,11 @@ class _Helper:
     present : whether the thread takes jobs. (`Thread.is_alive` does not bear to be interrupted by a signal.)
     """
 
-    def __init__(self, seat: int, wait: Callable[[int], Any]) -> None:
+    def __init__(self, seat: int, wait: Callable[[int], Any], workers: Workers) -> None:
         # A SimpleQueue is written in C: unlike other locks, no signal can leave it half done.
-        self.jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.present = False
+        self._workers = weakref.ref(workers, self.jobs.put)  # when they are gone: a call that no signal interrupts
         self.thread = threading.Thread(target=self._work, args=(seat, wait), name=f"fastlstm-{seat}", daemon=True)
 
     def start(self) -> None:
@@ -59,13 +60,13 @@ class _Helper:
         self.present = True
 
     def _work(self, seat: int, wait: Callable[[int], Any]) -> None:
-        """Do one job after the other, until there is `None`; in between wait a moment awake.
+        """Do one job after the other, until there is something else; in between wait a moment awake.
 
         An exception ends the thread, and nothing else: a call goes on without the helpers that do not come, and its
         caller meets by itself whatever is wrong with the call. The next call gets another thread.
         """
         try:
-            while (job := self.jobs.get()) is not None:
+            while isinstance(job := self.jobs.get(), _Job):
                 number = job.number
                 job.call(number, seat, job.wanted, job.patience)
                 del job  # and with it the arrays it holds, while waiting for the next
@@ -107,7 +108,6 @@ class Workers:
         self._lock = threading.RLock()
         self._helpers: list[_Helper] = []
         prepare_sync(self.sync)
-        weakref.finalize(self, _dismiss, self._helpers)
 
     def turn(self) -> threading.RLock:
         """The lock to hold around a call and whatever belongs to it: the workers have one caller at a time."""
@@ -158,15 +158,11 @@ class Workers:
         for n in range(wanted):
             if n < len(helpers) and helpers[n].present:
                 continue
-            _dismiss(helpers[n : n + 1])  # its start may have been interrupted when it had all but begun
-            helpers[n : n + 1] = [_Helper(n + 1, self._wait)]
+            for absent in helpers[n : n + 1]:
+                absent.jobs.put(None)  # its start may have been interrupted when it had all but begun
+            helpers[n : n + 1] = [_Helper(n + 1, self._wait, self)]
             try:
                 helpers[n].start()
             except RuntimeError:  # the system grants no more threads: do with those there are
                 return helpers[:n]
         return helpers[:wanted]
-
-
-def _dismiss(helpers: list[_Helper]) -> None:
-    for helper in helpers:
-        helper.jobs.put(None)
