@@ -12,7 +12,8 @@ word counts arrivals; eight words on, in a line of its own, is what the others w
 arrived. The caller opens a call by writing its number; helpers add themselves to it, by compare and swap, as long as it
 is that very call and open. The caller closes it when all have come or its patience is over, and whoever has come by
 then takes part. So a helper that is late, asleep, dead or of an earlier call costs time, and never a wrong result or a
-hang; a call that its caller abandons is closed by opening the next number.
+hang. Calls have even numbers, each larger than the last; a call that its caller abandons is followed by the odd number,
+which is closed.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ SPINS = 100_000
 #: some microseconds, and some tenths of a millisecond.
 LINGER_SPINS, LINGER_OFFERS = 2000, 500
 
-#: From a barrier's arrivals to its rounds, and to the number of those asleep.
-_ROUNDS, _SLEEPERS = 8, 9
+#: From a barrier's arrivals to its rounds, and to the number of those asleep: not in the line that the others wait on,
+#: which they would fetch back before it is read. From `CALL` to the number of those asleep.
+_ROUNDS, _SLEEPERS, _CALL_SLEEPERS = 8, 1, 8
 
 _NANOSECONDS = 1_000_000_000
 
@@ -228,16 +230,19 @@ def meet(sync: Any, call: int, seat: int, wanted: int, patience: int) -> tuple[i
         return _join(sync, call)
     if wanted == 1:
         return 0, 1
-    return 0, _gather(sync, wanted, patience)
+    return 0, _gather(sync, call, wanted, patience)
 
 
 @jit.device
 def _join(sync: Any, call: int) -> tuple[int, int]:
     state = atomic_load(sync, CALL)
+    while state >> _NUMBER < call:  # not open yet
+        wait_while(sync, CALL, state, CALL + _CALL_SLEEPERS)
+        state = atomic_load(sync, CALL)
     while state >> _NUMBER == call and state & _CLOSED == 0:
         if atomic_swap_if(sync, CALL, state, state + 1):
             worker = (state & _ARRIVED) + 1
-            if atomic_load(sync, CALL + _SLEEPERS) > 0:
+            if atomic_load(sync, CALL + _CALL_SLEEPERS) > 0:
                 wake(sync, CALL)
             return _wait_for_close(sync, call, worker)
         state = atomic_load(sync, CALL)
@@ -248,7 +253,7 @@ def _join(sync: Any, call: int) -> tuple[int, int]:
 def _wait_for_close(sync: Any, call: int, worker: int) -> tuple[int, int]:
     state = atomic_load(sync, CALL)
     while state >> _NUMBER == call and state & _CLOSED == 0:
-        wait_while(sync, CALL, state, CALL + _SLEEPERS)
+        wait_while(sync, CALL, state, CALL + _CALL_SLEEPERS)
         state = atomic_load(sync, CALL)
     if state >> _NUMBER != call:
         return -1, 0
@@ -256,35 +261,34 @@ def _wait_for_close(sync: Any, call: int, worker: int) -> tuple[int, int]:
 
 
 @jit.device
-def _gather(sync: Any, wanted: int, patience: int) -> int:
-    """The caller's part of `meet`: wait for the helpers, close the call; the number of workers in it."""
+def _gather(sync: Any, call: int, wanted: int, patience: int) -> int:
+    """The caller's part of `meet`: open the call, wait for the helpers, close it; the number of workers in it."""
     atomic_store(sync, _PATIENCE, patience // _NANOSECONDS)
     atomic_store(sync, _PATIENCE + 1, patience % _NANOSECONDS)
+    # Opened here, with the interpreter's lock released: a helper that lingers for it finds the lock free.
+    state = call << _NUMBER
+    atomic_swap_if(sync, CALL, atomic_load(sync, CALL), state)  # nobody else changes a closed call
+    if atomic_load(sync, CALL + _CALL_SLEEPERS) > 0:
+        wake(sync, CALL)
     turns = 0
-    state = atomic_load(sync, CALL)
     while state & _ARRIVED < wanted - 1:
         turns += 1
         if turns > SPINS:
-            atomic_add(sync, CALL + _SLEEPERS, 1)
+            atomic_add(sync, CALL + _CALL_SLEEPERS, 1)
             sleep_while(sync, CALL, state, _PATIENCE)
-            atomic_add(sync, CALL + _SLEEPERS, -1)
+            atomic_add(sync, CALL + _CALL_SLEEPERS, -1)
             if atomic_load(sync, CALL) == state:
                 break
         state = atomic_load(sync, CALL)
     while not atomic_swap_if(sync, CALL, state, state | _CLOSED):
         state = atomic_load(sync, CALL)
-    if atomic_load(sync, CALL + _SLEEPERS) > 0:
+    if atomic_load(sync, CALL + _CALL_SLEEPERS) > 0:
         wake(sync, CALL)
     return (state & _ARRIVED) + 1
 
 
-def open_call(sync: Any, call: int) -> None:
-    """Let helpers join ``call``, and no earlier one."""
-    sync[CALL] = call << _NUMBER
-
-
 def abandon(sync: Any, call: int) -> None:
-    """Send away who has joined ``call``, or still wants to: it will not begin."""
+    """Send away who has joined ``call``, or still means to: it will not begin."""
     sync[CALL] = (call + 1) << _NUMBER | _CLOSED
 
 

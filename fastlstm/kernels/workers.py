@@ -20,7 +20,7 @@ import numpy as np
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.pacing import Pacing
-from fastlstm.kernels.sync import abandon, linger, open_call, prepare_sync
+from fastlstm.kernels.sync import abandon, linger, prepare_sync
 from fastlstm.threads import usable_cores
 
 #: Of the call's number, the worker's seat, the workers wanted and the caller's patience, as `meet` needs them.
@@ -141,10 +141,9 @@ class Workers:
     def _run(self, call: Call, wanted: int, patience: int) -> Any:
         if wanted == 1:
             return call(0, 0, 1, 0)
-        number = self._number = self._number + 1
+        number = self._number = self._number + 2
         job = _Job(call, number, wanted, patience)
         try:
-            open_call(self.sync, number)
             for helper in self._present(wanted - 1):
                 helper.jobs.put(job)
             return call(number, 0, wanted, patience)
