@@ -29,7 +29,8 @@ print(a.sum(), sum(twice.stats.cache_hits.values()))
 
 def start(tmp_path, dtype="float64", **variables):
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
+    if not program.exists():  # another process may be reading it
+        program.write_text(PROGRAM)
     return subprocess.Popen(
         [sys.executable, str(program), dtype],
         env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), **variables},
