@@ -117,6 +117,7 @@ def _announced(compiling: Callable[[], None]) -> Iterator[None]:
 
     failures: list[Exception] = []
 
+    # numba has no types, so its class is of type Any.
     class Announcement(event.Listener):  # type: ignore[misc]
         announced = False
 
