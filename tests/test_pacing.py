@@ -70,6 +70,16 @@ def test_a_competitor_that_comes_and_goes_is_noticed(step, rng):
     assert machine.run(60) > 0.98 / step
 
 
+@pytest.mark.parametrize("step", STEPS[:2])
+@pytest.mark.parametrize("disturbed", [0.02, 0.3, 1.2])
+def test_a_disturbed_start_is_soon_forgotten(step, disturbed, rng):
+    """Threads that begin on the same core, a program that is about to end: the second worker is used soon after."""
+    alone, together = idle(step, rng), contended(step, rng)
+    machine = Machine(lambda *call: (together if machine.clock < disturbed else alone)(*call))
+    machine.run(disturbed + 1.5)
+    assert machine.run(1) > 0.95 / step
+
+
 @pytest.mark.parametrize("cores", [2, 4])
 def test_more_workers_than_cores_become_fewer(cores, rng):
     machine = Machine(idle(0.001, rng), most=4, cores=cores)

@@ -4,7 +4,7 @@ The result does not depend on the number of workers, so it may change from call 
 one number and now and then tries the next smaller or larger one. A trial of a worse number costs time, its *excess*
 over what the present number would have taken. So it ends as soon as it is clearly worse, and the next has to wait
 until that excess is a small share of the time that has passed. When calls become slower than they were, the next trial
-comes sooner.
+comes sooner; so it does while cores are left unused, for what made them useless may be over at any moment.
 
 Time is the sum of what calls took: the clock stands still between them.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-#: Share of the time that trials may cost: ordinarily, and when calls have become slower.
+#: Share of the time that trials may cost: ordinarily, and when calls have become slower or cores are left unused.
 PATIENT, EAGER = 0.0025, 0.01
 
 #: A trial's excess is taken for at least this share of its time: a measurement is no more exact.
@@ -90,7 +90,8 @@ class Pacing:
 
     def __init__(self, most: int, cores: int) -> None:
         self._numbers = sorted({max(1, most >> k) for k in range(most.bit_length())})
-        self._present = max(n for n, number in enumerate(self._numbers) if number <= max(1, cores))
+        self._full = max(n for n, number in enumerate(self._numbers) if number <= max(1, cores))
+        self._present = self._full
         self._before = self._tried = self._present
         self.workers = self._numbers[self._present]
         self._clock = self._last = 0.0
@@ -160,6 +161,6 @@ class Pacing:
 
     def _put_off(self, excess: float) -> None:
         """The next trial comes when ``excess`` is a small share of the time since."""
-        shortest = min(excess / EAGER, LONGEST_WAIT)
-        self._next_if_slow = self._clock + shortest
-        self._next = self._clock + max(shortest, min(excess / PATIENT, LONG_WAIT))
+        eager, patient = min(excess / EAGER, LONGEST_WAIT), min(excess / PATIENT, LONG_WAIT)
+        self._next_if_slow = self._clock + eager
+        self._next = self._clock + (eager if self._present < self._full else max(eager, patient))
