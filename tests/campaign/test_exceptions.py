@@ -1,5 +1,6 @@
 """Exceptions and signals at random instants of library calls: the next call is as if nothing had happened."""
 
+import dis
 import gc
 import signal
 import sys
@@ -22,6 +23,7 @@ from fastlstm.backend import build
 from fastlstm.errors import FastlstmError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
+from fastlstm.threads import _quota
 
 #: Units from which even a single lane's time step is shared by two workers.
 HIDDEN = 96
@@ -121,7 +123,11 @@ CALLS: tuple[Call, ...] = (*SHARED, save, load)
 
 
 class Lines:
-    """A trace function that counts the lines of fastlstm that run, and raises an ``error`` at number ``at``."""
+    """A trace function that counts the lines of fastlstm that run, and raises an ``error`` at number ``at``.
+
+    Where that line leaves an exception handler the next one fails instead. Nothing but a tracer can raise there, and
+    since Python 3.11 the thread then holds the handled exception, and with it the frames of all callers, for ever.
+    """
 
     def __init__(self, at=None, error=InjectedError):
         self.at, self.error, self.count = at, error, 0
@@ -132,8 +138,15 @@ class Lines:
         if event == "line":
             self.count += 1
             if self.count == self.at:
-                raise self.error("injected")  # made here: one that is kept keeps the frames it went through
+                if not leaves_handler(frame):
+                    raise self.error("injected")  # made here: one that is kept keeps the frames it went through
+                self.at += 1
         return self
+
+
+def leaves_handler(frame):
+    """Whether the next instruction of a frame ends its ``except`` block."""
+    return frame.f_code.co_code[frame.f_lasti] == dis.opmap["POP_EXCEPT"]
 
 
 def trace_caller(lines, call, subject):
@@ -152,6 +165,19 @@ def trace_workers(lines, call, subject):
         return call(subject)
     finally:
         threading.settrace(None)
+
+
+@pytest.mark.parametrize("error", [InjectedError, InjectedInterrupt, MemoryError])
+def test_an_injected_exception_does_not_stay_with_the_thread(error, tmp_path):
+    """What stays keeps the workers of the trial: the threads that outlive it would be the tracer's fault."""
+    counted = Lines()
+    trace_caller(counted, _quota, tmp_path)  # a function that handles an exception: there is no quota in this folder
+    for at in range(1, counted.count):
+        with pytest.raises(error):
+            trace_caller(Lines(at, error), _quota, tmp_path)
+        assert sys.exc_info()[1] is None
+    assert trace_caller(Lines(counted.count, error), _quota, tmp_path) is None  # its last line leaves the handler
+    assert sys.exc_info()[1] is None
 
 
 class Undisturbed(NamedTuple):
