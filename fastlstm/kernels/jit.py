@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -63,7 +64,9 @@ def compiled_for(entry: Any, *args: Any) -> Callable[..., Any]:
         return entry
     # A read-only array has a type of its own: one more compilation, for code that does not differ.
     argument_types = tuple(_writable(numba.typeof(arg)) for arg in args)
-    entry.compile(argument_types)
+    if argument_types not in entry.overloads:  # else there is no need of Numba's lock
+        with _internals.compiling() if _internals else contextlib.nullcontext():
+            entry.compile(argument_types)
     return entry.overloads[argument_types].entry_point
 
 

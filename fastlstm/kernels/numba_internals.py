@@ -6,9 +6,10 @@ expected, `fastlstm.kernels.jit` uses numba's public decorators instead. Only `j
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,28 @@ from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.options import DefaultOptions
 
 from fastlstm.kernels.code_cache import Key, VerifiedFiles
 from fastlstm.kernels.notices import warn_of_cache, warn_of_numba
 
 # --- compiling ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Give up Numba's lock if an exception left it held: a signal can come between its being taken and guarded.
+
+    All other threads that compile would wait for it for ever.
+    """
+    held = global_compiler_lock.is_locked()
+    try:
+        yield
+    except BaseException:
+        while not held and global_compiler_lock.is_locked():
+            global_compiler_lock.release()
+        raise
 
 
 class _LinkedLibrary(JITCodeLibrary):
