@@ -108,7 +108,7 @@ def fail_a_save(trial):
     return outcome
 
 
-#: A run that says when it trains, and goes on for some seconds.
+#: A run that says when it trains; what it prints fills its pipe, so that it cannot end before `finish` reads.
 RUN = [
     "-m", "fastlstm.train", "--data", "notes.txt", "--hidden=16", "--embedding=4", "--batch=4", "--seq-len=8",
     "--steps=10000", "--sample-every=100", "--sample-length=2000", "--eval-every=0", "--out=a/run",
