@@ -80,6 +80,25 @@ def test_a_disturbed_start_is_soon_forgotten(step, disturbed, rng):
     assert machine.run(1) > 0.95 / step
 
 
+@pytest.mark.parametrize("step", STEPS[:2])
+@pytest.mark.parametrize("pause", [0.03, 0.1])
+def test_a_lucky_trial_is_soon_undone(step, pause, rng):
+    """The competitor pauses just when a second worker is tried again, and goes on."""
+    alone, together = idle(step, rng), contended(step, rng, stall=0.003)
+
+    def seconds(workers, clock):
+        nonlocal pause
+        is_lucky = workers == 2 and pause > 0 and 1 in machine.used
+        taken = (alone if is_lucky else together)(workers, clock)
+        pause -= is_lucky * taken
+        return taken
+
+    machine = Machine(seconds)
+    machine.run(2)
+    assert pause < 0
+    assert machine.run(5) > 0.93 / (1.95 * step)
+
+
 @pytest.mark.parametrize("cores", [2, 4])
 def test_more_workers_than_cores_become_fewer(cores, rng):
     machine = Machine(idle(0.001, rng), most=4, cores=cores)

@@ -4,7 +4,8 @@ The result does not depend on the number of workers, so it may change from call 
 one number and now and then tries the next smaller or larger one. A trial of a worse number costs time, its *excess*
 over what the present number would have taken. So it ends as soon as it is clearly worse, and the next has to wait
 until that excess is a small share of the time that has passed. When calls become slower than they were, the next trial
-comes sooner; so it does while cores are left unused, for what made them useless may be over at any moment.
+comes sooner; so it does while cores are left unused, for what made them useless may be over at any moment. When they
+have become slower than another number's were when last used, that one is tried at once: a trial may have been lucky.
 
 Time is the sum of what calls took: the clock stands still between them.
 """
@@ -97,6 +98,7 @@ class Pacing:
         self._clock = self._last = 0.0
         self._recent, self._stay = _Sum(), _Sum()
         self._fastest = math.inf
+        self._costs = [math.inf] * len(self._numbers)  # of each number, when it was last used
         self._trial: _Sum | None = None
         self._next, self._next_if_slow = FIRST_SECONDS, 0.0
 
@@ -122,13 +124,18 @@ class Pacing:
     def _due(self) -> bool:
         if len(self._numbers) == 1:
             return False
+        if self._recent.calls >= MEMORY_CALLS and self._recent.cost > WORSE * self._costs[self._neighbour()]:
+            return True
         slow = self._recent.calls >= FIRST_CALLS and self._recent.cost > SLOWER * self._fastest
         return self._clock >= (self._next_if_slow if slow else self._next)
 
-    def _begin_trial(self) -> None:
-        """Try the neighbour that was not tried last, if there are two."""
+    def _neighbour(self) -> int:
+        """The next to try: the neighbour that was not tried last, if there are two."""
         neighbours = [n for n in (self._present - 1, self._present + 1) if 0 <= n < len(self._numbers)]
-        self._tried = next((n for n in neighbours if n != self._tried), neighbours[0])
+        return next((n for n in neighbours if n != self._tried), neighbours[0])
+
+    def _begin_trial(self) -> None:
+        self._tried = self._neighbour()
         self.workers = self._numbers[self._tried]
         self._trial = _Sum()
 
@@ -145,6 +152,7 @@ class Pacing:
 
     def _stay_at_present(self, trial: _Sum) -> None:
         self._trial = None
+        self._costs[self._tried] = trial.cost
         self.workers = self._numbers[self._present]
         self._fastest = self._recent.cost  # whatever has made calls slower, the present number is still the best
         self._put_off(max(trial.excess(self._recent.cost), LEAST_EXCESS * trial.seconds))
@@ -152,6 +160,7 @@ class Pacing:
     def _change(self, trial: _Sum) -> None:
         mistaken = self._tried == self._before and self._stay.seconds < MISTAKE_SECONDS
         excess = self._stay.excess(trial.cost)
+        self._costs[self._present] = self._recent.cost
         self._before, self._present = self._present, self._tried
         self._trial, self._recent, self._stay, self._fastest = None, trial, _Sum(), trial.cost
         if mistaken:
