@@ -2,9 +2,10 @@
 
 usage: python -m benchmarks.busy [--runs N] [--seconds S] [--rounds N] [--json FILE] [--readme FILE]
 
-In each situation the two train, or sample, in turn, for ``--seconds`` each and ``--rounds`` times. What counts is the
-ratio of the medians of their characters a second, where a turn's is that of all its calls: while others compete, some
-calls take many times as long as most. The first turns come after `SETTLING` seconds of each under the load.
+In each situation the two train, or sample, in turn, for ``--seconds`` each and ``--rounds`` times. A turn's characters
+a second are those of all its calls: while others compete, some calls take many times as long as most. What counts is
+the median of the ratios of neighbouring turns, for the system moves competitors from core to core, which changes both
+by up to a factor of two for seconds. The first turns come after `SETTLING` seconds of each under the load.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def compare(name: str, situation: Situation, seconds: float, rounds: int) -> dic
             turns["chars_per_s"].append(chars_per_s(ours, seconds))
             turns["one_thread_chars_per_s"].append(chars_per_s(one, seconds))
     medians = {key: statistics.median(values) for key, values in turns.items()}
-    ratio = medians["chars_per_s"] / medians["one_thread_chars_per_s"]
+    ratio = statistics.median(many / one for many, one in zip(*turns.values(), strict=True))
     return {"workload": name, "situation": situation.name, **medians, "ratio": ratio, "turns": turns}
 
 
@@ -155,8 +156,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(NAMES)} (default: all)")
     parser.add_argument("--runs", type=positive, default=2, metavar="N", help="times that all is measured (2)")
-    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each (5)")
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of a turn (1)")
+    parser.add_argument("--rounds", type=positive, default=10, metavar="N", help="turns of each (10)")
+    parser.add_argument("--seconds", type=float, default=0.4, metavar="S", help="of a turn (0.4)")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures to FILE")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="put the table between its marks in FILE")
     options = parser.parse_args(argv)
