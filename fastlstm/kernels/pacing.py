@@ -94,6 +94,7 @@ class Pacing:
         self._full = max(n for n, number in enumerate(self._numbers) if number <= max(1, cores))
         self._present = self._full
         self._before = self._tried = self._present
+        self._tried = self._next_to_try()
         self.workers = self._numbers[self._present]
         self._clock = self._last = 0.0
         self._recent, self._stay = _Sum(), _Sum()
@@ -124,18 +125,18 @@ class Pacing:
     def _due(self) -> bool:
         if len(self._numbers) == 1:
             return False
-        if self._recent.calls >= MEMORY_CALLS and self._recent.cost > WORSE * self._costs[self._neighbour()]:
+        calls, cost = self._recent.calls, self._recent.cost
+        if calls >= MEMORY_CALLS and cost > WORSE * self._costs[self._tried]:
             return True
-        slow = self._recent.calls >= FIRST_CALLS and self._recent.cost > SLOWER * self._fastest
+        slow = calls >= FIRST_CALLS and cost > SLOWER * self._fastest
         return self._clock >= (self._next_if_slow if slow else self._next)
 
-    def _neighbour(self) -> int:
-        """The next to try: the neighbour that was not tried last, if there are two."""
+    def _next_to_try(self) -> int:
+        """The neighbour that was not tried last, if there are two."""
         neighbours = [n for n in (self._present - 1, self._present + 1) if 0 <= n < len(self._numbers)]
-        return next((n for n in neighbours if n != self._tried), neighbours[0])
+        return next((n for n in neighbours if n != self._tried), self._tried)
 
     def _begin_trial(self) -> None:
-        self._tried = self._neighbour()
         self.workers = self._numbers[self._tried]
         self._trial = _Sum()
 
@@ -153,6 +154,7 @@ class Pacing:
     def _stay_at_present(self, trial: _Sum) -> None:
         self._trial = None
         self._costs[self._tried] = trial.cost
+        self._tried = self._next_to_try()
         self.workers = self._numbers[self._present]
         self._fastest = self._recent.cost  # whatever has made calls slower, the present number is still the best
         self._put_off(max(trial.excess(self._recent.cost), LEAST_EXCESS * trial.seconds))
@@ -162,6 +164,7 @@ class Pacing:
         excess = self._stay.excess(trial.cost)
         self._costs[self._present] = self._recent.cost
         self._before, self._present = self._present, self._tried
+        self._tried = self._next_to_try()
         self._trial, self._recent, self._stay, self._fastest = None, trial, _Sum(), trial.cost
         if mistaken:
             self._put_off(excess)
