@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fastlstm import checkpoint
+from fastlstm import atomic, checkpoint
 from fastlstm.errors import ConfigError, ModelExistsError, ModelFileError
 from fastlstm.model import Model
 from fastlstm.trainer import Budget, Observer, Progress
@@ -53,6 +53,7 @@ class RunFolder:
         self._made: list[Path] = []
         if not overwrite and _occupied(wanted, named):
             if named:
+                atomic.remove_abandoned(wanted)  # no run comes here again without --overwrite
                 raise ConfigError(
                     f"{str(wanted)!r} holds a model already: choose another folder with --out, or replace it with"
                     " --overwrite"
@@ -148,7 +149,7 @@ class RunFolder:
 
     def _move(self) -> None:
         taken = self._folder
-        self._folder = next(folder for folder in _siblings(self._wanted) if not _occupied(folder))
+        self._folder = _next_free(self._wanted)
         self._say(f"{taken} holds a model already: this run's goes to {self._folder}")
 
     def _prepare(self, folder: Path) -> None:
@@ -225,6 +226,15 @@ def _there(path: Path) -> bool:
 def _occupied(folder: Path, named: bool = False) -> bool:
     """Whether something is in the model's place; for a folder that nobody named, also in the folder's own."""
     return _there(folder / checkpoint.FILE_NAME) or (not named and _there(folder) and not folder.is_dir())
+
+
+def _next_free(wanted: Path) -> Path:
+    """The first free folder of a name; what killed runs left in those before it is removed: none writes there again."""
+    for folder in _siblings(wanted):
+        if not _occupied(folder):
+            break
+        atomic.remove_abandoned(folder)
+    return folder
 
 
 def _finished(folder: Path) -> bool:

@@ -244,6 +244,23 @@ def test_a_killed_run_has_been_saved_on_its_way(tmp_path):
     assert training["finished"] is False
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_what_a_killed_run_left_beside_its_model_is_removed_by_the_next(named, folder):
+    for number, name in enumerate(["notes", "notes-2"]):
+        Path("runs", name).mkdir(parents=True)
+        trained(number, finished=False).save(f"runs/{name}/model.safetensors")
+        Path("runs", name, ".fastlstm-0123456789abcdef.tmp").touch()
+    if named:
+        for name in ("notes", "notes-2"):
+            with pytest.raises(ConfigError):
+                folder(f"runs/{name}", named=True)
+    else:
+        with folder() as run:
+            run.save(trained(5))
+    assert not list(Path("runs").rglob("*.tmp"))
+    assert [steps_of("runs/notes"), steps_of("runs/notes-2")] == [0, 1]
+
+
 def test_saving_on_the_way_changes_no_bit(folder, monkeypatch):
     def fitted(observer=None):
         model = Model.for_text(TEXT, hidden=8, embedding=4)
