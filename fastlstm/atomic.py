@@ -26,6 +26,11 @@ if sys.platform != "win32":
 _TEMPORARY = re.compile(r"\.fastlstm-[0-9a-f]{16}\.tmp|\.model\.safetensors\.[0-9a-f]{8}\.tmp")
 #: Errors of file systems that have no hard links.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+#: Errors of file systems whose folders cannot be synced, as some that virtual machines share, and of folders that may
+#: be written but not read.
+_NO_FOLDER_SYNC = {
+    errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM,
+}  # fmt: skip
 
 
 def write(path: Path, parts: Iterable[bytes | memoryview], *, overwrite: bool) -> None:
@@ -142,11 +147,15 @@ def _name_if_free(temporary: Path, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in the folder survive a loss of power; where folders cannot be opened, the system sees to it."""
+    """Make a new name in the folder survive a loss of power; where that cannot be asked for, the system sees to it."""
     if not hasattr(os, "O_DIRECTORY"):
         return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:  # the file itself is there, whole
+            raise

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -343,6 +344,22 @@ def test_a_save_is_on_disk_before_it_takes_the_old_one_s_place(saved, model, mon
     monkeypatch.setattr(os, "fsync", lambda file: (events.append("fsync"), fsync(file)))
     model.save(saved)
     assert events == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES])
+def test_a_folder_that_cannot_be_synced_can_be_saved_to(model, tmp_path, monkeypatch, number, overwrite):
+    fsync = os.fsync
+
+    def sync_files_alone(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync_files_alone)
+    model.save(tmp_path / "new", overwrite=overwrite)
+    assert_same(model, Model.load(tmp_path / "new"))
+    assert os.listdir(tmp_path) == ["new"]
 
 
 def test_a_save_that_must_not_overwrite_does_not(saved, model, tmp_path):
