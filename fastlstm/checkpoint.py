@@ -83,8 +83,9 @@ def save(path: str | os.PathLike[str], content: Content, *, overwrite: bool = Tr
     ModelExistsError
         When something is at ``path``, be it since a moment ago, and ``overwrite`` is false.
     ModelFileError
-        When the file cannot be written, or `load` would refuse it: parameters that are not finite, a configuration or
-        a history that JSON cannot hold. Nothing has been changed then, and no stray file stays.
+        When the file cannot be written, or the memory for a copy of the model is lacking, or `load` would refuse it:
+        parameters that are not finite, a configuration or a history that JSON cannot hold. Nothing has been changed
+        then, and no stray file stays.
     """
     name = os.fspath(path)
     try:
@@ -92,6 +93,10 @@ def save(path: str | os.PathLike[str], content: Content, *, overwrite: bool = Tr
     except (TypeError, ValueError, RecursionError, FastlstmError) as error:
         raise ModelFileError(
             f"cannot save the model to {name!r} ({_one_line(str(error))}): mend it first; nothing was written"
+        ) from None
+    except MemoryError:
+        raise ModelFileError(
+            f"cannot save the model to {name!r} (no memory for a copy of it): free some; nothing was written"
         ) from None
     try:
         # A link is followed by who replaces its target, but is something in the way of who must not replace.

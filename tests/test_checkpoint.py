@@ -362,6 +362,14 @@ def test_a_folder_that_cannot_be_synced_can_be_saved_to(model, tmp_path, monkeyp
     assert os.listdir(tmp_path) == ["new"]
 
 
+def test_a_save_without_memory_for_it_is_a_failed_save(saved, model, monkeypatch):
+    before = saved.read_bytes()
+    monkeypatch.setattr(checkpoint, "Parameters", lambda *a: (_ for _ in ()).throw(MemoryError("Unable to allocate")))
+    with pytest.raises(ModelFileError, match="no memory"):
+        model.save(saved)
+    assert saved.read_bytes() == before
+
+
 def test_a_save_that_must_not_overwrite_does_not(saved, model, tmp_path):
     before = saved.read_bytes()
     model.parameters.flat[...] = 0
