@@ -48,8 +48,10 @@ def install(name: str = "fastlstm") -> None:
 
 def install_for_module() -> None:
     """Handle the signals if Python was started to run a module of this package, ``python -m fastlstm...``."""
-    if "fastlstm" in (argument.removeprefix("-m").partition(".")[0] for argument in sys.orig_argv):
-        install()
+    # Python has "-m" in `sys.argv` for the module while it looks for it; the arguments after it are the module's own.
+    for module in sys.orig_argv[-len(sys.argv) :][:1]:
+        if module.removeprefix("-m").partition(".")[0] == "fastlstm":
+            install()
 
 
 def ignore() -> None:

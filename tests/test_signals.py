@@ -72,6 +72,17 @@ def test_a_program_that_only_imports_the_library_keeps_its_signals(tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_package_that_is_given_our_name_keeps_its_signals(tmp_path):
+    """Python imports it when it looks for its `__main__`, as it imports ours."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import fastlstm")
+    (tmp_path / "mine" / "__main__.py").write_text(
+        "import signal\nassert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    done = python("-m", "mine", "fastlstm", "fastlstm.train", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_an_ignored_signal_stays_ignored(tmp_path):
     """As under ``nohup``."""
     program = (
