@@ -87,7 +87,9 @@ def _remove_if_abandoned(temporary: Path) -> None:
     if sys.platform == "win32":
         temporary.unlink()  # refused there while its writer has it open
         return
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    # Network file systems lock a file only for who may write to it.
+    access = os.O_RDWR if os.access(temporary, os.W_OK) else os.O_RDONLY
+    descriptor = os.open(temporary, access | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         temporary.unlink()

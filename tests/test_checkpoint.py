@@ -475,6 +475,21 @@ def test_what_a_killed_writer_leaves_is_removed_by_the_next(model, tmp_path, cle
     assert set(os.listdir(tmp_path)) - {checkpoint.FILE_NAME} == {".bashrc", ".other.01234567.tmp", "x.tmp"}
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o400])
+def test_what_a_killed_writer_leaves_is_removed_from_a_network_file_system(tmp_path, monkeypatch, mode):
+    flock, temporary = fcntl.flock, tmp_path / ".fastlstm-0123456789abcdef.tmp"
+    temporary.touch(mode)
+
+    def flock_of_nfs(file, operation):
+        if mode & 0o200 and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
+    checkpoint.check_writable(tmp_path)
+    assert not temporary.exists()
+
+
 def test_the_temporary_file_of_a_writer_at_work_is_not_removed(saved, model, monkeypatch):
     fsync, names = os.fsync, []
 
