@@ -228,16 +228,39 @@ def shown(terminal, until=b""):
     return output
 
 
-@pytest.mark.parametrize("keys", [b"\x03", b"\x1c\x1c\x1c"], ids=repr)
-def test_the_cursor_is_shown_again(keys, tmp_path):
-    process, terminal = on_terminal(*endless("--out", "run"), cwd=tmp_path)
-    output = shown(terminal, b"a sample at step")
-    os.write(terminal, keys)
-    output += shown(terminal)
-    os.close(terminal)
-    assert process.wait(timeout=30) == 128 + (signal.SIGINT if keys[0] == 3 else signal.SIGQUIT)
+def assert_cursor_is_shown(output):
     assert output.rindex(b"\x1b[?25h") > output.rindex(b"\x1b[?25l")
     assert b"Traceback" not in output
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x1c"], ids=repr)
+def test_the_cursor_is_shown_again(key, tmp_path):
+    process, terminal = on_terminal(*endless("--out", "run"), cwd=tmp_path)
+    output = shown(terminal, b"a sample at step")
+    os.write(terminal, key)
+    output += shown(terminal)
+    os.close(terminal)
+    assert process.wait(timeout=30) == 128 + (signal.SIGINT if key == b"\x03" else signal.SIGQUIT)
+    assert_cursor_is_shown(output)
+
+
+def test_the_cursor_is_shown_again_by_a_run_that_ends_at_once(tmp_path):
+    """Two signals before the run looks for the first: sent from within, for those of a terminal may become one."""
+    program = (
+        "import signal\n"
+        "from fastlstm import progress, train\n"
+        "def end(*arguments):\n"
+        "    signal.raise_signal(signal.SIGQUIT)\n"
+        "    signal.raise_signal(signal.SIGQUIT)\n"
+        "progress.Display.sampled = end\n"
+        f"train.cli.run(train.main, {list(map(str, endless('--out', 'run')[2:]))})"
+    )
+    process, terminal = on_terminal("-c", program, cwd=tmp_path)
+    output = shown(terminal)
+    os.close(terminal)
+    assert process.wait(timeout=30) == 128 + signal.SIGQUIT
+    assert b"stopped by SIGQUIT at once" in output
+    assert_cursor_is_shown(output)
 
 
 def test_a_terminal_that_closes_costs_no_work(tmp_path):
