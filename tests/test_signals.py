@@ -198,6 +198,34 @@ def test_a_late_signal_changes_no_status(notes, tmp_path):
     assert b"the model is" in done.stdout
 
 
+def test_signals_during_the_last_save_wait_for_it(notes, tmp_path):
+    program = (
+        "import signal\n"
+        "from fastlstm import run_folder, train\n"
+        "save = run_folder.RunFolder.save\n"
+        "def disturbed(*arguments):\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    return save(*arguments)\n"
+        "run_folder.RunFolder.save = disturbed\n"
+        f"train.cli.run(train.main, {[*QUICK, '--data', 'notes.txt']})"
+    )
+    done = python("-c", program, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, b"")
+    assert Model.load(tmp_path / "runs" / "notes").training["finished"]
+
+
+def test_a_late_signal_does_not_change_the_status_of_other_verbs(run_folder, tmp_path):
+    program = (
+        "import atexit, signal\n"
+        "from fastlstm import sample\n"
+        "atexit.register(signal.raise_signal, signal.SIGTERM)\n"
+        f"sample.cli.run(sample.main, {[str(run_folder), '--length', '9']})"
+    )
+    done = python("-c", program, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def on_terminal(*arguments, cwd):
     """A verb as the only process of a terminal; gives the process and the terminal's other end."""
     ours, its = pty.openpty()
