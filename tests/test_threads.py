@@ -130,6 +130,17 @@ def test_ids_out_of_range_are_refused_before_anything_is_computed(backend, wrong
     assert not parameters.flat.any()
 
 
+def test_a_refused_forward_pass_leaves_nothing_for_a_backward_pass():
+    config = ModelConfig(11, hidden=5, embedding=3)
+    net, parameters, state = FastNetwork(config, 4, 2), Parameters(config), np.zeros(config.state_shape(2), np.float32)
+    good = np.zeros((4, 2), np.int32)
+    net.forward(parameters, good, good, state)
+    with pytest.raises(ValueError, match="ids from 0 to 10"):
+        net.forward(parameters, good + 11, good, state)
+    with pytest.raises(RuntimeError, match="forward pass"):
+        net.backward(parameters, 1.0, Parameters(config))
+
+
 @pytest.mark.parametrize("backend", [FastNetwork, ReferenceNetwork])
 @pytest.mark.parametrize("temperature", [0, 1.0])
 @pytest.mark.parametrize("value", [np.inf, np.nan, 3.4e38])
