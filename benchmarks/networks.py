@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from benchmarks.workloads import CLIP_NORM, LEARNING_RATE, Workload
 from fastlstm.backend import build
+from fastlstm.cells import CELLS, CellName
 from fastlstm.config import BackendName, DType, ModelConfig
 from fastlstm.model import Model
 from fastlstm.optimizers import UpdateRule
@@ -15,7 +18,19 @@ from fastlstm.text import Vocab
 
 def config_of(workload: Workload, dtype: DType = "float32") -> ModelConfig:
     """The configuration of a workload's model."""
-    return ModelConfig(vocab_size=workload.V, embedding=workload.E, hidden=workload.H, layers=workload.L, dtype=dtype)
+    return ModelConfig(
+        vocab_size=workload.V,
+        cell=cast(CellName, workload.cell),
+        embedding=workload.E,
+        hidden=workload.H,
+        layers=workload.L,
+        dtype=dtype,
+    )
+
+
+def with_cell(workload: Workload, cell: CellName) -> Workload:
+    """The same sizes with another cell."""
+    return workload._replace(cell=cell, G=len(CELLS[cell].gates))
 
 
 class Training:
@@ -29,7 +44,8 @@ class Training:
         self.workload = workload
         self.network = build(backend, config, workload.T, workload.B, threads)
         self.parameters = initialise(config, rng)
-        self.gradients, self.slots = Parameters(config), Parameters(config)
+        self.gradients = Parameters(config)
+        self.slots = np.zeros((self.rule.slots, config.parameter_count), config.dtype)
         self.x, self.y = rng.integers(workload.V, size=(2, workload.T, workload.B), dtype=np.int32)
         self.state = np.zeros(config.state_shape(workload.B), config.dtype)
 

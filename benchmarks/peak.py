@@ -23,18 +23,11 @@ from benchmarks.arguments import positive
 from benchmarks.timing import seconds_of
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import vector_unit
-from fastlstm.kernels.plan import aligned_zeros
-from fastlstm.kernels.simd import (
-    Vector,
-    element_pointer,
-    emit_fma,
-    emit_load,
-    emit_store,
-    lanes_sum,
-    load,
-    splat,
-    width,
-)
+from fastlstm.kernels.simd.arithmetic import splat, sum_of
+from fastlstm.kernels.simd.emit import element_pointer, emit_fma, emit_load, emit_store
+from fastlstm.kernels.simd.memory import load
+from fastlstm.kernels.simd.vector import Vector, width
+from fastlstm.kernels.workspace import aligned_zeros
 from fastlstm.threads import default_threads
 
 #: Accumulators of `multiply_add`: all registers but those of the two operands, and two to spare.
@@ -52,10 +45,8 @@ def _multiply_add_chains(typingctx: Any, values: Any, turns: Any) -> Any:
     i64 = ir.IntType(64)
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        lanes = Vector(dtype).lanes
-        pointers = [
-            element_pointer(context, builder, values, args[0], ir.Constant(i64, n * lanes)) for n in range(CHAINS)
-        ]
+        U = Vector(dtype).width
+        pointers = [element_pointer(context, builder, values, args[0], ir.Constant(i64, n * U)) for n in range(CHAINS)]
         a, b = (emit_load(builder, pointer, dtype) for pointer in pointers[:2])
         start = [emit_load(builder, pointer, dtype) for pointer in pointers]
         entry, loop, done = builder.block, builder.append_basic_block("turn"), builder.append_basic_block("done")
@@ -86,21 +77,21 @@ def multiply_add(values: Any, turns: int) -> None:
 @jit.kernel
 def read_all(values: Any, turns: int) -> float:
     """Read all of ``values``, whose length is a multiple of four vectors, ``turns`` times."""
-    lanes = width(values)
+    U = width(values)
     s0 = s1 = s2 = s3 = splat(values, 0.0)
     for _ in range(turns):
-        for i in range(0, len(values), 4 * lanes):
-            s0, s1 = s0 + load(values, i), s1 + load(values, i + lanes)
-            s2, s3 = s2 + load(values, i + 2 * lanes), s3 + load(values, i + 3 * lanes)
-    return float(lanes_sum((s0 + s1) + (s2 + s3)))
+        for i in range(0, len(values), 4 * U):
+            s0, s1 = s0 + load(values, i), s1 + load(values, i + U)
+            s2, s3 = s2 + load(values, i + 2 * U), s3 + load(values, i + 3 * U)
+    return float(sum_of((s0 + s1) + (s2 + s3)))
 
 
 def multiply_add_rate(threads: int = 1, dtype: str = "float32") -> float:
     """GFLOP/s of ``threads`` cores that do nothing but multiply-adds."""
-    lanes = vector_unit().lanes(np.dtype(dtype).itemsize)
-    operands = [_halves(CHAINS * lanes, dtype) for _ in range(threads)]
+    U = vector_unit().width(np.dtype(dtype).itemsize)
+    operands = [_halves(CHAINS * U, dtype) for _ in range(threads)]
     turns_a_second = _best_rate(threads, lambda worker, turns: multiply_add(operands[worker], turns))
-    return 2e-9 * CHAINS * lanes * threads * turns_a_second
+    return 2e-9 * CHAINS * U * threads * turns_a_second
 
 
 def read_rate(bytes_in_all: int, threads: int = 1) -> float:

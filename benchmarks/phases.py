@@ -1,6 +1,6 @@
 """Where a training step spends its time: each phase alone, against the limit of the machine.
 
-usage: python -m benchmarks.phases WORKLOAD [...] [--threads N] [--seconds S] [--json FILE]
+usage: python -m benchmarks.phases WORKLOAD [...] [--cell NAME] [--threads N] [--seconds S] [--json FILE]
 
 A step's phases run one call each, in order, so that every phase meets the values and the caches that the phases before
 it left. What a call costs that runs no phase is subtracted: waking the workers, and Python.
@@ -21,14 +21,15 @@ from rich.table import Table
 
 from benchmarks import peak
 from benchmarks.arguments import output_file, positive
-from benchmarks.networks import Training
+from benchmarks.networks import Training, with_cell
 from benchmarks.timing import seconds_of, warm_up
 from benchmarks.workloads import TRAINING, Workload
+from fastlstm.cells import CELLS
 from fastlstm.kernels import step
-from fastlstm.kernels.cells import teams_of
 from fastlstm.kernels.host import vector_unit
 from fastlstm.kernels.network import FastNetwork
-from fastlstm.kernels.tile import VECTORS
+from fastlstm.kernels.recurrent import teams_of
+from fastlstm.kernels.tile.shape import VECTORS
 from fastlstm.threads import default_threads
 
 #: The phases of `fastlstm.kernels.step`, in the order of their time in a step.
@@ -76,13 +77,13 @@ class Profile(NamedTuple):
 
 
 def costs(network: FastNetwork, parameters: int) -> dict[str, Cost]:
-    """The cost of each phase, from the layouts of `fastlstm.kernels.plan`."""
+    """The cost of each phase, from the layouts of `fastlstm.kernels.workspace`."""
     plan = network.plan
     T, B, L, V, E, H, N, Hp, Vp = (getattr(plan, name) for name in ("T", "B", "L", "V", "E", "H", "N", "Hp", "Vp"))
     gates, rows, distinct = plan.G * H, T * B, int(network.buffers.counts[0])
     item, workers = network.buffers.arena.itemsize, network.workers.count
     teams = teams_of.py_func(workers, B)
-    strips = -(-N // (VECTORS * vector_unit().lanes(item)))
+    strips = -(-N // (VECTORS * vector_unit().width(item)))
     table = distinct * N + E * N + distinct * E
     above = (L - 1) * (N * H + rows * (2 * N + H))
 
@@ -120,7 +121,7 @@ def run_phases(training: Training, phases: int) -> None:
     network = training.network
     assert isinstance(network, FastNetwork)
     network._run(
-        phases, training.parameters.flat, training.gradients.flat, training.slots.flat,
+        phases, training.parameters.flat, training.gradients.flat, training.slots,
         training.x, training.y, training.state, 1.0 / training.workload.chars, training.rule,
     )  # fmt: skip
 
@@ -212,13 +213,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.phases", description="Time the phases of a training step, each alone."
     )
     parser.add_argument("workloads", nargs="+", choices=TRAINING, metavar="WORKLOAD", help=", ".join(TRAINING))
+    parser.add_argument("--cell", choices=CELLS, default="lstm", help="of the models (lstm)")
     parser.add_argument("--threads", type=positive, default=default_threads(), metavar="N", help="workers (all cores)")
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="for each workload (3)")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
     reports = []
     for name in options.workloads:
-        measured = profile(TRAINING[name], options.threads, options.seconds)
+        measured = profile(with_cell(TRAINING[name], options.cell), options.threads, options.seconds)
         Console().print(table(name, measured))
         reports.append(as_json(name, measured))
     if options.json:

@@ -12,9 +12,12 @@ from benchmarks.timing import warm_up
 from benchmarks.workloads import TRAINING
 from fastlstm.kernels import functions, jit
 from fastlstm.kernels.host import vector_unit
-from fastlstm.kernels.plan import aligned_zeros
-from fastlstm.kernels.simd import load, store, width
-from fastlstm.kernels.tile import product, register
+from fastlstm.kernels.simd.memory import load, store
+from fastlstm.kernels.simd.vector import width
+from fastlstm.kernels.tile.call import register
+from fastlstm.kernels.tile.operands import Packed, Rows
+from fastlstm.kernels.tile.product import product
+from fastlstm.kernels.workspace import aligned_zeros
 from fastlstm.threads import default_threads
 
 #: Elements that an elementwise function runs over: they stay in the L1 cache.
@@ -26,7 +29,7 @@ EXP, TANH, SIGMOID = 0, 1, 2
 def multiply(rows: int, vectors: int, depth: int, a: Any, b: Any, c: Any, calls: int) -> None:
     """``C = A B`` for a packed B, ``calls`` times."""
     for _ in range(calls):
-        product(rows, 0, vectors, depth, a, 0, depth, b, 0, c, 0, vectors * width(c), 0)
+        product(rows, 0, vectors, depth, Rows(a, 0, depth), Packed(b, 0), Rows(c, 0, vectors * width(c)), 0)
 
 
 @jit.kernel
@@ -69,7 +72,7 @@ def test_product(benchmark, shape, dtype):
     rows, columns, depth = SHAPES[shape]
     register(dtype)
     a, b, c = (random_floats(n, dtype) for n in (rows * depth, depth * columns, rows * columns))
-    vectors = columns // vector_unit().lanes(c.itemsize)
+    vectors = columns // vector_unit().width(c.itemsize)
     flops = 2 * rows * columns * depth
     calls = max(1, 20_000_000 // flops)
     benchmark(multiply, rows, vectors, depth, a, b, c, calls)

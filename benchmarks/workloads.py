@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Workload(NamedTuple):
-    """Sizes of a model and of one training step: see the legend in `fastlstm.config`."""
+    """Sizes of a model and of one training step: see the legend in `fastlstm.config`; the cell, and its gates G."""
 
     V: int
     E: int
@@ -14,6 +14,8 @@ class Workload(NamedTuple):
     L: int
     T: int
     B: int
+    cell: str = "lstm"
+    G: int = 4
 
     @property
     def chars(self) -> int:
@@ -26,8 +28,8 @@ class Workload(NamedTuple):
 
         The embedding's projection counts as a product, although fastlstm folds it into a table.
         """
-        first = 4 * self.H * (self.E + self.H)
-        above = (self.L - 1) * 4 * self.H * 2 * self.H
+        first = self.G * self.H * (self.E + self.H)
+        above = (self.L - 1) * self.G * self.H * 2 * self.H
         return 2 * (first + above + self.H * self.V)
 
     @property

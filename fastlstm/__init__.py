@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastlstm.config import ModelConfig, TrainConfig
     from fastlstm.errors import FastlstmError
-    from fastlstm.gradcheck import GradientReport
-    from fastlstm.model import Evaluation, Model
+    from fastlstm.gradient_check import GradientReport, check_gradients
+    from fastlstm.inference import Evaluation
+    from fastlstm.model import Model
     from fastlstm.text import Vocab
     from fastlstm.trainer import Observer, TrainResult
 
@@ -33,24 +34,27 @@ __all__ = [
     "TrainResult",
     "Vocab",
     "__version__",
+    "check_gradients",
 ]
 
 #: Where each public name lives. They are imported when they are asked for, so that ``--help`` need not wait.
 _HOMES = {
-    "Evaluation": "model",
+    "Evaluation": "inference",
     "FastlstmError": "errors",
-    "GradientReport": "gradcheck",
+    "GradientReport": "gradient_check",
     "Model": "model",
     "ModelConfig": "config",
     "Observer": "trainer",
     "TrainConfig": "config",
     "TrainResult": "trainer",
     "Vocab": "text",
+    "check_gradients": "gradient_check",
 }
 
 #: Modules that are there after ``import fastlstm`` alone; not in ``__all__``, for ``import *`` takes no common names.
 _MODULES = (
-    "batches", "checkpoint", "config", "corpora", "errors", "gradcheck", "model", "params", "text", "trainer",
+    "batches", "checkpoint", "config", "corpora", "errors", "gradient_check", "model", "params", "progress",
+    "run_folder", "text", "trainer",
 )  # fmt: skip
 
 

@@ -1,67 +1,19 @@
-"""The contract both implementations satisfy, and the choice between them."""
+"""The choice between the two implementations of `fastlstm.contract.Network`."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, get_args
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastlstm.config import MOST_THREADS, BackendName, ModelConfig
-from fastlstm.errors import ConfigError
+from fastlstm.config import BackendName, ModelConfig, TrainConfig
+from fastlstm.contract import Network
 from fastlstm.optimizers import UpdateRule
-from fastlstm.params import FloatArray, Parameters
+from fastlstm.params import Parameters
+from fastlstm.settings import settings_of
 from fastlstm.threads import default_threads
-
-Ids = NDArray[np.integer]
-
-
-class Network(Protocol):
-    """A network of one configuration for sequences of T steps in B lanes.
-
-    Arrays: ``x, y`` (T, B) int32; ``state`` (S, L, B, H), carried in and overwritten with what is carried
-    out. Losses are sums of nats over the T*B predicted symbols.
-    """
-
-    def forward(self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> float:
-        """Nats of predicting ``y`` from ``x``; keeps what `backward` needs."""
-        ...
-
-    def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
-        """Accumulate the gradient of ``scale`` times the last forward pass's nats into ``gradients``.
-
-        Once for each forward pass, whose activations it may use up.
-        """
-        ...
-
-    def train_step(
-        self, parameters: Parameters, gradients: Parameters, slots: Parameters,
-        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
-    ) -> float:  # fmt: skip
-        """Forward, backward, clip, update: parameters, gradients and slots change in place. Returns the nats.
-
-        Gradients are replaced, and left as they were before clipping.
-        """
-        ...
-
-    def generate(
-        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: FloatArray, temperature: float
-    ) -> Ids:
-        """Draw symbols one after the other in every lane.
-
-        Parameters
-        ----------
-        first : (B,) the symbols read first.
-        uniforms : (n, B) float64 in [0, 1), a number for each symbol drawn.
-        temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable.
-
-        Returns
-        -------
-        ids : (n, B) int32; the last one drawn has not been read yet.
-        """
-        ...
 
 
 def build(
@@ -83,15 +35,13 @@ def build(
     ConfigError
         When there is no such backend, ``threads`` is below 1, or an environment variable about threads is wrong.
     """
-    if name not in get_args(BackendName):
-        raise ConfigError(f"backend must be one of {', '.join(get_args(BackendName))}, not {name!r}")
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise ConfigError(f"threads must be a whole number from 1 to {MOST_THREADS}, not {threads!r}")
+    settings = settings_of(TrainConfig)
+    name, threads = settings["backend"].validated(name), settings["threads"].validated(threads)
     if name == "reference":
         from fastlstm.reference.network import ReferenceNetwork
 
         return ReferenceNetwork(config, seq_len, batch, threads, training=training)
-    default_threads()  # numba, about to be imported, says of a wrong variable less kindly that it is wrong
+    default_threads()  # validate the environment first: numba, about to be imported, would report it unclearly
     from fastlstm.kernels.network import FastNetwork
 
     return FastNetwork(config, seq_len, batch, threads, training=training)
@@ -140,9 +90,10 @@ def _announced(compiling: Callable[[], None]) -> Iterator[None]:
 
 
 def _run_tiny(name: BackendName, config: ModelConfig) -> None:
-    """Use every kernel once; of a model's configuration they depend on the dtype alone."""
+    """Use every kernel once; of a model's configuration they depend on cell and dtype alone."""
     tiny = ModelConfig(vocab_size=1, cell=config.cell, hidden=1, embedding=1, dtype=config.dtype)
-    network, parameters = build(name, tiny, 1, 1, 1), Parameters(tiny)
+    network, parameters, rule = build(name, tiny, 1, 1, 1), Parameters(tiny), UpdateRule(lr=0.0)
     x, state = np.zeros((1, 1), np.int32), np.zeros(tiny.state_shape(1), tiny.dtype)
-    network.train_step(parameters, Parameters(tiny), Parameters(tiny), x, x, state, 1.0, UpdateRule(lr=0.0))
+    slots = np.zeros((rule.slots, tiny.parameter_count), tiny.dtype)
+    network.train_step(parameters, Parameters(tiny), slots, x, x, state, 1.0, rule)
     network.generate(parameters, x[0], state, np.zeros((1, 1)), 1.0)

@@ -10,16 +10,14 @@ import argparse
 import codecs
 import contextlib
 import importlib
-import io
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from fastlstm import signals
+from fastlstm import signals, terminal
 from fastlstm.errors import ConfigError, FastlstmError
 
 Main = Callable[[Sequence[str] | None], int]
@@ -31,11 +29,6 @@ VERBS = {
     "evaluate": "measure how well a model predicts a text",
     "gradcheck": "check gradients against numerical ones",
 }
-
-COMPILING = "compiling kernels ..."
-
-#: What could disturb a terminal: controls but tab and line feed, separators of lines, turns of direction, surrogates.
-_DISTURBING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 FAILURE, USAGE = 1, 2
 #: Status of a command whose reader has left: of SIGPIPE, which not every system names.
@@ -58,7 +51,6 @@ def parser(verb: str, description: str) -> Parser:
     """The parser of a verb, with the options that all verbs share in its group "output"."""
     made = Parser(verb, description=description)
     output = made.add_argument_group("output")
-    output.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all random numbers (default: 0)")
     output.add_argument(
         "--json", action="store_true", help="end with a line on standard output that is one JSON object"
     )
@@ -94,27 +86,6 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Printable:
-    """Makes of the pieces of a text, characters or UTF-8 bytes, what no terminal takes for a command.
-
-    What only the next piece can complete, a part of a character or of a line's end, is kept until then.
-    """
-
-    def __init__(self) -> None:
-        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
-        self._lines = io.IncrementalNewlineDecoder(None, translate=True)
-
-    def __call__(self, piece: str | bytes, final: bool = False) -> str:
-        """The next piece, for people to read; with ``final`` nothing is kept."""
-        text = piece if isinstance(piece, str) else self._characters.decode(piece, final)
-        return _DISTURBING.sub("\N{REPLACEMENT CHARACTER}", self._lines.decode(text, final))
-
-
-def printable(text: str | bytes) -> str:
-    """A text that no terminal takes for a command, for people to read."""
-    return Printable()(text, final=True)
-
-
 def argument_text(argument: str) -> str:
     """The text of an argument: bytes that the locale's encoding lacks, as ASCII does, are read as UTF-8."""
     return argument.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
@@ -122,7 +93,7 @@ def argument_text(argument: str) -> str:
 
 def say_compiling() -> None:
     """Tell, on standard error, why nothing happens for a while."""
-    print(COMPILING, file=sys.stderr, flush=True)
+    print(terminal.COMPILING, file=sys.stderr, flush=True)
 
 
 def note(verb: str, message: str) -> None:

@@ -1,7 +1,15 @@
-"""What both implementations of `fastlstm.backend.Network` check of what they are given, and how they refuse it."""
+"""The contract of a network, and the checks of what its callers pass: the same for both implementations.
+
+A network offers small verbs: `Network.forward`, `Network.backward`, `Network.norm`, `Network.update` and
+`Network.generate`. `Network.train_step` is their composition, to the bit; an implementation may do it in one go.
+"""
 
 from __future__ import annotations
 
+import abc
+import contextlib
+import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -9,6 +17,199 @@ from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
 from fastlstm.errors import FastlstmError
+from fastlstm.optimizers import UpdateRule
+from fastlstm.params import FloatArray, Parameters
+
+Ids = NDArray[np.integer]
+
+
+class Network(abc.ABC):
+    """A network of one configuration for sequences of T steps in B lanes.
+
+    Arrays: ``x, y`` (T, B) int32; ``state`` (S, L, B, H), carried in and overwritten with what is carried out;
+    ``slots`` (slots of the rule, parameters). All are C-contiguous; state, slots, parameters and gradients have the
+    configuration's dtype. Losses are sums of nats over the T*B predicted symbols. Threads that call one network take
+    turns.
+
+    Parameters
+    ----------
+    config, seq_len, batch : what the network is made for.
+    training : whether it can go backward.
+
+    Raises
+    ------
+    ValueError
+        By every verb, when an array has another shape or dtype, is not contiguous or, where it would be written to, is
+        read-only, and when an id is out of range. Nothing has been changed then.
+    """
+
+    def __init__(self, config: ModelConfig, seq_len: int, batch: int, *, training: bool) -> None:
+        self.config = config
+        self.seq_len, self.batch = seq_len, batch
+        self.training = training
+        self._sequence = (seq_len, batch)
+        self._state = config.state_shape(batch)
+        self._flat = (config.parameter_count,)
+        self._dtype = np.dtype(config.dtype)
+        self._forward_thread: int | None = None  # whose activations there are, for a backward pass
+
+    def forward(
+        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None = None
+    ) -> float:
+        """Nats of predicting ``y`` from ``x``; keeps what `backward` needs.
+
+        ``nats`` (T, B) float64, if given, is overwritten with the nats of each symbol.
+        """
+        self._check_flat("parameters", parameters.flat)
+        self._check_sequence(x, y, state)
+        if nats is not None:
+            check_array("nats", nats, self._sequence, np.float64, written=True)
+        with self.turn():
+            self._forward_thread = None
+            total = self._forward(parameters, x, y, state, nats)
+            self._forward_thread = threading.get_ident() if self.training else None
+        return total
+
+    def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
+        """Accumulate the gradient of ``scale`` times the last forward pass's nats into ``gradients``.
+
+        Once for each forward pass, whose activations it may use up, by the same thread.
+
+        Raises
+        ------
+        RuntimeError
+            When there was no such forward pass.
+        """
+        self._check_flat("parameters", parameters.flat)
+        self._check_flat("gradients", gradients.flat, written=True)
+        with self.turn():
+            if self._forward_thread != threading.get_ident():
+                raise RuntimeError(
+                    "backward needs a forward pass before it, by the same thread: each uses up its activations"
+                )
+            self._forward_thread = None
+            self._backward(parameters, scale, gradients)
+
+    def norm(self, gradients: Parameters) -> float:
+        """The norm of all gradients together."""
+        self._check_flat("gradients", gradients.flat)
+        with self.turn():
+            return self._norm(gradients)
+
+    def update(
+        self, parameters: Parameters, gradients: Parameters, slots: FloatArray, rule: UpdateRule, norm: float = 0.0
+    ) -> None:
+        """Clip and take one step of ``rule``: parameters and slots change in place.
+
+        ``norm`` is what ``rule.clip_norm`` bounds: that of all gradients, of all machines that share a step. Without
+        such a bound it does not matter.
+        """
+        self._check_update(parameters, slots, rule)
+        self._check_flat("gradients", gradients.flat)
+        with self.turn():
+            self._update(parameters, gradients, slots, rule, norm)
+
+    def train_step(
+        self, parameters: Parameters, gradients: Parameters, slots: FloatArray,
+        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
+    ) -> float:  # fmt: skip
+        """Forward, backward, norm, update: parameters, gradients and slots change in place. Returns the nats.
+
+        Gradients are replaced, and left as they were before clipping.
+
+        Raises
+        ------
+        RuntimeError
+            When the network was made without ``training``.
+        """
+        self._check_update(parameters, slots, rule)
+        self._check_flat("gradients", gradients.flat, written=True)
+        self._check_sequence(x, y, state)
+        if not self.training:
+            raise RuntimeError("a network built without training has no buffers for a backward pass")
+        with self.turn():
+            self._forward_thread = None
+            return self._train_step(parameters, gradients, slots, x, y, state, scale, rule)
+
+    def generate(
+        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], temperature: float
+    ) -> Ids:
+        """Draw symbols one after the other in every lane; the network must be one of T = 1.
+
+        Parameters
+        ----------
+        first : (B,) int32, the symbols read first.
+        uniforms : (n, B) float64 in [0, 1), a number for each symbol drawn.
+        temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable.
+
+        Returns
+        -------
+        ids : (n, B) int32; the last one drawn has not been read yet.
+
+        Raises
+        ------
+        FastlstmError
+            When the logits are no finite numbers.
+        """
+        if self.seq_len != 1:
+            raise ValueError(f"a network that generates reads one symbol at a time: T is 1, not {self.seq_len}")
+        self._check_flat("parameters", parameters.flat)
+        check_array("first", first, (self.batch,), np.int32)
+        check_array("uniforms", uniforms, (*uniforms.shape[:1], self.batch), np.float64)
+        check_array("state", state, self._state, self._dtype, written=True)
+        if not len(uniforms):
+            return np.empty(uniforms.shape, np.int32)
+        with self.turn():
+            self._forward_thread = None
+            return self._generate(parameters, first, state, uniforms, temperature)
+
+    @abc.abstractmethod
+    def turn(self) -> contextlib.AbstractContextManager[Any]:
+        """What to hold while the network is used: one caller at a time."""
+
+    @abc.abstractmethod
+    def _forward(
+        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None
+    ) -> float: ...
+
+    @abc.abstractmethod
+    def _backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None: ...
+
+    @abc.abstractmethod
+    def _norm(self, gradients: Parameters) -> float: ...
+
+    @abc.abstractmethod
+    def _update(
+        self, parameters: Parameters, gradients: Parameters, slots: FloatArray, rule: UpdateRule, norm: float
+    ) -> None: ...
+
+    def _train_step(
+        self, parameters: Parameters, gradients: Parameters, slots: FloatArray,
+        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
+    ) -> float:  # fmt: skip
+        nats = self._forward(parameters, x, y, state, None)
+        gradients.flat[...] = 0
+        self._backward(parameters, scale, gradients)
+        norm = self._norm(gradients) if rule.clip_norm < math.inf else 0.0
+        self._update(parameters, gradients, slots, rule, norm)
+        return nats
+
+    @abc.abstractmethod
+    def _generate(
+        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], temperature: float
+    ) -> Ids: ...
+
+    def _check_flat(self, name: str, flat: FloatArray, *, written: bool = False) -> None:
+        check_array(name, flat, self._flat, self._dtype, written=written)
+
+    def _check_update(self, parameters: Parameters, slots: FloatArray, rule: UpdateRule) -> None:
+        self._check_flat("parameters", parameters.flat, written=True)
+        check_array("slots", slots, (rule.slots, *self._flat), self._dtype, written=True)
+
+    def _check_sequence(self, x: Ids, y: Ids, state: FloatArray) -> None:
+        check_array("x", x, self._sequence, np.int32)
+        check_array("y", y, self._sequence, np.int32)
+        check_array("state", state, self._state, self._dtype, written=True)
 
 
 def check_array(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: Any, *, written: bool = False) -> None:

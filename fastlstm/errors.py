@@ -16,11 +16,11 @@ class VocabularyError(FastlstmError):
 
 
 class ModelFileError(FastlstmError):
-    """A model file that cannot be read or written."""
+    """A file of a model, or of the state of a run, that cannot be read or written."""
 
 
 class ModelExistsError(ModelFileError):
-    """A model was to be saved where something is already, without replacing it."""
+    """A model, or a state, was to be saved where something is already, without replacing it."""
 
 
 class DivergenceError(FastlstmError):

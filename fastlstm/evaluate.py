@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
 from fastlstm import cli
-from fastlstm.config import BackendName
+from fastlstm.config import TrainConfig
+from fastlstm.settings import add_options, given
 
 
 def parser() -> cli.Parser:
@@ -16,26 +16,24 @@ def parser() -> cli.Parser:
     )
     made.add_argument("model", metavar="MODEL", help="the model's file, or the folder of its run")
     made.add_argument("file", metavar="FILE", help="the text: a file, '-' for standard input, or a corpus by name")
-    computing = made.add_argument_group("computing")
-    computing.add_argument("--threads", type=int, metavar="N", help="worker threads (default: all cores)")
-    computing.add_argument(
-        "--backend", choices=get_args(BackendName), default="fast", help="what computes (default: fast)"
-    )
+    add_options(made.add_argument_group("computing"), TrainConfig)
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate as the arguments say; returns the exit status."""
     options = parser().parse_args(argv)
+    computing = TrainConfig(**given(options, TrainConfig))
     from fastlstm.backend import warm_up
-    from fastlstm.model import Model, check_length
+    from fastlstm.inference import check_length
+    from fastlstm.model import Model
     from fastlstm.text import read_ids
 
     model = Model.load(options.model)
     _, ids = read_ids([options.file], as_bytes=model.vocab.is_bytes, vocab=model.vocab)
     check_length(ids)
-    warm_up(options.backend, model.config, cli.say_compiling)
-    result = model.evaluate(ids, backend=options.backend, threads=options.threads)
+    warm_up(computing.backend, model.config, cli.say_compiling)
+    result = model.evaluate(ids, backend=computing.backend, threads=computing.threads)
     print(
         f"{result.chars:,} characters: {result.nats_per_char:.4f} nats, {result.bits_per_char:.4f} bits a character,"
         f" perplexity {result.perplexity:.3f}"

@@ -2,64 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
-from fastlstm import checkpoint
-from fastlstm.backend import Ids, Network, build
-from fastlstm.config import MOST_SAMPLED, BackendName, ModelConfig, Reduction, TrainConfig
-from fastlstm.errors import ConfigError, FastlstmError, StoppedError, TextError
+from fastlstm import checkpoint, trainer
+from fastlstm.config import BackendName, ModelConfig, Reduction, TrainConfig
+from fastlstm.contract import Ids
+from fastlstm.errors import ConfigError
+from fastlstm.inference import Evaluation, Inference, Networks, beginning, check_drawing, smallest_ids
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.text import IdArray, Vocab
-
-if TYPE_CHECKING:
-    from fastlstm.trainer import Observer, TrainResult
+from fastlstm.trainer import Observer, TrainResult
 
 #: A text as a model takes it: characters, bytes, or ids of the model's own vocabulary.
 Text = str | bytes | Ids
-
-#: Time steps that are read at once where nothing is to be learned.
-_READ_STEPS = 256
-#: Largest number of symbols drawn at once; a stream starts with one and doubles up to it. Each call packs the weights.
-_DRAW_STEPS = 256
-#: Networks kept for the next call of the same size.
-_NETWORKS_KEPT = 4
-#: Temperatures below, but 0, would be infinite as exponents in float32, and ones far above would be 0.
-_SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE = 1e-3, 1e6
-#: Texts that can be drawn at once.
-_MOST_LANES = 10_000
-#: Nats whose exponential is still a number.
-_LARGEST_EXPONENT = 700.0
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How well a model predicts a text.
-
-    Attributes
-    ----------
-    chars : symbols predicted: all of the text but the first.
-    nats_per_char : mean of ``-log p`` of each, in nats.
-    """
-
-    chars: int
-    nats_per_char: float
-
-    @property
-    def bits_per_char(self) -> float:
-        """The same in bits."""
-        return self.nats_per_char / math.log(2)
-
-    @property
-    def perplexity(self) -> float:
-        """``exp(nats_per_char)``: among how many equally likely symbols the model hesitates."""
-        return math.inf if self.nats_per_char >= _LARGEST_EXPONENT else math.exp(self.nats_per_char)
 
 
 class Model:
@@ -92,7 +51,7 @@ class Model:
         self.vocab = vocab
         self.parameters = initialise(config, np.random.default_rng(seed)) if parameters is None else parameters
         self.training: dict[str, Any] | None = None
-        self._networks: dict[tuple[Any, ...], Network] = {}
+        self._networks = Networks(config)
 
     @classmethod
     def for_text(cls, text: str | bytes, *, seed: int = 0, **settings: Any) -> Self:
@@ -123,8 +82,12 @@ class Model:
         ModelFileError
             When the file cannot be written, or the model is not one that `load` would take back.
         """
-        content = checkpoint.Content(self.config, self.vocab, self.parameters, self.training)
-        checkpoint.save(path, content, overwrite=overwrite)
+        checkpoint.save(path, self.content, overwrite=overwrite)
+
+    @property
+    def content(self) -> checkpoint.Content:
+        """What `save` writes; its parameters are these, not a copy."""
+        return checkpoint.Content(self.config, self.vocab, self.parameters, self.training)
 
     def zero_state(self, batch: int) -> FloatArray:
         """The carried state before a text begins: zeros of shape (S, L, B, H)."""
@@ -169,7 +132,7 @@ class Model:
         carried = self._copied_state(state, B)
         scale = 1.0 if reduction == "sum" else 1.0 / x.size
         gradients = Parameters(self.config)
-        with self._network(backend, T, B, threads, training=True) as network:
+        with self._networks.lend(backend, T, B, threads, training=True) as network:
             loss = scale * network.forward(self.parameters, x, y, carried)
             network.backward(self.parameters, scale, gradients)
         return loss, gradients, carried
@@ -182,10 +145,30 @@ class Model:
         observer: Observer | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> TrainResult:
-        """Train on a text, from the parameters as they are; see `fastlstm.trainer.train`."""
-        from fastlstm import trainer  # late: the trainer is built upon this module
+        """Train on a text, from the parameters as they are and in place; `training` is set, whatever ends the run.
 
-        return trainer.train(self, self.encode(text), config or TrainConfig(), observer, stop)
+        Parameters
+        ----------
+        text : its last ``config.val_frac`` is kept for validation.
+        config : how to train.
+        observer : is told of progress.
+        stop : asked before each step, and within validation and samples, whether to end early.
+
+        Raises
+        ------
+        TextError, ConfigError
+            When the text is too short for any training, or for the lanes asked for.
+        VocabularyError
+            When the text has a symbol that the model does not know.
+        DivergenceError
+            When a loss is no finite number or more than `fastlstm.trainer.DIVERGED_NATS` above that of guessing, or a
+            parameter at the end is not finite. The model is then as it was at an earlier step, which the message names.
+        """
+        run = trainer.begin(self.content, self.encode(text), config or TrainConfig(), observer or Observer())
+        try:
+            return run.train(stop or (lambda: False))
+        finally:
+            self.training = run.training
 
     def evaluate(
         self,
@@ -210,15 +193,7 @@ class Model:
         StoppedError
             When ``stop`` said so.
         """
-        ids = self.encode(text)
-        check_length(ids)
-        nats = self._read(ids, self.zero_state(1), backend, threads, stop) / (len(ids) - 1)
-        if not math.isfinite(nats):
-            raise FastlstmError(
-                f"the model's loss on this text is no finite number ({nats}): its training diverged, so train it again"
-                " with a lower learning rate"
-            )
-        return Evaluation(len(ids) - 1, nats)
+        return self._inference(backend, threads, stop).evaluate(self.encode(text))
 
     def sample(
         self,
@@ -274,9 +249,8 @@ class Model:
         The weights are read once for all lanes, so that a character costs less than in one text after the other.
         """
         check_drawing(num, length, temperature, seed)
-        start = self._start(prompt)
-        drawn = self._drawn(start, num, length, temperature, seed, backend, threads, stop, count=_DRAW_STEPS)
-        ids = np.concatenate([np.zeros((0, num), start.dtype), *drawn])
+        inference = self._inference(backend, threads, stop)
+        ids = inference.draw(self._start(prompt), num, length, temperature=temperature, seed=seed)
         # A vocabulary decodes to str always or to bytes always, which its type cannot say.
         return [self.vocab.decode(lane) for lane in ids.T]  # type: ignore[return-value]
 
@@ -292,8 +266,9 @@ class Model:
     ) -> Iterator[str | bytes]:
         """The text of `sample` in pieces, as they are drawn: one symbol first, then up to 256 at a time."""
         check_drawing(1, length, temperature, seed)
-        drawn = self._drawn(self._start(prompt), 1, length, temperature, seed, backend, threads, None, count=1)
-        return (self.vocab.decode(ids[:, 0]) for ids in drawn)
+        inference = self._inference(backend, threads)
+        pieces = inference.stream(self._start(prompt), length, temperature=temperature, seed=seed)
+        return (self.vocab.decode(ids) for ids in pieces)
 
     def encode(self, text: Text) -> IdArray:
         """The ids of a text (N,), in the smallest type that holds them.
@@ -309,70 +284,16 @@ class Model:
         """
         if isinstance(text, str | bytes):
             return self.vocab.encode(text)
-        return _unsigned(self._checked_range("a text's ids", text, 1), self.config.vocab_size)
+        return smallest_ids(self._checked_range("a text's ids", text, 1), self.config.vocab_size)
 
     def _start(self, prompt: Text) -> IdArray:
         ids = self.encode(prompt)
-        if len(ids):
-            return ids
-        newline = np.flatnonzero(self.vocab.symbols == ord("\n"))
-        return _unsigned(newline[:1] if len(newline) else np.zeros(1, np.int64), self.config.vocab_size)
+        return ids if len(ids) else beginning(self.vocab)
 
-    def _drawn(
-        self,
-        start: IdArray,
-        num: int,
-        length: int,
-        temperature: float,
-        seed: int,
-        backend: BackendName,
-        threads: int | None,
-        stop: Callable[[], bool] | None,
-        count: int,
-    ) -> Iterator[IdArray]:
-        """Ids (count, num), ``count`` at first and then more at a time."""
-        rng, read = np.random.default_rng(seed), self.zero_state(1)
-        self._read(start, read, backend, threads, stop)
-        state = np.repeat(read, num, axis=2)
-        last: Ids = np.repeat(start[-1:], num).astype(np.int32)
-        while length > 0:
-            _check(stop)
-            count = min(count, length)
-            with self._network(backend, 1, num, threads, training=False) as network:
-                ids = network.generate(self.parameters, last, state, rng.random((count, num)), temperature)
-            yield _unsigned(ids, self.config.vocab_size)
-            last, length, count = np.ascontiguousarray(ids[-1]), length - count, min(2 * count, _DRAW_STEPS)
-
-    def _read(
-        self,
-        ids: IdArray,
-        state: FloatArray,
-        backend: BackendName,
-        threads: int | None,
-        stop: Callable[[], bool] | None,
-    ) -> float:
-        """Read all symbols but the last, in one lane: nats of all but the first; ``state`` is carried on in place."""
-        nats, last = 0.0, len(ids) - 1
-        for start in range(0, last, _READ_STEPS):
-            _check(stop)
-            chunk = ids[start : min(start + _READ_STEPS, last) + 1].astype(np.int32)[:, None]
-            with self._network(backend, len(chunk) - 1, 1, threads, training=False) as network:
-                nats += network.forward(self.parameters, chunk[:-1], chunk[1:], state)
-        return nats
-
-    @contextlib.contextmanager
-    def _network(
-        self, backend: BackendName, T: int, B: int, threads: int | None, *, training: bool
-    ) -> Iterator[Network]:
-        """Lend a network, an earlier one where there is one; only one borrower at a time has it."""
-        key = (backend, T, B, threads, training)
-        network = self._networks.pop(key, None) or build(backend, self.config, T, B, threads, training=training)
-        try:
-            yield network
-        finally:
-            self._networks[key] = network  # the last in the dictionary is the one used last
-            for oldest in list(self._networks)[:-_NETWORKS_KEPT]:
-                self._networks.pop(oldest, None)
+    def _inference(
+        self, backend: BackendName, threads: int | None, stop: Callable[[], bool] | None = None
+    ) -> Inference:
+        return Inference(self._networks, self.parameters, backend, threads, stop)
 
     def __repr__(self) -> str:
         c = self.config
@@ -381,7 +302,7 @@ class Model:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: all but the networks, which are made again when they are needed."""
-        return self.__dict__ | {"_networks": {}}
+        return self.__dict__ | {"_networks": Networks(self.config)}
 
     def _checked_ids(self, name: str, ids: Ids, dimensions: int) -> Ids:
         """As the kernels, which check nothing, need them: int32, C-contiguous, every one in range."""
@@ -406,36 +327,3 @@ class Model:
                 raise ValueError(f"state must be of shape (S, L, B, H) = {carried.shape}, not {np.shape(state)}")
             carried[...] = state
         return carried
-
-
-def check_length(ids: Ids) -> None:
-    """Raise `TextError` when a text has nothing to predict."""
-    if len(ids) < 2:
-        raise TextError(f"the text has {len(ids)} of the at least two characters that it needs: give more text")
-
-
-def check_drawing(num: int, length: int, temperature: float, seed: int) -> None:
-    """Raise `ConfigError` when no text can be drawn so."""
-    for name, value in (("num", num), ("length", length), ("seed", seed)):
-        if not isinstance(value, int | np.integer):
-            raise ConfigError(f"{name} must be a whole number, not {value!r}")
-    if not 1 <= num <= _MOST_LANES:
-        raise ConfigError(f"num must be at least 1 and at most {_MOST_LANES}, not {num}")
-    if length < 0 or seed < 0:
-        raise ConfigError(f"length and seed must be at least 0, not {length} and {seed}")
-    if num > 1 and num * length > MOST_SAMPLED:
-        raise ConfigError(
-            f"{num} times {length} characters are more than {MOST_SAMPLED:,}: give a smaller length or num"
-        )
-    if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature <= _LARGEST_TEMPERATURE:
-        bounds = f"from {_SMALLEST_TEMPERATURE} to {_LARGEST_TEMPERATURE:,.0f}"
-        raise ConfigError(f"temperature must be 0, or {bounds}, not {temperature!r}")
-
-
-def _check(stop: Callable[[], bool] | None) -> None:
-    if stop is not None and stop():
-        raise StoppedError
-
-
-def _unsigned(ids: Ids, vocab_size: int) -> IdArray:
-    return ids.astype(np.min_scalar_type(vocab_size - 1), copy=False)

@@ -7,9 +7,10 @@ named views of it. Gradients and optimizer slots are `Parameters` of the same ta
 name          shape         meaning
 ============  ============  =====================================================================
 embedding     (V, E)        row v is the vector of symbol v
-layers.l.W    (X+H, G*H)    the assignment's concatenated form: rows multiply ``[x; h]``, x first;
-                            columns are the gates' blocks of H, in the order ``i, f, o, g``
+layers.l.W    (X+H, G*H)    the assignment's concatenated form: rows multiply ``[x; h]``, x first; columns are
+                            blocks of H, one for each gate, in the order of `fastlstm.cells.Cell.gates`
 layers.l.b    (G*H,)        the gates' biases, in the same order
+layers.l.b_h  (R*H,)        biases of the recurrent parts of separate gates (GRU: of n), where there are any
 output.W      (H, V)        logits are ``h @ output.W + output.b``
 output.b      (V,)
 ============  ============  =====================================================================
@@ -28,9 +29,6 @@ from fastlstm.config import ModelConfig
 
 FloatArray = NDArray[np.floating]
 
-#: Order of the LSTM's gates along the columns of ``layers.l.W`` and ``layers.l.b``.
-GATES = ("i", "f", "o", "g")
-
 
 class Entry(NamedTuple):
     """One parameter: its name, shape and place ``[start, stop)`` in the flat array."""
@@ -43,11 +41,11 @@ class Entry(NamedTuple):
 
 def table(config: ModelConfig) -> tuple[Entry, ...]:
     """The parameter table of a configuration, in storage order."""
-    V, E, H, G = config.vocab_size, config.embedding, config.hidden, config.gates
+    V, E, H = config.vocab_size, config.embedding, config.hidden
     shapes: list[tuple[str, tuple[int, ...]]] = [("embedding", (V, E))]
     for layer in range(config.layers):
-        shapes.append((f"layers.{layer}.W", (config.inputs(layer) + H, G * H)))
-        shapes.append((f"layers.{layer}.b", (G * H,)))
+        tensors = config.structure.tensors(config.inputs(layer), H)
+        shapes += [(f"layers.{layer}.{name}", shape) for name, shape in tensors.items()]
     shapes += [("output.W", (H, V)), ("output.b", (V,))]
     entries, start = [], 0
     for name, shape in shapes:
@@ -120,7 +118,7 @@ def _restored(config: ModelConfig, flat: FloatArray) -> Parameters:
 
 
 def initialise(config: ModelConfig, rng: np.random.Generator) -> Parameters:
-    """Fresh parameters: normal weights, zero biases but for the LSTM's forget gate.
+    """Fresh parameters: normal weights, zero biases but for those of forget gates.
 
     Numbers are drawn in float64 in the table's order, so that both dtypes start from the same point.
     """
@@ -128,8 +126,9 @@ def initialise(config: ModelConfig, rng: np.random.Generator) -> Parameters:
     for name, view in parameters.items():
         if view.ndim == 2:
             view[...] = _weight_std(config, name, view.shape[0]) * rng.standard_normal(view.shape)
-    if config.cell == "lstm":
-        H, forget = config.hidden, GATES.index("f")
+    structure, H = config.structure, config.hidden
+    if structure.forget_gate is not None:
+        forget = structure.gates.index(structure.forget_gate)
         for layer in range(config.layers):
             parameters[f"layers.{layer}.b"][forget * H : (forget + 1) * H] = config.forget_bias
     return parameters

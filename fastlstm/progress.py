@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastlstm import signals
-from fastlstm.cli import COMPILING, printable
+from fastlstm.terminal import COMPILING, printable
 from fastlstm.trainer import Observer, Progress
 
 #: Seconds between two pictures of the live display, and between two plain lines.

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from fastlstm import atomic, checkpoint
 from fastlstm.errors import ConfigError, ModelExistsError, ModelFileError
-from fastlstm.model import Model
 from fastlstm.trainer import Budget, Observer, Progress
 
 #: Share of a run's time that saving it on the way may take, and what the first save is expected to take, in seconds
@@ -73,7 +72,7 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
-    def save(self, model: Model) -> Path:
+    def save(self, model: checkpoint.Content) -> Path:
         """Save the model of the run as it is now; returns the path of its file.
 
         Raises
@@ -94,7 +93,7 @@ class RunFolder:
         self.saved = self._path, training["steps"]
         return self._path
 
-    def save_somewhere(self, model: Model) -> Path:
+    def save_somewhere(self, model: checkpoint.Content) -> Path:
         """Save the model, in another place if its own fails.
 
         Raises
@@ -134,7 +133,7 @@ class RunFolder:
     def _is_own(self) -> bool:
         return self._own is not None and self._own == _identity(self._path)
 
-    def _write_beside(self, model: Model, *, overwrite: bool) -> None:
+    def _write_beside(self, model: checkpoint.Content, *, overwrite: bool) -> None:
         while True:
             try:
                 return self._write(model, overwrite=overwrite)
@@ -142,9 +141,9 @@ class RunFolder:
                 self._move()
                 overwrite = False
 
-    def _write(self, model: Model, *, overwrite: bool) -> None:
+    def _write(self, model: checkpoint.Content, *, overwrite: bool) -> None:
         self._prepare(self._folder)  # somebody may have removed it
-        model.save(self._path, overwrite=overwrite)
+        checkpoint.save(self._path, model, overwrite=overwrite)
         self._own = _identity(self._path)
 
     def _move(self) -> None:
@@ -193,13 +192,13 @@ class Saver(Observer):
             return f"all {step:,} steps are lost"
         return f"the model of step {saved[1]:,} is {saved[0]}, the {step - saved[1]:,} steps since are lost"
 
-    def kept(self, progress: Progress, model: Model) -> None:
+    def kept(self, progress: Progress, content: checkpoint.Content) -> None:
         """Save the copy of the model, if it is time."""
         if not self._budget.allows():
             return
         with self._budget.spending(), self._saving():
             try:
-                self._folder.save(model)
+                self._folder.save(content)
             except ModelFileError as error:
                 if not self._failed:
                     self._say(f"the run goes on, but could not be saved at step {progress.step:,}: {error}")

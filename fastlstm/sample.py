@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import get_args
 
 from fastlstm import cli
-from fastlstm.config import BackendName
+from fastlstm.config import TrainConfig
+from fastlstm.settings import add_options, given
+from fastlstm.terminal import Printable
 
 
 def parser() -> cli.Parser:
@@ -25,25 +26,31 @@ def parser() -> cli.Parser:
         "--temperature", type=float, default=1.0, metavar="X",
         help="below 1 more likely text, above 1 more varied; 0 takes the most likely; else at least 0.001 (default: 1)",
     )  # fmt: skip
-    text.add_argument("--backend", choices=get_args(BackendName), default="fast", help="what computes (default: fast)")
-    text.add_argument("--threads", type=int, metavar="N", help="worker threads (default: all cores)")
+    add_options(made.add_argument_group("computing"), TrainConfig)
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Sample as the arguments say; returns the exit status."""
     options = parser().parse_args(argv)
+    computing = TrainConfig(**given(options, TrainConfig))
     import time
 
     from fastlstm.backend import warm_up
-    from fastlstm.model import Model, check_drawing
+    from fastlstm.inference import check_drawing
+    from fastlstm.model import Model
 
-    check_drawing(options.num, options.length, options.temperature, options.seed)
+    check_drawing(options.num, options.length, options.temperature, computing.seed)
     model = Model.load(options.model)
     prompt = model.vocab.decode(model.vocab.encode(options.prompt))
-    warm_up(options.backend, model.config, cli.say_compiling)
+    warm_up(computing.backend, model.config, cli.say_compiling)
     started = time.perf_counter()
-    settings = {name: getattr(options, name) for name in ("temperature", "seed", "backend", "threads")}
+    settings = {
+        "temperature": options.temperature,
+        "seed": computing.seed,
+        "backend": computing.backend,
+        "threads": computing.threads,
+    }
     if options.num == 1:
         pieces = model.stream(prompt, options.length, **settings)
         if not _write(itertools.chain([prompt], pieces)) and (options.json or sys.stdout.isatty()):
@@ -79,7 +86,7 @@ def _write(pieces: Iterable[str | bytes]) -> bool:
 
 
 def _for_terminal(pieces: Iterable[str | bytes]) -> Iterator[str]:
-    printable = cli.Printable()
+    printable = Printable()
     for piece in pieces:
         yield printable(piece)
     yield printable(b"", final=True)

@@ -9,19 +9,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from fastlstm import cli, signals
-from fastlstm.config import (
-    ASSIGNMENT_MODEL,
-    ASSIGNMENT_TRAIN,
-    BackendName,
-    Cell,
-    DType,
-    ModelConfig,
-    Schedule,
-    TrainConfig,
-)
+from fastlstm.config import ModelConfig, TrainConfig
+from fastlstm.presets import PRESETS, preset
+from fastlstm.settings import add_options, given
 
 if TYPE_CHECKING:
     from fastlstm.model import Model
@@ -29,28 +22,22 @@ if TYPE_CHECKING:
     from fastlstm.text import IdArray
     from fastlstm.trainer import TrainResult
 
-#: Options that are fields of `ModelConfig` and of `TrainConfig`. One that is not given is `None`.
-_MODEL_OPTIONS = ("cell", "layers", "hidden", "embedding", "forget_bias", "dtype")
-_TRAIN_OPTIONS = (
-    "seq_len", "batch", "lr", "schedule", "clip_value", "clip_norm", "steps", "epochs", "val_frac", "eval_every",
-    "sample_every", "sample_length", "threads", "backend", "seed",
-)  # fmt: skip
-
 
 def parser() -> cli.Parser:
     """The verb's arguments."""
     made = cli.parser("train", "Train a character-level language model on a text.")
-    data = made.add_argument_group("text")
-    data.add_argument(
+    text = made.add_argument_group("text")
+    text.add_argument(
         "--data", nargs="+", action="extend", metavar="TEXT",
         help="files, '-' for standard input, or corpora by name: input (the default), pydoc, tinyshakespeare",
     )  # fmt: skip
-    data.add_argument("--bytes", action="store_true", help="model bytes instead of characters")
-    data.add_argument(
-        "--val-frac", type=float, metavar="X", help=f"share at the end kept for validation ({TrainConfig.val_frac})"
-    )
-    _add_model_options(made.add_argument_group("model"))
-    _add_training_options(made.add_argument_group("training"))
+    text.add_argument("--bytes", action="store_true", help="model bytes instead of characters")
+    add_options(text, TrainConfig)
+    model = made.add_argument_group("model")
+    model.add_argument("--preset", choices=PRESETS, help="the assignment to the letter; other options override")
+    add_options(model, ModelConfig)
+    add_options(made.add_argument_group("training"), TrainConfig)
+    add_options(made.add_argument_group("computing"), TrainConfig)
     progress = made.add_argument_group("progress and result")
     progress.add_argument(
         "--out", metavar="DIR", help="folder of the model (runs/NAME after the first text, or the next that is free)"
@@ -58,78 +45,17 @@ def parser() -> cli.Parser:
     progress.add_argument(
         "--overwrite", action="store_true", help="replace the model in that folder, once this one is finished"
     )
-    progress.add_argument(
-        "--eval-every", type=int, metavar="N", help="steps between validations (about ten a run); 0: only at the end"
-    )
-    progress.add_argument(
-        "--sample-every", type=int, metavar="N", help="steps between samples (about ten a run); 0: only at the end"
-    )
-    progress.add_argument(
-        "--sample-length", type=int, metavar="N", help=f"characters in a sample ({TrainConfig.sample_length})"
-    )
+    add_options(progress, TrainConfig)
     return made
 
 
-def _add_model_options(model: argparse._ArgumentGroup) -> None:
-    model.add_argument("--preset", choices=["assignment"], help="the assignment to the letter; other options override")
-    model.add_argument("--cell", choices=get_args(Cell), help=f"kind of the recurrent cell ({ModelConfig.cell})")
-    model.add_argument("--layers", type=int, metavar="N", help=f"layers ({ModelConfig.layers})")
-    model.add_argument("--hidden", type=int, metavar="N", help=f"hidden units of a layer ({ModelConfig.hidden})")
-    model.add_argument(
-        "--embedding", type=int, metavar="N", help=f"length of a character's vector ({ModelConfig.embedding})"
-    )
-    model.add_argument(
-        "--forget-bias", type=float, metavar="X", help=f"initial bias of the forget gate ({ModelConfig.forget_bias})"
-    )
-    model.add_argument("--dtype", choices=get_args(DType), help=f"of all numbers ({ModelConfig.dtype})")
-
-
-def _add_training_options(training: argparse._ArgumentGroup) -> None:
-    training.add_argument("--seq-len", type=int, metavar="T", help=f"characters of a sequence ({TrainConfig.seq_len})")
-    training.add_argument("--batch", type=int, metavar="B", help=f"sequences trained in parallel ({TrainConfig.batch})")
-    training.add_argument("--lr", type=float, metavar="X", help=f"learning rate of Adagrad ({TrainConfig.lr})")
-    training.add_argument(
-        "--schedule", choices=get_args(Schedule), help=f"of the learning rate ({TrainConfig.schedule})"
-    )
-    clip = training.add_mutually_exclusive_group()
-    clip.add_argument("--clip-value", type=float, metavar="X", help="bound on each entry of the gradient; inf: none")
-    clip.add_argument(
-        "--clip-norm",
-        type=float,
-        metavar="X",
-        help=f"bound on the norm of the gradient ({TrainConfig.clip_norm}); inf: none",
-    )
-    length = training.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, metavar="N", help="steps of the run")
-    length.add_argument(
-        "--epochs", type=float, metavar="X", help=f"passes over the text ({TrainConfig.DEFAULT_EPOCHS:g})"
-    )
-    training.add_argument("--threads", type=int, metavar="N", help="worker threads (all cores)")
-    training.add_argument("--backend", choices=get_args(BackendName), help=f"what computes ({TrainConfig.backend})")
-
-
-def model_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Fields of `ModelConfig`: the preset's, overridden by the options that are given."""
-    preset = ASSIGNMENT_MODEL[options.cell or "lstm"] if options.preset else {}
-    return preset | _given(options, _MODEL_OPTIONS)
-
-
-def train_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Fields of `TrainConfig`: the preset's, overridden by the options that are given."""
-    preset = ASSIGNMENT_TRAIN[options.cell or "lstm"] if options.preset else {}
-    given = _given(options, _TRAIN_OPTIONS)
-    for bound in ("clip_value", "clip_norm"):
-        if given.get(bound) == math.inf:
-            given[bound] = None
-    if "clip_value" in given:
-        given["clip_norm"] = None
-    elif "clip_norm" in given:
-        given["clip_value"] = None
-    return preset | given
-
-
-def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
+def configuration(options: argparse.Namespace) -> tuple[dict[str, Any], TrainConfig]:
+    """Fields of `ModelConfig`, and the training: the preset's, overridden by the options that are given."""
+    model, train = given(options, ModelConfig), given(options, TrainConfig)
+    if options.preset:
+        chosen = preset(options.preset, options.cell or ModelConfig.cell)
+        model, train = {**chosen.model, **model}, {**chosen.train, **train}
+    return model, TrainConfig(**train)
 
 
 def output_folder(options: argparse.Namespace) -> Path:
@@ -143,11 +69,11 @@ def output_folder(options: argparse.Namespace) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the arguments say; returns the exit status."""
     options = parser().parse_args(argv)
-    model_values, config = model_settings(options), TrainConfig(**train_settings(options))
+    model_values, config = configuration(options)
     ModelConfig(vocab_size=1, **model_values)  # what is wrong with it is better known before the text is read
     from fastlstm.run_folder import RunFolder
 
-    model, ids = _model_and_ids(options, model_values)
+    model, ids = _model_and_ids(options, model_values, config.seed)
     config = _fitted(options, config, ids)
     wanted, named = output_folder(options), bool(options.out)
     with (
@@ -168,12 +94,12 @@ def _say(message: str) -> None:
     cli.note("train", message)
 
 
-def _model_and_ids(options: argparse.Namespace, settings: dict[str, Any]) -> tuple[Model, IdArray]:
+def _model_and_ids(options: argparse.Namespace, values: dict[str, Any], seed: int) -> tuple[Model, IdArray]:
     from fastlstm.model import Model
     from fastlstm.text import read_ids
 
     vocab, ids = read_ids(options.data or [], as_bytes=options.bytes)
-    return Model(ModelConfig(len(vocab), **settings), vocab, seed=options.seed), ids
+    return Model(ModelConfig(len(vocab), **values), vocab, seed=seed), ids
 
 
 def _fitted(options: argparse.Namespace, config: TrainConfig, ids: IdArray) -> TrainConfig:
@@ -207,7 +133,7 @@ def _train(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, *
         try:
             result = _fit(model, ids, config, folder, stop)
             with stop.saving():
-                path = folder.save_somewhere(model)
+                path = folder.save_somewhere(model.content)
             stop.done()
             _summarise(result, path)
             _warn_of_failure(result, len(model.vocab))
@@ -233,7 +159,7 @@ def _fit(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, sto
     except Exception as error:
         if model.training and model.training["steps"]:
             with stop.saving():
-                path = folder.save_somewhere(model)
+                path = folder.save_somewhere(model.content)
             if not isinstance(error, OSError):  # to a reader that has left there is nothing to say
                 _say(f"the model of step {model.training['steps']:,} is {path}")
         raise

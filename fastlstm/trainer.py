@@ -17,12 +17,14 @@ import numpy as np
 
 from fastlstm.backend import build, warm_up
 from fastlstm.batches import Lanes
-from fastlstm.config import TrainConfig
+from fastlstm.checkpoint import Content
+from fastlstm.config import ModelConfig, TrainConfig
 from fastlstm.errors import DivergenceError, FastlstmError, StoppedError, TextError
-from fastlstm.model import Model
+from fastlstm.inference import Inference, Networks, beginning
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
-from fastlstm.text import IdArray, split
+from fastlstm.run_state import RunState
+from fastlstm.text import IdArray, Vocab, split
 
 #: Validations, and samples, in a run that does not say how often.
 LOOKS = 10
@@ -38,33 +40,14 @@ _WORSE_NATS = 1.0
 _COPYING_SHARE, _COPYING_SECONDS = 0.002, 0.001
 
 
+def guessing_nats(config: ModelConfig) -> float:
+    """The loss of guessing, log V, in nats a symbol."""
+    return math.log(config.vocab_size)
+
+
 def worse_than_guessing(nats: float, vocab_size: int) -> bool:
     """Whether a loss, in nats a symbol, is clearly above log V, that of a model that knows nothing."""
     return not nats <= math.log(vocab_size) + _WORSE_NATS
-
-
-class Average:
-    """The smoothed training loss: an exponential average, in which each loss weighs ``smoothing`` times the next one.
-
-    It is divided by the sum of its weights, so that it is a mean of the losses there were, from the first on.
-
-    Parameters
-    ----------
-    smoothing : from 0, which shows the last loss alone, to below 1.
-    start : what it starts from instead, as if that had been the loss of all steps before the first (the assignment's
-        rule, with log V); ``None``: from the first loss.
-    """
-
-    def __init__(self, smoothing: float, start: float | None = None) -> None:
-        self._smoothing = smoothing
-        self._sum, self._weight = (0.0, 0.0) if start is None else (start, 1.0)
-
-    def add(self, loss: float) -> float:
-        """Take a step's loss in; returns the average."""
-        new = 1.0 - self._smoothing
-        self._sum = self._smoothing * self._sum + new * loss
-        self._weight = self._smoothing * self._weight + new
-        return self._sum / self._weight
 
 
 class Budget:
@@ -96,29 +79,54 @@ class Budget:
             self._spent += self._next
 
 
-@dataclass
 class Progress:
-    """Where a run is.
+    """Where a run is, for whoever shows it: its state's numbers, and what follows from them.
+
+    Parameters
+    ----------
+    state : of the run; what is read here is what it is now.
+    total : steps of the whole run.
+    chars_per_step : T*B, symbols predicted in a step.
 
     Attributes
     ----------
-    total : steps of the whole run.
-    chars_per_step : T*B, symbols predicted in a step.
-    step : steps done.
-    loss : of the last step, nats a symbol.
-    train_nats : the smoothed loss (`Average`), nats a symbol; before the first step log V, the loss of guessing.
-    val_nats : of the last validation, nats a symbol, and val_step, when it was; ``None`` before the first.
-    seconds : spent in training steps.
+    total, chars_per_step : as given.
     """
 
-    total: int
-    chars_per_step: int
-    train_nats: float
-    step: int = 0
-    loss: float = math.nan
-    val_nats: float | None = None
-    val_step: int | None = None
-    seconds: float = 0.0
+    def __init__(self, state: RunState, total: int, chars_per_step: int) -> None:
+        self._state = state
+        self.total, self.chars_per_step = total, chars_per_step
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self._state.step
+
+    @property
+    def loss(self) -> float:
+        """Of the last step, nats a symbol; NaN before the first."""
+        return self._state.loss
+
+    @property
+    def train_nats(self) -> float:
+        """The smoothed loss (`RunState.smooth`), nats a symbol; before the first step log V, the loss of guessing."""
+        smoothed = self._state.smoothed_loss
+        return guessing_nats(self._state.parameters.config) if smoothed is None else smoothed
+
+    @property
+    def val_nats(self) -> float | None:
+        """Of the last validation, nats a symbol; ``None`` before the first."""
+        return self._state.val_nats
+
+    @property
+    def val_step(self) -> int | None:
+        """When the last validation was; ``None`` before the first."""
+        return self._state.val_step
+
+    @property
+    def seconds(self) -> float:
+        """Spent in training steps."""
+        return self._state.seconds
 
     @property
     def chars_per_s(self) -> float:
@@ -149,10 +157,11 @@ class Observer:
     def sampled(self, progress: Progress, text: str | bytes) -> None:
         """A sample has been written."""
 
-    def kept(self, progress: Progress, model: Model) -> None:
-        """A copy of the model has been kept to go back to, and can be saved.
+    def kept(self, progress: Progress, content: Content) -> None:
+        """A copy of the parameters has been kept to go back to, and `fastlstm.checkpoint.save` can write it.
 
-        ``model`` is that copy, some steps old: ``model.training["steps"]``. It is changed after this call.
+        ``content`` is what the model's file would hold, with that copy, some steps old: ``content.training["steps"]``.
+        Its parameters are changed after this call.
         """
 
 
@@ -182,9 +191,9 @@ class Observers(Observer):
         for observer in self.observers:
             observer.sampled(progress, text)
 
-    def kept(self, progress: Progress, model: Model) -> None:
+    def kept(self, progress: Progress, content: Content) -> None:
         for observer in self.observers:
-            observer.kept(progress, model)
+            observer.kept(progress, content)
 
 
 @dataclass(frozen=True)
@@ -196,7 +205,7 @@ class TrainResult:
     steps : done.
     seconds, chars_per_s : of the training steps themselves, without compiling, validation and samples.
     compile_seconds : spent on compiling the kernels, or on loading them.
-    train_nats : the smoothed training loss (`Average`), nats a symbol.
+    train_nats : the smoothed training loss (`RunState.smooth`), nats a symbol.
     val_nats : of the last validation, which a run that is not stopped ends with; ``None`` before the first, or
         without a validation part.
     parameters : how many the model has.
@@ -213,141 +222,187 @@ class TrainResult:
     finished: bool
 
 
-def train(
-    model: Model,
-    ids: IdArray,
-    config: TrainConfig,
-    observer: Observer | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> TrainResult:
-    """Train a model, in place.
+def begin(start: Content, ids: IdArray, config: TrainConfig, observer: Observer) -> Run:
+    """A run before its first step.
 
     Parameters
     ----------
-    model : its parameters are the start and, changed in place, the result; ``model.training`` is set, whatever ends
-        the run.
-    ids : (N,) the text; its last ``config.val_frac`` is kept for validation.
+    start : the model; its parameters are the start and, changed in place, the result.
+    ids : (N,) the text, each id in range; its last ``config.val_frac`` is kept for validation.
     config : how to train.
     observer : is told of progress.
-    stop : asked before each step, and within validation and samples, whether to end early.
 
     Raises
     ------
     TextError, ConfigError
         When the text is too short for any training, or for the lanes asked for.
-    DivergenceError
-        When a loss is no finite number or more than `DIVERGED_NATS` above that of guessing, or a parameter at the end
-        is not finite. The model is then as it was at an earlier step, which the message names.
     """
-    return _Run(model, ids, config, observer or Observer()).run(stop or (lambda: False))
+    train_ids, val_ids = split(ids, config.val_frac)
+    if len(train_ids) < 2:
+        raise TextError(
+            f"the text leaves {len(train_ids)} of the at least two characters that training needs: give more text,"
+            f" or keep less of it for validation (now {config.val_frac:g})"
+        )
+    lanes = Lanes(train_ids, config.seq_len, config.batch)
+    first_loss = guessing_nats(start.config) if config.smooth_from_guessing else None
+    state = RunState.start(start.parameters, config.batch, UpdateRule(config.lr).slots, first_loss)
+    return Run(state, lanes, val_ids, start.vocab, config, observer, start.training)
 
 
-class _Run:
-    """One run: its arrays, its clock, and the order of events."""
+class Steps:
+    """The steps of a run: each advances its state.
 
-    def __init__(self, model: Model, ids: IdArray, config: TrainConfig, observer: Observer) -> None:
-        train_ids, self.val_ids = split(model.encode(ids), config.val_frac)
-        if len(train_ids) < 2:
-            raise TextError(
-                f"the text leaves {len(train_ids)} of the at least two characters that training needs: give more text,"
-                f" or keep less of it for validation (now {config.val_frac:g})"
-            )
-        self.model, self.config, self.observer = model, config, observer
-        self.guessing = math.log(model.config.vocab_size)
-        self.lanes = Lanes(train_ids, config.seq_len, config.batch)
-        self.gradients, self.slots = Parameters(model.config), Parameters(model.config)
-        self.state = model.zero_state(config.batch)
-        self.x = np.zeros((config.seq_len, config.batch), np.int32)
-        self.y = np.zeros_like(self.x)
-        total = config.total_steps(self.lanes.steps_per_epoch)
-        self.progress = Progress(total, self.x.size, train_nats=self.guessing)
-        self.average = Average(config.smoothing, self.guessing if config.smooth_from_guessing else None)
+    Parameters
+    ----------
+    model : configuration of the model.
+    lanes : the text.
+    config : how to train.
+    total : steps of the whole run.
+    """
 
-    def run(self, stop: Callable[[], bool]) -> TrainResult:
+    def __init__(self, model: ModelConfig, lanes: Lanes, config: TrainConfig, total: int) -> None:
+        self._lanes, self._config, self._total = lanes, config, total
+        self._network = build(config.backend, model, config.seq_len, config.batch, config.threads)
+        self._gradients = Parameters(model)
+        self._x = np.zeros((config.seq_len, config.batch), np.int32)
+        self._y = np.zeros_like(self._x)
+
+    def take(self, state: RunState) -> None:
+        """Take one step; ``state`` changes in place, its loss is that before the update."""
+        started = time.perf_counter()
+        config, lanes, x, y = self._config, self._lanes, self._x, self._y
+        lanes.cursor = state.cursor
+        if lanes.next(x, y):
+            state.carried[...] = 0
+        scale = 1.0 if config.reduction == "sum" else 1.0 / x.size
+        nats = self._network.train_step(
+            state.parameters, self._gradients, state.slots, x, y, state.carried, scale, self._rule(state.step)
+        )
+        state.loss = float(nats / x.size)
+        state.seconds += time.perf_counter() - started
+        state.step += 1
+        state.cursor = lanes.cursor
+        state.smooth(config.smoothing)
+
+    def loss_after(self, state: RunState) -> float:
+        """The loss that the last step's symbols have now, nats a symbol; ``state`` is not changed."""
+        nats = self._network.forward(state.parameters, self._x, self._y, state.carried.copy())
+        return nats / self._x.size
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        return self._config.rate(step, self._total)
+
+    def _rule(self, step: int) -> UpdateRule:
+        config = self._config
+        bounds = (math.inf if bound is None else bound for bound in (config.clip_value, config.clip_norm))
+        return UpdateRule(self.rate(step), *bounds)
+
+
+class Run:
+    """One run: what happens before, between and after its steps.
+
+    Parameters
+    ----------
+    state : where the run is; it is advanced in place. After a `DivergenceError` only its parameters are good.
+    lanes, val_ids : the text to train on, and (N,) the ids to validate with.
+    vocab, training : the model's; how it came about before the run.
+    config : how to train.
+    observer : is told of progress.
+
+    Attributes
+    ----------
+    state : as given.
+    training : how the model came about, with this run once it has ended.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        lanes: Lanes,
+        val_ids: IdArray,
+        vocab: Vocab,
+        config: TrainConfig,
+        observer: Observer,
+        training: dict[str, Any] | None = None,
+    ) -> None:
+        self.state, self.training = state, training
+        self._lanes, self._val_ids, self._vocab = lanes, val_ids, vocab
+        self._config, self._observer = config, observer
+        self._model = state.parameters.config
+        self._guessing = guessing_nats(self._model)
+        self._progress = Progress(state, config.total_steps(lanes.steps_per_epoch), config.seq_len * config.batch)
+
+    def train(self, stop: Callable[[], bool]) -> TrainResult:
+        """Take all steps that are left, or those until ``stop`` says so; it is asked before each.
+
+        Raises
+        ------
+        DivergenceError
+            When a loss is no finite number or more than `DIVERGED_NATS` above that of guessing, or a parameter at the
+            end is not finite. The parameters are then those of an earlier step, which the message names.
+        """
+        config, state = self._config, self.state
         compile_seconds = self._compile()
-        config = self.config
-        self.network = build(config.backend, self.model.config, config.seq_len, config.batch, config.threads)
-        self.copies = _Copies(self.model)
-        self.observer.started(self.progress)
+        self._steps = Steps(self._model, self._lanes, config, self._progress.total)
+        self._inference = Inference(Networks(self._model), state.parameters, config.backend, config.threads, stop)
+        self._copies = _Copies(Content(self._model, self._vocab, state.parameters, self.training), state.step)
+        self._first_step = state.step
+        self._observer.started(self._progress)
         try:
             with contextlib.suppress(StoppedError):
-                self._steps(stop)
+                self._take_steps(stop)
             self._check_result()
         except DivergenceError:
             raise
         except BaseException:
-            self.model.training = self._record()
+            self.training = self._record()
             raise
-        self.model.training = self._record()
+        self.training = self._record()
         return self._result(compile_seconds)
 
     def _compile(self) -> float:
         started = time.perf_counter()
-        warm_up(self.config.backend, self.model.config, self.observer.compiling)
+        warm_up(self._config.backend, self._model, self._observer.compiling)
         return time.perf_counter() - started
 
-    def _steps(self, stop: Callable[[], bool]) -> None:
-        progress = self.progress
-        while progress.step < progress.total and not stop():
-            self.copies.take_if_due(self._record)
-            self._timed_step()
-            if self.copies.confirm(progress.loss, self.model.config.vocab_size):
-                self.observer.kept(progress, self.copies.good)
-            self.observer.stepped(progress)
-            self._look(stop)
-        if progress.total == 0:
-            self._look(stop)
+    def _take_steps(self, stop: Callable[[], bool]) -> None:
+        state, total = self.state, self._progress.total
+        while state.step < total and not stop():
+            self._copies.take_if_due(self._record)
+            self._steps.take(state)
+            self._check_loss(state.loss)
+            if self._copies.confirm(state.loss, self._model.vocab_size):
+                self._observer.kept(self._progress, self._copies.good)
+            self._observer.stepped(self._progress)
+            self._measure()
+        if total == 0:
+            self._measure()
 
-    def _timed_step(self) -> None:
-        started = time.perf_counter()
-        loss = self._step()
-        progress = self.progress
-        progress.seconds += time.perf_counter() - started
-        progress.step += 1
-        progress.loss = loss
-        self._check_loss(loss)
-        progress.train_nats = self.average.add(loss)
-
-    def _step(self) -> float:
-        """One update; returns the loss before it, in nats a symbol."""
-        config, size = self.config, self.x.size
-        if self.lanes.next(self.x, self.y):
-            self.state[...] = 0
-        rule = UpdateRule(self._rate(self.progress.step), config.clip_value, config.clip_norm)
-        scale = 1.0 if config.reduction == "sum" else 1.0 / size
-        nats = self.network.train_step(
-            self.model.parameters, self.gradients, self.slots, self.x, self.y, self.state, scale, rule
-        )
-        return nats / size
-
-    def _rate(self, step: int) -> float:
-        return self.config.rate(step, self.progress.total)
-
-    def _look(self, stop: Callable[[], bool]) -> None:
+    def _measure(self) -> None:
+        """Validate and sample, whatever is due."""
         try:
-            self._validate(stop)
-            self._sample(stop)
+            self._validate()
+            self._sample()
         except FastlstmError as error:
             raise self._diverged(str(error)) from None
 
-    def _validate(self, stop: Callable[[], bool]) -> None:
-        config, progress = self.config, self.progress
-        if len(self.val_ids) >= 2 and self._due(config.eval_every):
-            evaluation = self.model.evaluate(self.val_ids, backend=config.backend, threads=config.threads, stop=stop)
-            progress.val_nats, progress.val_step = evaluation.nats_per_char, progress.step
-            self.observer.validated(progress)
+    def _validate(self) -> None:
+        state = self.state
+        if len(self._val_ids) >= 2 and self._due(self._config.eval_every):
+            state.val_nats, state.val_step = self._inference.evaluate(self._val_ids).nats_per_char, state.step
+            self._observer.validated(self._progress)
 
-    def _sample(self, stop: Callable[[], bool]) -> None:
-        config, progress = self.config, self.progress
+    def _sample(self) -> None:
+        config = self._config
         if config.sample_length and self._due(config.sample_every):
-            seed = config.seed + progress.step  # another sample each time
-            text = self.model.sample(
-                length=config.sample_length, seed=seed, backend=config.backend, threads=config.threads, stop=stop
-            )
-            self.observer.sampled(progress, text)
+            seed = config.seed + self.state.step  # another sample each time
+            start = beginning(self._vocab)
+            ids = self._inference.draw(start, 1, config.sample_length, temperature=1.0, seed=seed)
+            self._observer.sampled(self._progress, self._vocab.decode(ids[:, 0]))
 
     def _due(self, every: int | None) -> bool:
-        step, total = self.progress.step, self.progress.total
+        step, total = self.state.step, self._progress.total
         if every is None:
             every = math.ceil(total / LOOKS)
         return step == total or (every > 0 and step % every == 0)
@@ -355,46 +410,44 @@ class _Run:
     def _check_loss(self, nats: float) -> None:
         if not math.isfinite(nats):
             raise self._diverged(f"the loss is no longer a finite number ({nats})")
-        if nats > self.guessing + DIVERGED_NATS:
-            raise self._diverged(f"the loss is {nats:.3g} nats a symbol, and that of guessing {self.guessing:.3g}")
+        if nats > self._guessing + DIVERGED_NATS:
+            raise self._diverged(f"the loss is {nats:.3g} nats a symbol, and that of guessing {self._guessing:.3g}")
 
     def _check_result(self) -> None:
         """The last update is followed by no step that would show what it broke."""
-        if self.progress.step == 0:
+        if self.state.step == self._first_step:
             return
-        for name, view in self.model.parameters.items():
+        for name, view in self.state.parameters.items():
             if not _all_finite(view):
                 raise self._diverged(f"the parameter {name} is no longer finite")
-        self._check_loss(self.network.forward(self.model.parameters, self.x, self.y, self.state.copy()) / self.x.size)
+        self._check_loss(self._steps.loss_after(self.state))
 
     def _diverged(self, why: str) -> DivergenceError:
-        """The error to raise, after the model has been given back the parameters that were good."""
-        good = self.copies.good
-        self.model.parameters.flat[...] = good.parameters.flat
-        self.model.training = good.training
-        step = self.copies.step
+        """The error to raise, after the parameters have been set to those that were good."""
+        good, step, now = self._copies.good, self._copies.step, self.state.step
+        self.state.parameters.flat[...] = good.parameters.flat
+        self.training = good.training
         back = f"as it was at step {step:,}" if step else "as it was before the run"
-        now = self.progress.step
-        rate = self._rate(max(now - 1, 0))
+        rate = self._steps.rate(max(now - 1, 0))
         return DivergenceError(
             f"training diverged at step {now} with a learning rate of {rate:.3g}: {why}; the model is {back}: lower the"
-            f" learning rate (now {self.config.lr:g}), or clip gradients harder"
+            f" learning rate (now {self._config.lr:g}), or clip gradients harder"
         )
 
     def _record(self) -> dict[str, Any]:
         """What is kept in the model's file about the run, as it is now."""
-        progress = self.progress
+        progress = self._progress
         return {
             "steps": progress.step,
             "finished": progress.step == progress.total,
-            "seed": self.config.seed,
+            "seed": self._config.seed,
             "train_nats": progress.train_nats,
             "val_nats": progress.val_nats,
-            "config": self.config.to_dict(),
+            "config": self._config.to_dict(),
         }
 
     def _result(self, compile_seconds: float) -> TrainResult:
-        progress = self.progress
+        progress = self._progress
         return TrainResult(
             steps=progress.step,
             seconds=progress.seconds,
@@ -402,37 +455,42 @@ class _Run:
             compile_seconds=compile_seconds,
             train_nats=progress.train_nats,
             val_nats=progress.val_nats,
-            parameters=len(self.model.parameters.flat),
+            parameters=self.state.parameters.flat.size,
             finished=progress.step == progress.total,
         )
 
 
 class _Copies:
-    """Copies of a model in training, to go back to when it diverges.
+    """Copies of the parameters in training, to go back to when it diverges.
 
     The loss of a step is that of the parameters before it. So a copy is taken before a step and is good if, and when,
     the step's loss is.
+
+    Parameters
+    ----------
+    start : the model before the run, whose parameters are those in training.
+    step : at which the run starts.
 
     Attributes
     ----------
     good : the last good copy, at first of the model before the run, good or not; step : when it was taken.
     """
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self.good, self._new = _copy(model), _copy(model)
-        self.step = 0
+    def __init__(self, start: Content, step: int) -> None:
+        self._parameters = start.parameters
+        self.good, self._new = _copy(start), _copy(start)
+        self.step = step
         self._taken = False
         self._budget = Budget(_COPYING_SHARE, _COPYING_SECONDS)
 
     def take_if_due(self, record: Callable[[], dict[str, Any]]) -> None:
-        """Copy the model, with ``record()`` as its history, if there is time for it."""
+        """Copy the parameters, with ``record()`` as their history, if there is time for it."""
         if not self._budget.allows():
             return
         with self._budget.spending():
-            self._new.parameters.flat[...] = self._model.parameters.flat
+            self._new.parameters.flat[...] = self._parameters.flat
             self._taken = _all_finite(self._new.parameters.flat)
-        self._new.training = record()
+        self._new = self._new._replace(training=record())
 
     def confirm(self, loss: float, vocab_size: int) -> bool:
         """Judge the copy taken before the last step, if any, by the step's loss; returns whether there is a new one."""
@@ -447,10 +505,8 @@ class _Copies:
         return True
 
 
-def _copy(model: Model) -> Model:
-    copy = Model(model.config, model.vocab, Parameters(model.config, model.parameters.flat.copy()))
-    copy.training = model.training
-    return copy
+def _copy(content: Content) -> Content:
+    return content._replace(parameters=Parameters(content.config, content.parameters.flat.copy()))
 
 
 def _all_finite(values: FloatArray) -> bool:

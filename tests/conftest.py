@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # The reference works on small matrices: a second BLAS thread on a busy core makes it ten times slower.
@@ -22,6 +23,14 @@ hypothesis.settings.load_profile("fastlstm")
 def rng() -> np.random.Generator:
     """A seeded generator: every run of a test sees the same numbers."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def share_every_step() -> Iterator[None]:
+    """Even the smallest step is shared among the workers a test asks for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastlstm.kernels.network.SMALLEST_SHARED_STEP", 0)
+        yield
 
 
 @pytest.fixture(scope="session")

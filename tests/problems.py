@@ -6,7 +6,6 @@ import numpy as np
 
 from fastlstm.config import ModelConfig
 from fastlstm.params import Parameters, initialise
-from fastlstm.reference.cells import LSTMTape
 
 
 class Problem(NamedTuple):
@@ -24,6 +23,10 @@ class Problem(NamedTuple):
     def batch(self):
         return self.x.shape[1]
 
+    def slots(self, rule, value=0.0):
+        """Slots of an update rule, all of them ``value``."""
+        return np.full((rule.slots, self.config.parameter_count), value, self.config.dtype)
+
     def astype(self, dtype):
         """The same problem in another dtype (complex128 too: its configuration then stays as it is)."""
         config = self.config if dtype == "complex128" else ModelConfig(**{**self.config.to_dict(), "dtype": dtype})
@@ -35,8 +38,8 @@ def problem(rng, cell, *, layers=1, hidden=9, embedding=5, vocab=11, seq_len=8, 
     """A point where nothing is special: neither a bias nor the state is zero. ``symbols``: how many may occur."""
     config = ModelConfig(vocab, cell, layers, hidden, embedding, dtype)
     parameters = initialise(config, rng)
-    for name, view in parameters.items():
-        if name.endswith(".b"):
+    for view in parameters.values():
+        if view.ndim == 1:
             view += 0.3 * rng.standard_normal(view.shape)
     readable = rng.permutation(vocab)[:symbols].astype(np.int32)
     x = rng.choice(readable, (seq_len, batch))
@@ -45,10 +48,10 @@ def problem(rng, cell, *, layers=1, hidden=9, embedding=5, vocab=11, seq_len=8, 
     return Problem(config, parameters, x, y, state)
 
 
-def tape_buffers(tape):
+def tape_buffers(tape, structure):
     """A reference tape under the names of `FastNetwork.activations`."""
     found = {"probabilities": tape.probabilities, "nats": tape.nats}
     for n, layer in enumerate(tape.layers):
-        names = "hcifog" if isinstance(layer, LSTMTape) else "h"
-        found |= {f"{name}.{n}": getattr(layer, name) for name in names}
+        found |= {f"{gate}.{n}": value for gate, value in zip(structure.saved, layer.gates, strict=True)}
+        found |= {f"{part}.{n}": value for part, value in zip(structure.state, layer.state, strict=True)}
     return found

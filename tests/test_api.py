@@ -42,9 +42,11 @@ PUBLIC = """
 import sys
 import fastlstm
 assert not {'numpy', 'numba'} & set(sys.modules)
-assert fastlstm.gradcheck.check(fastlstm.ModelConfig(5, hidden=3, embedding=2), backend="reference").passed
+assert fastlstm.check_gradients(fastlstm.ModelConfig(5, hidden=3, embedding=2), backend="reference").passed
 fastlstm.batches.Lanes, fastlstm.trainer.Observer, fastlstm.errors.ModelFileError
-assert {"gradcheck", "batches", "Model"} <= set(dir(fastlstm))
+fastlstm.progress.observer(sys.stdout), fastlstm.run_folder.RunFolder
+assert "fastlstm.cli" not in sys.modules  # the library needs no verb
+assert {"gradient_check", "check_gradients", "batches", "Model"} <= set(dir(fastlstm))
 """
 
 

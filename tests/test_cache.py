@@ -1,8 +1,10 @@
 """The cache of compiled kernels is never in the way, never stale, and never computes wrongly."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import llvmlite
 import numba
@@ -183,11 +185,23 @@ def test_the_key_covers_what_the_code_depends_on(where, name, value, tmp_path, m
     assert [cache_hits(), cache_hits()] == [0, 1]
 
 
-def test_the_key_covers_the_source_of_all_kernels(tmp_path, monkeypatch):
+KERNELS = Path(numba_internals.__file__).parent
+
+
+SOURCES = [KERNELS.parent / "optimizers.py", *sorted(KERNELS.rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", [path.relative_to(KERNELS.parent) for path in SOURCES], ids=str)
+def test_the_key_covers_the_source_of_all_kernels(path, tmp_path, monkeypatch):
+    """A copy of the sources has the same key, until any of them is edited."""
     fingerprint = numba_internals.source_fingerprint.__wrapped__
     before = fingerprint()
-    (tmp_path / "tile.py").write_text("changed")
-    monkeypatch.setattr(numba_internals, "__file__", str(tmp_path / "numba_internals.py"))
+    shutil.copytree(KERNELS, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(SOURCES[0], tmp_path)
+    monkeypatch.setattr(numba_internals, "__file__", str(tmp_path / "kernels" / "numba_internals.py"))
+    assert fingerprint() == before
+    with open(tmp_path / path, "a") as file:
+        file.write("\n")
     assert fingerprint() != before
 
 

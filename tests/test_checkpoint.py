@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fastlstm import Model, ModelConfig, Vocab, atomic, checkpoint
+from fastlstm import Model, ModelConfig, Vocab, atomic, checkpoint, tensor_file
+from fastlstm.cells import CELLS
 from fastlstm.errors import ModelExistsError, ModelFileError
 
 #: What every message names.
@@ -75,7 +76,7 @@ def config_json(**changes):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("text", ["añ🙂\n", b"\x00\xff ab"])
 def test_a_model_comes_back_bit_for_bit(dtype, cell, text, tmp_path):
     ref = Model.for_text(text, cell=cell, dtype=dtype, layers=2, hidden=5, embedding=3)
@@ -292,8 +293,8 @@ def test_a_file_takes_no_more_memory_than_twice_its_own_size(tmp_path):
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, size):
     path = tmp_path / "model.safetensors"
     Model.for_text("ab", hidden=100).save(path)
-    parse = checkpoint._parse_header
-    monkeypatch.setattr(checkpoint, "_parse_header", lambda raw: (os.truncate(path, size), parse(raw))[1])
+    parse = tensor_file._parse_header
+    monkeypatch.setattr(tensor_file, "_parse_header", lambda raw: (os.truncate(path, size), parse(raw))[1])
     refused(path, "changed while it was read")
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from fastlstm import ModelConfig, TrainConfig
+from fastlstm.cells import CELLS
 from fastlstm.errors import ConfigError
 from fastlstm.params import initialise, table
 
 
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 2, 5])
 def test_the_parameter_count_is_the_sum_of_the_table(cell, layers):
     config = ModelConfig(7, cell, layers, hidden=5, embedding=3)
@@ -29,8 +30,8 @@ def test_the_parameter_count_is_the_sum_of_the_table(cell, layers):
         ({"hidden": True}, "hidden must be a whole number of at least 1, not True"),
         ({"hidden": 8.0}, "hidden must be a whole number of at least 1, not 8.0"),
         ({"dtype": np.dtype("int32")}, r"dtype must be one of float32, float64, not dtype\('int32'\)"),
-        ({"cell": None}, "cell must be one of lstm, rnn, not None"),
-        ({"cell": ["lstm"]}, "cell must be one of lstm, rnn, not"),
+        ({"cell": None}, f"cell must be one of {', '.join(CELLS)}, not None"),
+        ({"cell": ["lstm"]}, f"cell must be one of {', '.join(CELLS)}, not"),
         ({"forget_bias": 1e308}, r"forget_bias must be at most 3.4e\+38 in float32, not 1e\+308"),
         ({"forget_bias": -1e39}, r"forget_bias must be at most 3.4e\+38 in float32, not -1e\+39"),
         ({"forget_bias": -math.inf}, "forget_bias must be a finite number, not -inf"),

@@ -9,7 +9,8 @@ import pytest
 
 from fastlstm.kernels import functions, jit
 from fastlstm.kernels.host import vector_unit
-from fastlstm.kernels.simd import load, store, width
+from fastlstm.kernels.simd.memory import load, store
+from fastlstm.kernels.simd.vector import width
 
 TINY32 = float(np.finfo(np.float32).tiny)
 
@@ -17,8 +18,8 @@ TINY32 = float(np.finfo(np.float32).tiny)
 @jit.kernel
 def evaluate(name, source, target):
     """``target = f(source)``, a vector at a time; their length is a multiple of every width."""
-    lanes = width(source)
-    for j in range(0, len(source), lanes):
+    U = width(source)
+    for j in range(0, len(source), U):
         x = load(source, j)
         if name == 0:
             store(target, j, functions.exp(x))

@@ -7,17 +7,19 @@ import sys
 import numpy as np
 import pytest
 
-from fastlstm import gradcheck
+from fastlstm import check_gradients, gradcheck
+from fastlstm.cells import CELLS
 from fastlstm.config import ModelConfig
 from fastlstm.errors import ConfigError
+from fastlstm.gradient_check import TOLERANCE
 from fastlstm.params import Parameters, initialise, table
 
 CONFIG = ModelConfig(7, "lstm", 2, 5, 3)
 
 
 @pytest.mark.parametrize("backend", ["fast", "reference"])
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
-def test_both_cells_pass_on_both_backends(cell, backend, capsys):
+@pytest.mark.parametrize("cell", CELLS)
+def test_all_cells_pass_on_both_backends(cell, backend, capsys):
     sizes = ["--hidden", "5", "--embedding", "3", "--vocab", "6", "--layers", "2", "--seq-len", "5"]
     assert gradcheck.main(["--cell", cell, "--backend", backend, *sizes]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -28,7 +30,7 @@ def test_both_cells_pass_on_both_backends(cell, backend, capsys):
 
 
 @pytest.mark.parametrize("backend", ["fast", "reference"])
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_negative_control_fails(cell, backend, capsys):
     assert gradcheck.main(["--cell", cell, "--backend", backend, "--entries", "5", "--inject", "sign"]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -66,7 +68,7 @@ def test_one_wrong_entry_of_any_parameter_is_caught(entry):
         spoiled.append(np.unravel_index(np.abs(view).argmax(), view.shape))
 
     spoiled = []
-    report = gradcheck.check(CONFIG, seq_len=4, batch=2, gradient=spoil)
+    report = check_gradients(CONFIG, seq_len=4, batch=2, gradient=spoil)
     assert not report.passed
     wrong = [p for p in report.parameters if not p.passed]
     assert [(p.name, p.where) for p in wrong] == [(entry.name, spoiled[0])]
@@ -83,7 +85,7 @@ def test_one_wrong_entry_of_any_parameter_is_caught(entry):
     ids=["nan", "zero", "clipped", "leak"],
 )
 def test_gradients_that_are_wrong_everywhere_are_caught(spoil):
-    assert not gradcheck.check(CONFIG, seq_len=4, batch=1, gradient=spoil).passed
+    assert not check_gradients(CONFIG, seq_len=4, batch=1, gradient=spoil).passed
 
 
 def test_right_gradients_stay_far_below_the_tolerance():
@@ -93,14 +95,14 @@ def test_right_gradients_stay_far_below_the_tolerance():
     """
     for seed in range(5):
         for backend in ("fast", "reference"):
-            report = gradcheck.check(CONFIG, seq_len=4, batch=2, backend=backend, seed=seed, entries=15)
-            assert max(p.worst for p in report.parameters) < gradcheck.TOLERANCE / 3
+            report = check_gradients(CONFIG, seq_len=4, batch=2, backend=backend, seed=seed, entries=15)
+            assert max(p.worst for p in report.parameters) < TOLERANCE / 3
 
 
 def test_float32_parameters_are_checked_in_float64_and_left_alone():
     parameters = initialise(ModelConfig(7, "rnn", 1, 5, 3), np.random.default_rng(0))
     before = parameters.flat.copy()
-    report = gradcheck.check(parameters, seq_len=5)
+    report = check_gradients(parameters, seq_len=5)
     assert report.passed, f"\n{report}"
     assert np.array_equal(parameters.flat, before)
     assert parameters.flat.dtype == np.float32
@@ -109,7 +111,7 @@ def test_float32_parameters_are_checked_in_float64_and_left_alone():
 def test_chosen_entries_are_of_symbols_that_occur():
     """With N entries every one of them has a gradient, and each parameter is represented."""
     seen = []
-    report = gradcheck.check(
+    report = check_gradients(
         ModelConfig(200, "lstm", 1, 4, 3), seq_len=3, batch=1, entries=6, gradient=lambda g: seen.append(g)
     )
     assert report.passed
@@ -151,4 +153,4 @@ def test_gradients_of_nan_fail_and_their_json_is_json(monkeypatch, capsys):
 @pytest.mark.parametrize("setting", [{"seq_len": 0}, {"batch": 0}, {"entries": 0}, {"seed": -1}])
 def test_sizes_out_of_range_are_refused(setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
-        gradcheck.check(CONFIG, **setting)
+        check_gradients(CONFIG, **setting)

@@ -32,8 +32,8 @@ import re
 import numpy as np
 from fastlstm.kernels import functions, jit
 from fastlstm.kernels.host import vector_unit
-from fastlstm.kernels.simd import load, store
-from fastlstm.kernels.tile import register
+from fastlstm.kernels.simd.memory import load, store
+from fastlstm.kernels.tile.call import register
 
 @jit.kernel
 def tanh(a):
@@ -42,8 +42,8 @@ def tanh(a):
 unit = vector_unit()
 a = np.full(16, 0.5, np.float32)
 tanh(a)
-lanes = unit.lanes(4)
-assert np.allclose(a[:lanes], np.tanh(0.5), rtol=1e-6) and np.all(a[lanes:] == 0.5), a
+U = unit.width(4)
+assert np.allclose(a[:U], np.tanh(0.5), rtol=1e-6) and np.all(a[U:] == 0.5), a
 assemblies = [tanh.inspect_asm(tanh.signatures[0])]
 if not unit.fma:
     assemblies.append(register("float32")._library.get_asm_str())

@@ -34,7 +34,9 @@ import ctypes
 import numba
 import numpy as np
 from fastlstm.kernels import jit
-from fastlstm.kernels.simd import fma, load, store, width
+from fastlstm.kernels.simd.arithmetic import fma
+from fastlstm.kernels.simd.memory import load, store
+from fastlstm.kernels.simd.vector import width
 
 @jit.device
 def double(x):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fastlstm import Model, ModelConfig, Vocab
+from fastlstm.cells import CELLS
 from fastlstm.errors import ConfigError, TextError, VocabularyError
 from fastlstm.reference.network import ReferenceNetwork
 
@@ -21,7 +22,7 @@ def chunk(model, T=5, B=3):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_both_backends_give_the_same_loss_gradients_and_state(cell, reduction):
     model = double(cell=cell, layers=2)
     x, y = chunk(model)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from problems import problem, tape_buffers
 
+from fastlstm.cells import CELLS
 from fastlstm.reference import network
 
 
@@ -13,43 +14,58 @@ def sigmoid(a):
     return 1 / (1 + math.exp(-a))
 
 
-def matrices(p, layer):
-    """A layer's weights as separate matrices ``Wx[gate][input][unit]``, ``Wh[gate][unit][unit]``, ``b[gate][unit]``.
+# One unit at one time step: all that it computes, by name. `below` and `before` are, for each gate, the products of its
+# Wx with what the layer reads and of its Wh with the h before; `bias` its bias; `state` the unit's state before.
 
-    The LSTM's eight matrices are Wxi, Wxf, Wxo, Wxg and Whi, Whf, Who, Whg; the RNN has the one gate "h".
-    """
-    H, X = p.config.hidden, p.config.inputs(layer)
-    W, b = p.parameters[f"layers.{layer}.W"].tolist(), p.parameters[f"layers.{layer}.b"].tolist()
-    gates = "ifog" if p.config.cell == "lstm" else "h"
-    Wx = {gate: [row[n * H : (n + 1) * H] for row in W[:X]] for n, gate in enumerate(gates)}
-    Wh = {gate: [row[n * H : (n + 1) * H] for row in W[X:]] for n, gate in enumerate(gates)}
-    return Wx, Wh, {gate: b[n * H : (n + 1) * H] for n, gate in enumerate(gates)}
+
+def lstm(below, before, bias, state):
+    i, f, o = (sigmoid(below[gate] + before[gate] + bias[gate]) for gate in "ifo")
+    g = math.tanh(below["g"] + before["g"] + bias["g"])
+    c = f * state["c"] + i * g
+    return {"i": i, "f": f, "o": o, "g": g, "c": c, "h": o * math.tanh(c)}
+
+
+def rnn(below, before, bias, state):
+    return {"h": math.tanh(below["a"] + before["a"] + bias["a"])}
+
+
+#: The equations of each cell, its gates in the order of their columns, the parts of its state, and the biases in b_h.
+ORACLES = {"lstm": (lstm, "ifog", "hc", ()), "rnn": (rnn, "a", "h", ())}
+
+
+def blocks(row, names):
+    """The blocks of a row, by name."""
+    size = len(row) // len(names)
+    return {name: row[n * size : (n + 1) * size] for n, name in enumerate(names)}
+
+
+def dot(vector, weights, unit):
+    return sum(a * row[unit] for a, row in zip(vector, weights, strict=True))
 
 
 def naive_layer(p, layer, inputs, b):
     """All time steps of lane ``b``: lists over time of lists over units, by name."""
-    Wx, Wh, bias = matrices(p, layer)
-    H = p.config.hidden
-    found = {"h": [p.state[0, layer, b].tolist()]}
-    if p.config.cell == "lstm":
-        found |= {"c": [p.state[1, layer, b].tolist()], "i": [], "f": [], "o": [], "g": []}
+    equations, gates, parts, separate = ORACLES[p.config.cell]
+    X = p.config.inputs(layer)
+    rows = [blocks(row, gates) for row in p.parameters[f"layers.{layer}.W"].tolist()]
+    Wx, Wh = ({gate: [row[gate] for row in side] for gate in gates} for side in (rows[:X], rows[X:]))
+    bias = blocks(p.parameters[f"layers.{layer}.b"].tolist(), gates)
+    if separate:
+        bias |= blocks(p.parameters[f"layers.{layer}.b_h"].tolist(), separate)
+    found = {part: [p.state[n, layer, b].tolist()] for n, part in enumerate(parts)}
     for x in inputs:
-        h_before = found["h"][-1]
-
-        def before_nonlinearity(gate, unit, x=x, h_before=h_before):
-            from_below = sum(x[k] * Wx[gate][k][unit] for k in range(len(x)))
-            from_before = sum(h_before[k] * Wh[gate][k][unit] for k in range(H))
-            return from_below + from_before + bias[gate][unit]
-
-        if p.config.cell == "rnn":
-            found["h"].append([math.tanh(before_nonlinearity("h", unit)) for unit in range(H)])
-            continue
-        i, f, o = ([sigmoid(before_nonlinearity(gate, unit)) for unit in range(H)] for gate in "ifo")
-        g = [math.tanh(before_nonlinearity("g", unit)) for unit in range(H)]
-        c = [f[unit] * found["c"][-1][unit] + i[unit] * g[unit] for unit in range(H)]
-        h = [o[unit] * math.tanh(c[unit]) for unit in range(H)]
-        for name, value in zip("ifogch", (i, f, o, g, c, h), strict=True):
-            found[name].append(value)
+        state = {part: found[part][-1] for part in parts}
+        units = [
+            equations(
+                {gate: dot(x, Wx[gate], unit) for gate in gates},
+                {gate: dot(state["h"], Wh[gate], unit) for gate in gates},
+                {name: values[unit] for name, values in bias.items()},
+                {part: values[unit] for part, values in state.items()},
+            )
+            for unit in range(p.config.hidden)
+        ]
+        for name in units[0]:
+            found.setdefault(name, []).append([unit[name] for unit in units])
     return found
 
 
@@ -71,11 +87,11 @@ def naive_lane(p, b):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_reference_is_the_naive_forward_pass(cell, layers, rng):
     p = problem(rng, cell, layers=layers, hidden=6, embedding=4, vocab=7, seq_len=9, batch=3)
     tape = network.forward(p.parameters, p.x, p.y, p.state)
-    found = tape_buffers(tape)
+    found = tape_buffers(tape, p.config.structure)
     lanes = [naive_lane(p, b) for b in range(p.batch)]
     assert set(found) == set(lanes[0])
     for name, value in found.items():
@@ -84,8 +100,8 @@ def test_the_reference_is_the_naive_forward_pass(cell, layers, rng):
         np.testing.assert_allclose(value, expected, rtol=0, atol=1e-12, err_msg=name)
     loss = sum(sum(lane["nats"]) for lane in lanes)
     assert tape.nats.sum() == pytest.approx(loss, rel=1e-12)
-    carried = [[[lane[f"{part}.{layer}"][-1] for lane in lanes] for layer in range(layers)]
-               for part in ("hc" if cell == "lstm" else "h")]  # fmt: skip
+    parts = p.config.structure.state
+    carried = [[[lane[f"{part}.{layer}"][-1] for lane in lanes] for layer in range(layers)] for part in parts]
     np.testing.assert_allclose(network.final_state(tape), carried, rtol=0, atol=1e-12)
 
 

@@ -6,16 +6,27 @@ import math
 import pytest
 from rich.console import Console
 
-from fastlstm.cli import printable
+from fastlstm.config import ModelConfig
+from fastlstm.params import Parameters
 from fastlstm.progress import Display, Lines, clock, nats_and_bits, observer
+from fastlstm.run_state import RunState
+from fastlstm.terminal import printable
 from fastlstm.trainer import Progress
 
 HOSTILE = "a [bold]word[/bold] [/nonsense] \x1b[2J\x1b]0;title\x07 \x9b1m \r\b tab\there \ud800 \u202e end"
 
 
 @pytest.fixture
-def progress():
-    return Progress(total=200, chars_per_step=50, train_nats=math.log(2), step=50, val_nats=2.0, val_step=50, seconds=5)
+def state():
+    state = RunState.start(Parameters(ModelConfig(2, hidden=1, embedding=1)), 1, 1, first_loss=math.log(2))
+    state.step, state.seconds = 50, 5.0
+    state.val_nats, state.val_step = 2.0, 50
+    return state
+
+
+@pytest.fixture
+def progress(state):
+    return Progress(state, total=200, chars_per_step=50)
 
 
 def run(shown, progress, sample):
@@ -39,9 +50,9 @@ def test_lines_say_step_loss_validation_speed_and_time_left(progress):
     ]
 
 
-def test_lines_without_validation_come_with_the_samples(progress):
+def test_lines_without_validation_come_with_the_samples(progress, state):
     output = io.StringIO()
-    progress.val_nats = progress.val_step = None
+    state.val_nats = state.val_step = None
     Lines(output).sampled(progress, b"bytes \xff")
     assert output.getvalue().startswith("step 50/200  train 0.6931 nats (1.000 bits)  500 characters/s")
     assert "bytes \N{REPLACEMENT CHARACTER}" in output.getvalue()

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from problems import problem
 
-import fastlstm.reference.cells
-from fastlstm import gradcheck
+from fastlstm.cells import CELLS
 from fastlstm.config import ModelConfig
+from fastlstm.gradient_check import check_gradients
 from fastlstm.params import Parameters
-from fastlstm.reference import network
+from fastlstm.reference import cells, layer, network
 
-SHAPES = [(cell, layers) for cell in ("rnn", "lstm") for layers in (1, 2)]
+SHAPES = [(cell, layers) for cell in CELLS for layers in (1, 2)]
 
 # A complex step has no subtraction, so its error is that of a few hundred roundings: 1e-12 leaves a factor of ten
 # and more above what is seen. Entries are sums over T*B terms whose own rounding is absolute, hence the second part:
@@ -54,7 +54,7 @@ def worst_excess(found, expected):
 @pytest.mark.parametrize(("cell", "layers"), SHAPES)
 def test_every_parameter_agrees_with_centred_differences(cell, layers):
     config = ModelConfig(6, cell, layers, 5, 4)
-    report = gradcheck.check(config, seq_len=5, batch=3, backend="reference")
+    report = check_gradients(config, seq_len=5, batch=3, backend="reference")
     assert report.passed, f"\n{report}"
     assert sum(p.entries for p in report.parameters) == Parameters(config).flat.size
 
@@ -65,35 +65,73 @@ def test_every_parameter_agrees_with_a_complex_step(cell, layers, rng):
     assert worst_excess(analytic(p), complex_step(p)) <= 1
 
 
-#: (cell, what the line is, what it becomes): a sign, a dropped term, a wrong factor, a broken carry.
+#: In the time loop of every cell: what a line is, and what it becomes.
 BUGS = [
-    ("lstm", "dc = dc_next + dh * o", "dc = dc_next - dh * o"),
-    ("lstm", "dc = dc_next + dh * o", "dc = dh * o"),
-    ("lstm", "dh = dy[t] + dh_next", "dh = dy[t]"),
-    ("lstm", "dc_next = dc * f", "dc_next = dc"),
-    ("lstm", "daf = dc * tape.c[t] *", "daf = dc * tape.c[t + 1] *"),
+    ("dh = dy[t] + dh_next", "dh = dy[t]"),
+    ("dW += z.T @ da", "dW -= z.T @ da"),
+    ("db += da.sum(axis=0)", "db -= da.sum(axis=0)"),
+    ("tape.state[:, t], tape.state[:, t + 1]", "tape.state[:, t + 1], tape.state[:, t]"),
+    ("np.concatenate([tape.x[t], tape.h[t]], axis=1)", "np.concatenate([tape.x[t], tape.h[t + 1]], axis=1)"),
+    ("dz[:, X:]", "-dz[:, X:]"),
+]
+#: In a cell's own equations: a sign, a dropped term, a wrong factor, a broken carry.
+BUGS_OF_CELLS = [
+    ("lstm", "dc = carry + dh * o", "dc = carry - dh * o"),
+    ("lstm", "dc = carry + dh * o", "dc = dh * o"),
+    ("lstm", "dc * f\n", "dc\n"),
+    ("lstm", "daf = dc * c_before *", "daf = dc * c *"),
     ("lstm", "dag = dc * i * (1 - g**2)", "dag = dc * i * (1 + g**2)"),
-    ("lstm", "dao = dh * tanh_c", "dao = dh * tape.c[t + 1]"),
-    ("lstm", "db += da[t]", "db -= da[t]"),
-    ("rnn", "dh = dy[t] + dh_next", "dh = dy[t]"),
-    ("rnn", "dh * (1 - tape.h[t + 1] ** 2)", "dh * (1 - tape.h[t] ** 2)"),
-    ("rnn", "dW += z.T @ da[t]", "dW -= z.T @ da[t]"),
+    ("lstm", "dao = dh * tanh_c", "dao = dh * c"),
+    ("rnn", "(1 - h**2)", "(1 - before[0] ** 2)"),
+    ("rnn", "(1 - h**2)", "(1 - h)"),
+]
+#: Where gradients of separate gates' two parts are put together.
+BUGS_OF_SEPARATE_GATES = [
+    ("dW[X:, G - columns : G] = dW[X:, G:]", "dW[X:, G - columns : G] += dW[X:, G:]"),
+    ("+= db[G:]", "-= db[G:]"),
 ]
 
 
-@pytest.mark.parametrize(("cell", "right", "wrong"), BUGS)
-def test_a_broken_backward_pass_is_caught(cell, right, wrong, rng, monkeypatch):
-    """Negative control: a line of the real backward pass is changed, and both checks notice."""
-    name = f"{cell}_backward"
-    source = inspect.getsource(getattr(network, name))
+def break_function(monkeypatch, module, name, right, wrong):
+    """Replace a function by one of which a line is changed."""
+    source = inspect.getsource(getattr(module, name))
     assert source.count(right) == 1
-    namespace = dict(vars(fastlstm.reference.cells))
+    namespace = dict(vars(module))
     exec(source.replace(right, wrong), namespace)
-    monkeypatch.setattr(network, name, namespace[name])
+    monkeypatch.setattr(module, name, namespace[name])
+
+
+def assert_caught(cell, rng):
+    """Both checks notice that the gradients are wrong."""
     p = small(rng, cell, 1)
     # A bug is not a rounding error: it is off by a hundred thousand times what is allowed.
     assert worst_excess(analytic(p), complex_step(p)) > 1e5
-    assert not gradcheck.check(p.config, seq_len=6, batch=2, backend="reference", entries=20).passed
+    assert not check_gradients(p.config, seq_len=6, batch=2, backend="reference", entries=20).passed
+
+
+@pytest.mark.parametrize(("right", "wrong"), BUGS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_broken_time_loop_is_caught(cell, right, wrong, rng, monkeypatch):
+    """Negative control: a line of the real backward pass is changed."""
+    break_function(monkeypatch, layer, "backward", right, wrong)
+    assert_caught(cell, rng)
+
+
+@pytest.mark.parametrize(("cell", "right", "wrong"), BUGS_OF_CELLS)
+def test_a_broken_equation_of_a_cell_is_caught(cell, right, wrong, rng, monkeypatch):
+    break_function(monkeypatch, cells.CELLS[cell], "backward", right, wrong)
+    assert_caught(cell, rng)
+
+
+@pytest.mark.parametrize(("right", "wrong"), BUGS_OF_SEPARATE_GATES)
+@pytest.mark.parametrize("cell", [name for name, cell in CELLS.items() if cell.separate])
+def test_a_broken_sum_of_the_parts_of_separate_gates_is_caught(cell, right, wrong, rng, monkeypatch):
+    break_function(monkeypatch, layer, "_add_separate", right, wrong)
+    assert_caught(cell, rng)
+
+
+def test_every_cell_has_negative_controls():
+    assert {cell for cell, *_ in BUGS_OF_CELLS} == set(CELLS)
 
 
 def test_a_flipped_sign_of_the_loss_is_caught(rng):

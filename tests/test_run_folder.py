@@ -11,6 +11,7 @@ from programs import ENVIRONMENT, QUICK, TEXT, begun, endless, last_json, python
 from fastlstm import Model, TrainConfig, checkpoint, run_folder, trainer
 from fastlstm.errors import ConfigError, ModelFileError
 from fastlstm.run_folder import RunFolder, Saver
+from fastlstm.run_state import RunState
 from fastlstm.trainer import Progress
 
 
@@ -42,8 +43,7 @@ def folder(said, here):
 
 def trained(steps, finished=True):
     model = Model.for_text("abc", hidden=2, embedding=2)
-    model.training = {"steps": steps, "finished": finished}
-    return model
+    return model.content._replace(training={"steps": steps, "finished": finished})
 
 
 def steps_of(folder):
@@ -92,7 +92,7 @@ def test_an_unfinished_run_replaces_no_finished_model(kind, folder, here):
         model = trained(100)
         if kind == "of version 0.1.0":
             del model.training["finished"]
-            model.save("run/model.safetensors")
+            checkpoint.save("run/model.safetensors", model)
         else:
             run.save(model)
         if kind == "unreadable":
@@ -189,14 +189,16 @@ def test_a_save_on_the_way_that_fails_is_said_once(folder, said, monkeypatch):
     monkeypatch.setattr(run_folder, "SAVING_SHARE", 1e9)
     told = []
     with folder() as run:
-        saver, progress = Saver(run, 0, run_folder.contextlib.nullcontext, told.append), Progress(9, 1, 0.0)
+        saver = Saver(run, 0, run_folder.contextlib.nullcontext, told.append)
+        state = RunState.start(trained(0).parameters, batch=1, slots=1)
+        progress = Progress(state, total=9, chars_per_step=1)
         saver.started(progress)
         assert saver.lost() is None
-        progress.step = 3
+        state.step = 3
         assert saver.lost() == "all 3 steps are lost"
         saver.kept(progress, trained(2, finished=False))
         assert "the model of step 2 is runs/notes/model.safetensors, the 1 steps since" in saver.lost()
-        monkeypatch.setattr(Model, "save", lambda *a, **k: (_ for _ in ()).throw(ModelFileError("full")))
+        monkeypatch.setattr(checkpoint, "save", lambda *a, **k: (_ for _ in ()).throw(ModelFileError("full")))
         for _ in range(3):
             saver.kept(progress, trained(3, finished=False))
     assert told == ["the run goes on, but could not be saved at step 3: full"]
@@ -248,7 +250,7 @@ def test_a_killed_run_has_been_saved_on_its_way(tmp_path):
 def test_what_a_killed_run_left_beside_its_model_is_removed_by_the_next(named, folder):
     for number, name in enumerate(["notes", "notes-2"]):
         Path("runs", name).mkdir(parents=True)
-        trained(number, finished=False).save(f"runs/{name}/model.safetensors")
+        checkpoint.save(f"runs/{name}/model.safetensors", trained(number, finished=False))
         Path("runs", name, ".fastlstm-0123456789abcdef.tmp").touch()
     if named:
         for name in ("notes", "notes-2"):

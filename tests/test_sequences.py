@@ -5,10 +5,11 @@ import pytest
 from problems import problem
 
 from fastlstm.backend import build
+from fastlstm.cells import CELLS
 from fastlstm.params import Parameters
 
 both = pytest.mark.parametrize(
-    ("cell", "backend"), [(cell, backend) for cell in ("lstm", "rnn") for backend in ("fast", "reference")]
+    ("cell", "backend"), [(cell, backend) for cell in CELLS for backend in ("fast", "reference")]
 )
 
 # The same products in another grouping: a few hundred roundings of float64 apart.

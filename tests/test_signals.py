@@ -12,7 +12,8 @@ import time
 import pytest
 from programs import ENVIRONMENT, QUICK, SIGNALS, TEXT, begun, endless, heed_signals, last_json, python, wait_for
 
-from fastlstm import Model, cli
+from fastlstm import Model
+from fastlstm.terminal import COMPILING
 
 #: Runs at Python's start: sends the process a signal when it imports a module for the first time.
 AT_IMPORT = """
@@ -126,7 +127,7 @@ def test_a_signal_while_kernels_are_compiled_replaces_no_model(notes, tmp_path):
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     env = ENVIRONMENT | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     with begun("-m", "fastlstm.train", *QUICK, *options, "--overwrite", cwd=tmp_path, env=env) as process:
-        wait_for(process, cli.COMPILING)
+        wait_for(process, COMPILING)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 128 + signal.SIGINT
@@ -137,7 +138,7 @@ def test_a_signal_while_kernels_are_compiled_replaces_no_model(notes, tmp_path):
 def test_a_run_stopped_before_its_first_step_leaves_no_folder(notes, tmp_path):
     env = ENVIRONMENT | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     with begun("-m", "fastlstm.train", *QUICK, "--data", "notes.txt", cwd=tmp_path, env=env) as process:
-        wait_for(process, cli.COMPILING)
+        wait_for(process, COMPILING)
         assert (tmp_path / "runs" / "notes").is_dir()
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 128 + signal.SIGTERM

@@ -1,11 +1,12 @@
-"""Vectors: parts of them touch no lane beside those asked for, and multiply-adds are what the processor has."""
+"""Vectors: parts of them touch no element beside those asked for, and multiply-adds are what the processor has."""
 
 import numpy as np
 import pytest
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import vector_unit
-from fastlstm.kernels.simd import fma, load, load_part, store, store_part, store_transposed
+from fastlstm.kernels.simd.arithmetic import fma
+from fastlstm.kernels.simd.memory import load, load_part, store, store_part, store_transposed
 
 
 @jit.kernel
@@ -29,7 +30,7 @@ def dtype(request):
 
 
 def test_a_part_of_a_vector_touches_nothing_else(dtype, rng):
-    U = vector_unit().lanes(dtype.itemsize)
+    U = vector_unit().width(dtype.itemsize)
     for count in range(U + 1):
         # The source ends with the part: what lies beyond it may not be ours.
         source, target = rng.standard_normal(3 + count).astype(dtype), np.zeros(U + 5, dtype)
@@ -40,7 +41,7 @@ def test_a_part_of_a_vector_touches_nothing_else(dtype, rng):
 
 
 def test_a_part_of_a_block_is_transposed_into_zeros(dtype, rng):
-    U = vector_unit().lanes(dtype.itemsize)
+    U = vector_unit().width(dtype.itemsize)
     for rows, columns in [(1, 1), (1, U), (U, 1), (U - 1, U), (U, U - 1), (U // 2, U // 2 + 1), (U, U)]:
         row = columns + 3
         source = rng.standard_normal(2 + rows * row).astype(dtype)
@@ -55,7 +56,7 @@ def test_a_part_of_a_block_is_transposed_into_zeros(dtype, rng):
 def test_a_multiply_add_rounds_once_where_the_processor_can(dtype):
     """(1 + e)(1 - e) - 1 is -e**2, and 0 if the product is rounded."""
     unit = vector_unit()
-    lanes, e = unit.lanes(dtype.itemsize), np.finfo(dtype).eps
-    a, b, c = (np.full(lanes, x, dtype) for x in (1 + e, 1 - e, -1))
+    U, e = unit.width(dtype.itemsize), np.finfo(dtype).eps
+    a, b, c = (np.full(U, x, dtype) for x in (1 + e, 1 - e, -1))
     multiply_add(a, b, c)
     assert np.all(c == (-e * e if unit.fma and not jit.DISABLED else 0))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from programs import ENVIRONMENT, QUICK, last_json, python
 
-from fastlstm import Model, Vocab, cli
+from fastlstm import Model, Vocab
 from fastlstm.config import ModelConfig
+from fastlstm.terminal import Printable, printable
 
 VERBS = {
     "train": ["--data", "notes.txt", *QUICK],
@@ -121,7 +122,7 @@ def test_a_terminal_gets_no_commands_from_a_model_of_bytes(tmp_path):
     os.close(ours)
     assert done.returncode == 0
     assert not set(b"\x1b\x07") & set(shown)
-    assert shown.decode().replace("\r\n", "\n").rstrip("\n") == cli.printable(raw).rstrip("\n")
+    assert shown.decode().replace("\r\n", "\n").rstrip("\n") == printable(raw).rstrip("\n")
 
 
 def read_terminal(terminal):
@@ -134,12 +135,12 @@ def read_terminal(terminal):
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_printable_does_not_depend_on_the_pieces(as_bytes):
     text = "naïve 字 🙂\r\n\x1b[2J\r\rend\r"
-    whole = cli.printable(text)
+    whole = printable(text)
     assert "naïve 字 🙂\n" in whole
     assert not set("\x1b\r") & set(whole)
     text = text.encode() if as_bytes else text
     for size in (1, 2, 3):
-        printable = cli.Printable()
+        next_piece = Printable()
         pieces = [text[n : n + size] for n in range(0, len(text), size)]
-        assert "".join([*map(printable, pieces), printable(b"", final=True)]) == whole
-    assert cli.printable(b"caf\xc3") == "caf\N{REPLACEMENT CHARACTER}"
+        assert "".join([*map(next_piece, pieces), next_piece(b"", final=True)]) == whole
+    assert printable(b"caf\xc3") == "caf\N{REPLACEMENT CHARACTER}"

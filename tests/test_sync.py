@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from problems import problem
 
+from fastlstm.cells import CELLS
 from fastlstm.kernels import jit
 from fastlstm.kernels.network import FastNetwork
 from fastlstm.kernels.sync import (
@@ -19,7 +20,7 @@ from fastlstm.kernels.sync import (
     meet,
     prepare_sync,
 )
-from fastlstm.kernels.tile import ROWS
+from fastlstm.kernels.tile.shape import ROWS
 from fastlstm.kernels.workers import Workers
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
@@ -201,16 +202,14 @@ def test_a_worker_that_waits_long_sleeps():
 def trained(p, threads):
     """Losses, parameters, slots and state after 200 steps, as bytes."""
     parameters = Parameters(p.config, p.parameters.flat.copy())
-    gradients, slots = Parameters(p.config), Parameters(p.config)
+    rule = UpdateRule(0.05, clip_norm=0.5)
+    gradients, slots = Parameters(p.config), p.slots(rule)
     net, state = FastNetwork(p.config, p.seq_len, p.batch, threads), p.state.copy()
     assert net.workers.count == threads
     net.workers.adaptive = False
-    losses = [
-        net.train_step(parameters, gradients, slots, p.x, p.y, state, 1 / p.x.size, UpdateRule(0.05, clip_norm=0.5))
-        for _ in range(200)
-    ]
+    losses = [net.train_step(parameters, gradients, slots, p.x, p.y, state, 1 / p.x.size, rule) for _ in range(200)]
     assert losses[-1] < losses[0]
-    return np.array(losses).tobytes(), parameters.flat.tobytes(), slots.flat.tobytes(), state.tobytes()
+    return np.array(losses).tobytes(), parameters.flat.tobytes(), slots.tobytes(), state.tobytes()
 
 
 #: Lanes: enough for teams of one worker each, which meet between phases; for four workers in two teams; and so few
@@ -220,7 +219,7 @@ LANES = {"many": 26, "some": 3 * ROWS, "few": 2, "one": 1}
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("lanes", LANES)
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_training_is_the_same_for_any_number_of_workers(cell, lanes, dtype, rng, monkeypatch):
     monkeypatch.setattr("fastlstm.kernels.network.SMALLEST_SHARED_STEP", 0)
     p = problem(rng, cell, layers=2, hidden=37, vocab=30, seq_len=6, batch=LANES[lanes], dtype=dtype)
@@ -236,7 +235,7 @@ def test_training_is_the_same_for_any_number_of_workers(cell, lanes, dtype, rng,
 @pytest.mark.parametrize("lanes", LANES)
 def test_a_drawn_text_is_the_same_for_any_number_of_workers(lanes, table, rng, monkeypatch):
     monkeypatch.setattr("fastlstm.kernels.network.SMALLEST_SHARED_STEP", 0)
-    monkeypatch.setattr("fastlstm.kernels.plan.LARGEST_TABLE", 1 << 22 if table else 0)
+    monkeypatch.setattr("fastlstm.kernels.workspace.LARGEST_TABLE", 1 << 22 if table else 0)
     p = problem(rng, "lstm", layers=3, hidden=37, vocab=50, batch=LANES[lanes], dtype="float32")
     uniforms = rng.random((30, p.batch))
 

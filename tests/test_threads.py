@@ -8,8 +8,7 @@ import pytest
 
 from fastlstm import ModelConfig, threads
 from fastlstm.errors import ConfigError, FastlstmError
-from fastlstm.kernels import cells
-from fastlstm.kernels.cells import teams_of
+from fastlstm.kernels import recurrent
 from fastlstm.kernels.network import FastNetwork
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
@@ -83,8 +82,8 @@ def test_a_network_too_small_to_share_has_one_worker():
     ("workers", "batch", "teams"), [(1, 1, 1), (2, 1, 1), (2, 50, 2), (4, 8, 2), (4, 100, 4), (3, 8, 1), (6, 13, 3)]
 )
 def test_teams_are_equal_and_each_has_a_tile_of_lanes(monkeypatch, workers, batch, teams):
-    monkeypatch.setattr(cells, "ROWS", 3)
-    assert getattr(teams_of, "py_func", teams_of)(workers, batch) == teams
+    monkeypatch.setattr(recurrent, "ROWS", 3)
+    assert getattr(recurrent.teams_of, "py_func", recurrent.teams_of)(workers, batch) == teams
 
 
 def test_arrays_that_kernels_could_not_bear_are_refused(rng):
@@ -114,13 +113,13 @@ def test_ids_out_of_range_are_refused_before_anything_is_computed(backend, wrong
     net, parameters, state = backend(config, 4, 2), Parameters(config), np.ones(config.state_shape(2), np.float32)
     good, bad = np.zeros((4, 2), np.int32), np.zeros((4, 2), np.int32)
     bad[3, 1] = wrong
+    rule = UpdateRule(lr=1.0)
+    slots = np.zeros((rule.slots, config.parameter_count), np.float32)
     for x, y in ((bad, good), (good, bad)):
         with pytest.raises(ValueError, match="ids from 0 to 10"):
             net.forward(parameters, x, y, state)
         with pytest.raises(ValueError, match="ids from 0 to 10"):
-            net.train_step(
-                parameters, Parameters(config), Parameters(config), x, y, state, 1.0, UpdateRule(lr=1.0)
-            )  # fmt: skip
+            net.train_step(parameters, Parameters(config), slots, x, y, state, 1.0, rule)
         with pytest.raises(RuntimeError, match="forward pass"):
             net.backward(parameters, 1.0, Parameters(config))
     one = backend(config, 1, 2, training=False)

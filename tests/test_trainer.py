@@ -13,10 +13,11 @@ from fastlstm import Model, TrainConfig, trainer
 from fastlstm import backend as backends
 from fastlstm.backend import build, warm_up
 from fastlstm.batches import Lanes
-from fastlstm.config import ASSIGNMENT_MODEL, ASSIGNMENT_TRAIN
 from fastlstm.errors import ConfigError, DivergenceError, FastlstmError, StoppedError, TextError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
+from fastlstm.presets import preset
+from fastlstm.run_state import RunState
 from fastlstm.text import split
 from fastlstm.trainer import Observer
 
@@ -49,8 +50,8 @@ def trained(text, **settings):
 
 def assignment(cell, text):
     """The model and the training of the preset, in float64, 100 steps."""
-    model = Model.for_text(text, cell=cell, dtype="float64", **ASSIGNMENT_MODEL[cell])
-    return model, ASSIGNMENT_TRAIN[cell] | {"steps": 100, "sample_length": 0}
+    model = Model.for_text(text, cell=cell, dtype="float64", **preset("assignment", cell).model)
+    return model, preset("assignment", cell).train | {"steps": 100, "sample_length": 0}
 
 
 def test_the_assignment_has_the_same_losses_on_both_backends(default_text):
@@ -75,31 +76,31 @@ def test_the_assignment_s_rnn_takes_the_same_steps_on_both_backends(default_text
     model, settings = assignment("rnn", default_text)
     config = TrainConfig(**settings)
     T, rule = config.seq_len, UpdateRule(config.lr, config.clip_value)
-    ref = [model.parameters, Parameters(model.config), Parameters(model.config)]
-    comp = [Parameters(model.config) for _ in ref]
+    ref = RunState.start(model.parameters, 1, rule.slots)
+    gradients = Parameters(model.config)
     networks = [build(name, model.config, T, 1) for name in ("reference", "fast")]
-    x, y, state = np.zeros((T, 1), np.int32), np.zeros((T, 1), np.int32), model.zero_state(1)
+    x, y = np.zeros((T, 1), np.int32), np.zeros((T, 1), np.int32)
     lanes = Lanes(model.encode(default_text), T, 1)
     for _ in range(config.steps):
         lanes.next(x, y)
-        for mine, its in zip(comp, ref, strict=True):
-            mine.flat[...] = its.flat
-        comp_state = state.copy()
-        ref_nats = networks[0].train_step(*ref, x, y, state, 1.0, rule)
-        comp_nats = networks[1].train_step(*comp, x, y, comp_state, 1.0, rule)
+        comp = ref.copy()
+        ref_nats, comp_nats = (
+            network.train_step(at.parameters, gradients, at.slots, x, y, at.carried, 1.0, rule)
+            for network, at in zip(networks, (ref, comp), strict=True)
+        )
         assert comp_nats == pytest.approx(ref_nats, abs=1e-9)
-        np.testing.assert_allclose(comp_state, state, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(comp.carried, ref.carried, rtol=0, atol=1e-12)
         # Adagrad divides by sqrt(m + 1e-8): a gradient's rounding error, some 1e-14, grows by 1e4 at most.
-        np.testing.assert_allclose(comp[0].flat, ref[0].flat, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(comp.parameters.flat, ref.parameters.flat, rtol=0, atol=1e-9)
 
 
 def test_the_assignment_is_followed_to_the_letter(default_text):
     """Against a loop written here: summed loss, clipping by value, Adagrad, smoothing, reset at the wrap."""
     text, steps, T = default_text[:400], 12, 64
-    settings = ASSIGNMENT_MODEL["lstm"]
-    model, recorder = Model.for_text(text, dtype="float64", **settings), Recorder()
-    naive = Model.for_text(text, dtype="float64", **settings)
-    model.fit(text, TrainConfig(**ASSIGNMENT_TRAIN["lstm"], steps=steps), observer=recorder)
+    chosen = preset("assignment", "lstm")
+    model, recorder = Model.for_text(text, dtype="float64", **chosen.model), Recorder()
+    naive = Model.for_text(text, dtype="float64", **chosen.model)
+    model.fit(text, TrainConfig(**chosen.train, steps=steps), observer=recorder)
 
     ids, p, state = naive.encode(text), 0, None
     smooth = -math.log(1.0 / len(naive.vocab)) * T
@@ -283,8 +284,8 @@ class Sabotage(Recorder):
         super().__init__()
         self.model, self.step, self.value, self.copies = model, step, value, {}
 
-    def kept(self, progress, model):
-        self.copies[model.training["steps"]] = model.parameters.flat.copy()
+    def kept(self, progress, content):
+        self.copies[content.training["steps"]] = content.parameters.flat.copy()
 
     def stepped(self, progress):
         super().stepped(progress)

@@ -10,6 +10,7 @@ from programs import ENVIRONMENT, QUICK, TEXT, begun, endless, last_json, python
 
 import fastlstm
 from fastlstm import Model, cli
+from fastlstm.cells import CELLS
 
 
 @pytest.fixture
@@ -77,6 +78,16 @@ def test_the_preset_is_the_assignment_and_options_override_it(verb, notes, tmp_p
     assert (rnn.training["config"]["clip_value"], rnn.training["config"]["clip_norm"]) == (None, 2.0)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_is_trained_sampled_and_evaluated(cell, verb, notes, tmp_path):
+    assert verb("train", *QUICK, "--data", "notes.txt", "--cell", cell, "--layers", 2)[0] == 0
+    assert Model.load(tmp_path / "runs" / "notes").config.cell == cell
+    status, text, _ = verb("sample", "runs/notes", "--length", 20)
+    assert (status, len(text)) == (0, 20)
+    status, said, _ = verb("evaluate", "runs/notes", "notes.txt")
+    assert (status, "bits a character" in said) == (0, True)
+
+
 def test_a_short_text_gets_shorter_lanes_unless_they_were_asked_for(verb, notes):
     notes.write_text(TEXT[:100])
     assert verb("train", "--data", "notes.txt", "--hidden", 4, "--steps", 2)[0] == 0
@@ -127,13 +138,15 @@ def test_evaluate_measures_a_text(verb, run_folder, notes):
         ["train", "--seq-len", "-3"],
         ["train", "--lr", "nan"],
         ["train", "--val-frac", "1"],
-        ["train", "--cell", "gru"],
+        ["train", "--cell", "lsmt"],
         ["train", "--seed", "-1"],
         ["sample"],
         ["sample", "{run}", "--temperature", "-1"],
         ["sample", "{run}", "--length", "-1"],
         ["evaluate", "{run}"],
         ["evaluate", "{run}", "input", "--threads", "0"],
+        ["gradcheck", "--vocab", "0"],
+        ["gradcheck", "--seq-len", "0"],
     ],
     ids=" ".join,
 )

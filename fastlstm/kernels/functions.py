@@ -23,8 +23,9 @@ from typing import Any
 from numba import types
 from numba.extending import overload
 
-from fastlstm.kernels import jit, simd
-from fastlstm.kernels.simd import Vector, clamp, fma, rint, scale_by_power
+from fastlstm.kernels import jit
+from fastlstm.kernels.simd.arithmetic import clamp, fma, libm_exp, libm_tanh, rint, scale_by_power
+from fastlstm.kernels.simd.vector import Vector
 
 # exp: Cody and Waite's two-part ln 2 (the first part has few bits, so that n * LN2_HIGH is exact).
 LOG2_E = 1.4426950408889634
@@ -75,22 +76,22 @@ def _tanh32(x: Any) -> Any:
 
 def exp(x: Any) -> Any:
     """Exponential, to 1.5 ulp. float32: 0 below -87.7, inf above 88.4."""
-    return simd.libm_exp(x)
+    return libm_exp(x)
 
 
 def tanh(x: Any) -> Any:
     """Hyperbolic tangent, to 5 ulp (6 without fused multiply-adds)."""
-    return simd.libm_tanh(x)
+    return libm_tanh(x)
 
 
 @overload(exp)
 def _exp(x):
-    return (lambda x: _exp32(x)) if x == Vector(types.float32) else (lambda x: simd.libm_exp(x))
+    return (lambda x: _exp32(x)) if x == Vector(types.float32) else (lambda x: libm_exp(x))
 
 
 @overload(tanh)
 def _tanh(x):
-    return (lambda x: _tanh32(x)) if x == Vector(types.float32) else (lambda x: simd.libm_tanh(x))
+    return (lambda x: _tanh32(x)) if x == Vector(types.float32) else (lambda x: libm_tanh(x))
 
 
 @jit.device

@@ -1,8 +1,8 @@
-"""Weight gradients: sums over all T*B rows, dealt to the workers by columns, never by rows.
+"""Weight gradients: sums over all T*B rows, divided among the workers by columns, never by rows.
 
-What is dealt is a strip of up to four vectors of columns: ``da`` of the strip is packed piece by piece, and each piece
-meets all rows of ``[x; h]`` transposed while it is in the nearest caches. Bias and the table's gradient are summed in
-the same passage. Every sum runs over the rows in order, so it is the same for any number of workers.
+The unit of work is a strip of up to four vectors of columns: ``da`` of the strip is packed piece by piece, and each
+piece meets all rows of ``[x; h]`` transposed while it is in the nearest caches. The gradients of bias and table are
+summed in the same passage. Every sum runs over the rows in order, so it is the same for any number of workers.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.cells import copy_vectors
 from fastlstm.kernels.pack import column
-from fastlstm.kernels.plan import REDUCTION
-from fastlstm.kernels.simd import load, load_part, prefetch, splat, store, store_part, width
+from fastlstm.kernels.partition import split
+from fastlstm.kernels.recurrent import copy_vectors
+from fastlstm.kernels.simd.arithmetic import splat
+from fastlstm.kernels.simd.memory import load, load_part, prefetch, store, store_part
+from fastlstm.kernels.simd.vector import width
 from fastlstm.kernels.sync import next_task
-from fastlstm.kernels.tile import ROWS, VECTORS, product, split, tile
+from fastlstm.kernels.tile.call import tile
+from fastlstm.kernels.tile.operands import Elements, Packed, Rows, Vectors
+from fastlstm.kernels.tile.product import product
+from fastlstm.kernels.tile.shape import ROWS, VECTORS
+from fastlstm.kernels.workspace import REDUCTION
 
 
 @jit.device
@@ -26,10 +32,10 @@ def transpose_states(plan: Any, buffers: Any, worker: int, workers: int) -> None
     after which lie another worker's or another buffer's, store their elements only.
     """
     arena, H, Hp = buffers.arena, plan.H, plan.Hp
-    lanes = width(arena)
+    U = width(arena)
     length = (plan.T + 1) * plan.B
     first, last = split(length, worker, workers)
-    stored = (ROWS + lanes - 1) // lanes * lanes
+    stored = (ROWS + U - 1) // U * U
     careful = max(first, last - (stored + ROWS - 1) // ROWS)
     strips = (H + ROWS - 1) // ROWS
     for layer in range(plan.L):
@@ -39,7 +45,7 @@ def transpose_states(plan: Any, buffers: Any, worker: int, workers: int) -> None
             for strip in range(strips):
                 read, write = h + strip * ROWS, ht + strip * length * ROWS
                 for k in range(start, min(end, careful)):
-                    for u in range(0, ROWS, lanes):
+                    for u in range(0, ROWS, U):
                         store(arena, write + k * ROWS + u, load(arena, read + k * Hp + u))
                 for k in range(max(start, careful), end):
                     for u in range(ROWS):
@@ -63,7 +69,7 @@ def strip_product(
 
     Meanwhile the rows that will be packed next, ``row`` elements apart from ``following`` on, come into the cache.
     """
-    lanes = width(arena)
+    U = width(arena)
     length = (plan.T + 1) * plan.B
     at = plan.ht + layer * plan.ht_size + (start + shift) * ROWS
     tiles = (plan.H + ROWS - 1) // ROWS
@@ -71,17 +77,17 @@ def strip_product(
         first, last = split(depth, n, tiles)
         expect_rows(arena, following, row, first, last, vectors)
         tile(
-            min(ROWS, plan.H - n * ROWS), vectors, depth, arena, at + n * ROWS * length, 1, ROWS,
-            arena, strip, lanes, vectors * lanes, arena, sums + n * ROWS * vectors * lanes, vectors * lanes, add,
+            min(ROWS, plan.H - n * ROWS), vectors, depth, Elements(arena, at + n * ROWS * length, 1, ROWS),
+            Vectors(arena, strip, U, vectors * U), Rows(arena, sums + n * ROWS * vectors * U, vectors * U), add,
         )  # fmt: skip
 
 
 @jit.device
 def add_vectors(arena: Any, source: int, target: int, vectors: int) -> None:
     """Add ``vectors`` neighbouring vectors of the arena to others."""
-    lanes = width(arena)
+    U = width(arena)
     for v in range(vectors):
-        store(arena, target + v * lanes, load(arena, target + v * lanes) + load(arena, source + v * lanes))
+        store(arena, target + v * U, load(arena, target + v * U) + load(arena, source + v * U))
 
 
 @jit.device
@@ -100,15 +106,16 @@ def pack_strip(arena: Any, source: int, row: int, depth: int, vectors: int, stri
 
 @jit.device
 def pack_and_scatter(
-    plan: Any, buffers: Any, source: int, start: int, depth: int, j: int, vectors: int, strip: int, bias: int
-) -> None:
-    """As `pack_strip`, for layer 0; and add each row to the table's gradient, to the row of its symbol."""
+    plan: Any, buffers: Any, source: int, inputs: int, start: int, depth: int, j: int, vectors: int, strip: int,
+    bias: int,
+) -> None:  # fmt: skip
+    """As `pack_strip`, for layer 0; and add each row at ``inputs`` to its symbol's row of the table's gradient."""
     arena = buffers.arena
-    lanes = width(arena)
+    U = width(arena)
     for k in range(depth):
-        pack_row(arena, source + k * plan.N, vectors, strip + k * vectors * lanes, bias)
-        table_row = plan.dtable + buffers.slot[start + k] * plan.N + j * lanes
-        add_vectors(arena, source + k * plan.N, table_row, vectors)
+        pack_row(arena, source + k * plan.N, vectors, strip + k * vectors * U, bias)
+        table_row = plan.dtable + buffers.slot[start + k] * plan.N + j * U
+        add_vectors(arena, inputs + k * plan.N, table_row, vectors)
 
 
 @jit.device
@@ -128,12 +135,12 @@ def add_strip(
 
     With ``add`` 0 the sums replace what is there.
     """
-    lanes = width(arena)
+    U = width(arena)
     for v in range(vectors):
-        begin, n = column(j + v, gates, columns, lanes)
+        begin, n = column(j + v, gates, columns, U)
         for m in range(rows):
-            read, write = sums + (m * vectors + v) * lanes, at + m * gates * columns + begin
-            if n < lanes:
+            read, write = sums + (m * vectors + v) * U, at + m * gates * columns + begin
+            if n < U:
                 before = load_part(gradients, write, n) if add else splat(arena, 0.0)
                 store_part(gradients, write, n, before + load(arena, read))
             elif add:
@@ -153,55 +160,89 @@ def clear(arena: Any, at: int, vectors: int) -> None:
 def layer_strip(
     plan: Any, buffers: Any, gradients: Any, layer: int, j: int, vectors: int, scratch: int, add: int
 ) -> None:
-    """Gradients of one strip of a layer's weights and bias; of layer 0 also of the strip of the table."""
+    """Gradients of one strip of a layer's weights and biases; of layer 0 also of the strip of the table.
+
+    The recurrent weights meet ``da_h``, the input weights ``da``: one and the same strip, unless there are separate
+    gates.
+    """
     arena = buffers.arena
-    lanes = width(arena)
+    U = width(arena)
     G, H, B, N = plan.G, plan.H, plan.B, plan.N
     X = plan.E if layer == 0 else H
     sums_x = scratch
-    sums_h = sums_x + X * vectors * lanes
-    bias = sums_h + H * vectors * lanes
-    strip = bias + vectors * lanes
+    sums_h = sums_x + X * vectors * U
+    bias = sums_h + H * vectors * U
+    bias_h = bias + vectors * U * plan.separate
+    strip = bias_h + vectors * U
     clear(arena, bias, vectors)
+    clear(arena, bias_h, vectors)
     if layer == 0:
         for d in range(buffers.counts[0]):
-            clear(arena, plan.dtable + d * N + j * lanes, vectors)
+            clear(arena, plan.dtable + d * N + j * U, vectors)
     for start in range(0, plan.T * B, REDUCTION):
         depth = min(REDUCTION, plan.T * B - start)
         more = 1 if start > 0 else 0
-        source = plan.a + layer * plan.a_size + start * N + j * lanes
+        at = layer * plan.a_size + start * N + j * U
+        source, inputs = plan.a_h + at, plan.a + at
         following = source + depth * N
         if layer == 0:
-            pack_and_scatter(plan, buffers, source, start, depth, j, vectors, strip, bias)
+            pack_and_scatter(plan, buffers, source, inputs, start, depth, j, vectors, strip, bias_h)
         else:
-            pack_strip(arena, source, N, depth, vectors, strip, bias)
+            pack_strip(arena, source, N, depth, vectors, strip, bias_h)
         strip_product(plan, arena, layer, 0, start, depth, vectors, strip, sums_h, more, following, N)
         if layer > 0:
+            if plan.separate:
+                pack_strip(arena, inputs, N, depth, vectors, strip, bias)
             strip_product(plan, arena, layer - 1, B, start, depth, vectors, strip, sums_x, more, following, N)
     if layer == 0:
-        for m in range(0, X, ROWS):
-            tile(
-                min(ROWS, X - m), vectors, buffers.counts[0], arena, plan.rows + m, 1, X,
-                arena, plan.dtable + j * lanes, lanes, N, arena, sums_x + m * vectors * lanes, vectors * lanes, 0,
-            )  # fmt: skip
-    W, b = buffers.places[layer + 1, 0], buffers.places[layer + 1, 1]
+        table_strip(plan, buffers, j, vectors, sums_x, bias)
+    W, b, b_h = buffers.places[layer + 1, 0], buffers.places[layer + 1, 1], buffers.places[layer + 1, 2]
     add_strip(arena, sums_x, X, j, vectors, G, H, gradients, W, add)
     add_strip(arena, sums_h, H, j, vectors, G, H, gradients, W + X * G * H, add)
     add_strip(arena, bias, 1, j, vectors, G, H, gradients, b, add)
+    if plan.separate:
+        add_separate_bias(plan, arena, bias_h, j, vectors, gradients, b_h, add)
+
+
+@jit.device
+def table_strip(plan: Any, buffers: Any, j: int, vectors: int, sums: int, bias: int) -> None:
+    """``rows.T dtable`` of one strip, into ``sums``; with separate gates the bias too, the sum over all symbols."""
+    arena = buffers.arena
+    U, symbols = width(arena), buffers.counts[0]
+    if plan.separate:
+        for d in range(symbols):
+            add_vectors(arena, plan.dtable + d * plan.N + j * U, bias, vectors)
+    for m in range(0, plan.E, ROWS):
+        tile(
+            min(ROWS, plan.E - m), vectors, symbols, Elements(arena, plan.rows + m, 1, plan.E),
+            Vectors(arena, plan.dtable + j * U, U, plan.N), Rows(arena, sums + m * vectors * U, vectors * U), 0,
+        )  # fmt: skip
+
+
+@jit.device
+def add_separate_bias(
+    plan: Any, arena: Any, sums: int, j: int, vectors: int, gradients: Any, at: int, add: int
+) -> None:
+    """Add a strip's sums of separate gates, which are the last ``R`` of each group, to ``b_h`` at ``gradients[at]``."""
+    for v in range(vectors):
+        group, gate = (j + v) // plan.G, (j + v) % plan.G - (plan.G - plan.R)
+        if gate >= 0:
+            vector = group * plan.R + gate
+            add_strip(arena, sums + v * width(arena), 1, vector, 1, plan.R, plan.H, gradients, at, add)
 
 
 @jit.device
 def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, vectors: int, scratch: int, add: int) -> None:
     """Gradients of one strip of the output layer's weights and bias."""
     arena = buffers.arena
-    lanes = width(arena)
-    bias = scratch + plan.H * vectors * lanes
-    strip = bias + vectors * lanes
+    U = width(arena)
+    bias = scratch + plan.H * vectors * U
+    strip = bias + vectors * U
     clear(arena, bias, vectors)
     for start in range(0, plan.T * plan.B, REDUCTION):
         depth = min(REDUCTION, plan.T * plan.B - start)
         more = 1 if start > 0 else 0
-        source = plan.p + start * plan.Vp + j * lanes
+        source = plan.p + start * plan.Vp + j * U
         following = source + depth * plan.Vp
         pack_strip(arena, source, plan.Vp, depth, vectors, strip, bias)
         strip_product(plan, arena, plan.L - 1, plan.B, start, depth, vectors, strip, scratch, more, following, plan.Vp)
@@ -219,8 +260,8 @@ def weight_gradients(
     With ``add`` 0 the sums replace the gradients. An LSTM's strip is a group of units, and the worker's own: it has
     computed their ``da``. Strips of the output layer, left to whoever is free, make all workers end together.
     """
-    lanes = width(buffers.arena)
-    gates, symbols = plan.N // lanes, plan.Vp // lanes
+    U = width(buffers.arena)
+    gates, symbols = plan.N // U, plan.Vp // U
     strips = (gates + VECTORS - 1) // VECTORS
     first, last = split(strips, worker, workers)
     for layer in range(plan.L):
@@ -239,14 +280,14 @@ def weight_gradients(
 def embedding_gradients(plan: Any, buffers: Any, gradients: Any, worker: int, workers: int) -> None:
     """This worker's symbols: ``dtable Wx.T``, added to their rows of the embedding's gradient."""
     arena = buffers.arena
-    lanes = width(arena)
-    inputs = (plan.E + lanes - 1) // lanes
+    U = width(arena)
+    inputs = (plan.E + U - 1) // U
     first, last = split(buffers.counts[0], worker, workers)
     product(
-        last - first, 0, inputs, plan.N, arena, plan.dtable + first * plan.N, plan.N,
-        arena, plan.wxt, arena, plan.drows + first * inputs * lanes, inputs * lanes, 0,
+        last - first, 0, inputs, plan.N, Rows(arena, plan.dtable + first * plan.N, plan.N), Packed(arena, plan.wxt),
+        Rows(arena, plan.drows + first * inputs * U, inputs * U), 0,
     )  # fmt: skip
     for d in range(first, last):
         at = buffers.places[0, 0] + buffers.symbols[d] * plan.E
         for e in range(plan.E):
-            gradients[at + e] += arena[plan.drows + d * inputs * lanes + e]
+            gradients[at + e] += arena[plan.drows + d * inputs * U + e]

@@ -11,18 +11,18 @@ import numba
 
 
 class VectorUnit(NamedTuple):
-    """Width of a vector register in bytes, how many there are, and whether they have a fused multiply-add.
+    """Bytes of a vector register, how many there are, and whether they have a fused multiply-add.
 
     ``fma`` is False on x86 processors before 2013. LLVM would call the C library for every element there, so kernels
-    multiply and add instead (`fastlstm.kernels.simd.emit_fma`): each of the two rounds, and results differ in the last
-    bits from those of a processor with FMA.
+    multiply and add instead (`fastlstm.kernels.simd.emit.emit_fma`): each of the two rounds, and results differ in the
+    last bits from those of a processor with FMA.
     """
 
     bytes: int
     registers: int
     fma: bool
 
-    def lanes(self, itemsize: int) -> int:
+    def width(self, itemsize: int) -> int:
         """Elements of ``itemsize`` bytes in a vector."""
         return self.bytes // itemsize
 

@@ -128,9 +128,9 @@ _SETTINGS = (
 
 @functools.cache
 def source_fingerprint() -> str:
-    """Digest of the source of all kernels."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    """Digest of all source that kernels are compiled from: their package, and the record of an update's numbers."""
+    digest, kernels = hashlib.sha256(), Path(__file__).parent
+    for path in (*sorted(kernels.rglob("*.py")), kernels.parent / "optimizers.py"):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

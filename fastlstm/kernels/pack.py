@@ -1,7 +1,8 @@
 """Copying parameters into the order in which tiles read them.
 
-`column` is the one place that knows how the packed order of gates (for each group of U units its i, f, o, g)
-lies in the parameters' order (all i, all f, ...). A packed vector that reaches beyond the matrix is filled with zeros.
+`column` is the one place that knows how the packed order of gates (for each group of U units all its gates) lies in
+the parameters' order (a gate for all units, then the next). A packed vector that reaches beyond the matrix is filled
+with zeros.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ from typing import Any
 import numpy as np
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.simd import load, load_part, prefetch, store, store_transposed, width
-from fastlstm.kernels.tile import device_pitch, split
+from fastlstm.kernels.partition import split
+from fastlstm.kernels.simd.memory import load, load_part, prefetch, store, store_transposed
+from fastlstm.kernels.simd.vector import width
+from fastlstm.kernels.tile.shape import device_pitch
 
 #: Rows between reading and prefetching: neighbouring rows lie too far apart for the processor to guess.
 AHEAD = 8
 
 
 @jit.device
-def column(j: int, gates: int, columns: int, lanes: int) -> tuple[int, int]:
+def column(j: int, gates: int, columns: int, U: int) -> tuple[int, int]:
     """First column of vector ``j``, and how many columns it holds, in a matrix of ``gates`` blocks of ``columns``."""
-    unit = j // gates * lanes
-    return j % gates * columns + unit, min(lanes, columns - unit)
+    unit = j // gates * U
+    return j % gates * columns + unit, min(U, columns - unit)
 
 
 @jit.device
@@ -30,14 +33,14 @@ def pack(
     source: Any, at: int, depth: int, gates: int, columns: int, target: Any, to: int, first: int, last: int
 ) -> None:
     """Pack vectors ``first .. last`` of the (depth, gates*columns) matrix at ``source[at]`` into ``target[to]``."""
-    lanes = width(target)
+    U = width(target)
     row, apart = gates * columns, device_pitch(depth)
     for j in range(first, last):
-        begin, n = column(j, gates, columns, lanes)
+        begin, n = column(j, gates, columns, U)
         for k in range(depth):
-            read, write = at + k * row + begin, to + (j * apart + k) * lanes
+            read, write = at + k * row + begin, to + (j * apart + k) * U
             prefetch(source, read + AHEAD * row)
-            store(target, write, load(source, read) if n == lanes else load_part(source, read, n))
+            store(target, write, load(source, read) if n == U else load_part(source, read, n))
 
 
 @jit.device
@@ -48,13 +51,13 @@ def pack_transposed(
 
     The reduction runs over ``padded`` packed columns, those beyond the matrix being zero.
     """
-    lanes = width(target)
+    U = width(target)
     for j in range(first, last):
-        n = min(lanes, rows - j * lanes)
-        for vector in range(padded // lanes):
-            begin, m = column(vector, gates, columns, lanes)
-            read = at + j * lanes * gates * columns + begin
-            write = to + (j * device_pitch(padded) + vector * lanes) * lanes
+        n = min(U, rows - j * U)
+        for vector in range(padded // U):
+            begin, m = column(vector, gates, columns, U)
+            read = at + j * U * gates * columns + begin
+            write = to + (j * device_pitch(padded) + vector * U) * U
             store_transposed(source, read, gates * columns, target, write, n, m)
 
 
@@ -63,11 +66,11 @@ def pack_bias(
     source: Any, at: int, gates: int, columns: int, padded: int, target: Any, to: int, padding: float
 ) -> None:
     """Pack a bias of ``gates * columns`` elements into ``padded``; ``padding`` fills what is beyond it."""
-    lanes = width(target)
-    for j in range(padded // lanes):
-        begin, n = column(j, gates, columns, lanes)
-        for u in range(lanes):
-            target[to + j * lanes + u] = source[at + begin + u] if u < n else padding
+    U = width(target)
+    for j in range(padded // U):
+        begin, n = column(j, gates, columns, U)
+        for u in range(U):
+            target[to + j * U + u] = source[at + begin + u] if u < n else padding
 
 
 @jit.device
@@ -75,9 +78,9 @@ def pack_parameters(plan: Any, buffers: Any, parameters: Any, worker: int, worke
     """This worker's share of packing all weights, transposed too where there will be a backward pass."""
     backward = plan.wht_size > 0
     arena, places = buffers.arena, buffers.places
-    lanes = width(arena)
+    U = width(arena)
     E, H, G, V, N = plan.E, plan.H, plan.G, plan.V, plan.N
-    first_unit, last_unit = split(plan.Hp // lanes, worker, workers)
+    first_unit, last_unit = split(plan.Hp // U, worker, workers)
     first, last = first_unit * G, last_unit * G
     for layer in range(plan.L):
         X = E if layer == 0 else H
@@ -88,14 +91,17 @@ def pack_parameters(plan: Any, buffers: Any, parameters: Any, worker: int, worke
         if backward:
             at = plan.wht + layer * plan.wht_size
             pack_transposed(parameters, Wh, H, G, H, N, arena, at, first_unit, last_unit)
-            inputs = (X + lanes - 1) // lanes
+            inputs = (X + U - 1) // U
             at = plan.wxt + layer * plan.wxt_size
             first_input, last_input = split(inputs, worker, workers)
             pack_transposed(parameters, W, X, G, H, N, arena, at, first_input, last_input)
         if worker == 0:
-            pack_bias(parameters, places[layer + 1, 1], G, H, N, arena, plan.bias + layer * N, 0.0)
+            pack_bias(parameters, places[layer + 1, 1], G, H, N, arena, plan.bias + layer * plan.bias_size, 0.0)
+            if plan.R > 0:
+                bias_h = plan.bias_h + layer * plan.bias_h_size
+                pack_bias(parameters, places[layer + 1, 2], plan.R, H, plan.R * plan.Hp, arena, bias_h, 0.0)
     W = places[plan.L + 1, 0]
-    first, last = split(plan.Vp // lanes, worker, workers)
+    first, last = split(plan.Vp // U, worker, workers)
     pack(parameters, W, H, 1, V, arena, plan.wy, first, last)
     if backward:
         pack_transposed(parameters, W, H, 1, V, plan.Vp, arena, plan.wyt, first_unit, last_unit)
@@ -138,28 +144,26 @@ def gather_rows(plan: Any, buffers: Any, parameters: Any) -> None:
 
 @jit.device
 def load_state(plan: Any, buffers: Any, state: Any, worker: int, workers: int) -> None:
-    """Copy this worker's lanes of the carried-in state (S, L, B, H) to entry 0 of h and c."""
+    """Copy this worker's lanes of the carried-in state (S, L, B, H) to entry 0 of the state."""
     first, last = split(plan.B, worker, workers)
-    for layer in range(plan.L):
-        for b in range(first, last):
-            at = layer * plan.h_size + b * plan.Hp
-            for u in range(plan.H):
-                buffers.arena[plan.h + at + u] = state[0, layer, b, u]
-                if plan.G == 4:
-                    buffers.arena[plan.c + at + u] = state[1, layer, b, u]
+    for part in range(plan.S):
+        for layer in range(plan.L):
+            for b in range(first, last):
+                at = plan.h + (part * plan.L + layer) * plan.h_size + b * plan.Hp
+                for u in range(plan.H):
+                    buffers.arena[at + u] = state[part, layer, b, u]
 
 
 @jit.device
 def store_state(plan: Any, buffers: Any, state: Any, worker: int, workers: int) -> None:
-    """Copy entry T of h and c of this worker's lanes to the state carried out."""
+    """Copy entry T of this worker's lanes to the state carried out."""
     first, last = split(plan.B, worker, workers)
-    for layer in range(plan.L):
-        for b in range(first, last):
-            at = layer * plan.h_size + (plan.T * plan.B + b) * plan.Hp
-            for u in range(plan.H):
-                state[0, layer, b, u] = buffers.arena[plan.h + at + u]
-                if plan.G == 4:
-                    state[1, layer, b, u] = buffers.arena[plan.c + at + u]
+    for part in range(plan.S):
+        for layer in range(plan.L):
+            for b in range(first, last):
+                at = plan.h + (part * plan.L + layer) * plan.h_size + (plan.T * plan.B + b) * plan.Hp
+                for u in range(plan.H):
+                    state[part, layer, b, u] = buffers.arena[at + u]
 
 
 @jit.device

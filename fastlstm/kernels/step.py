@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.cells import backward_layer, carry_state, forward_layer, share_of, teams_of
 from fastlstm.kernels.gradients import embedding_gradients, transpose_states, weight_gradients
 from fastlstm.kernels.output import (
     input_gradients,
@@ -24,10 +23,11 @@ from fastlstm.kernels.output import (
     softmax_row,
 )
 from fastlstm.kernels.pack import gather_rows, index_symbols, prepare, store_state
-from fastlstm.kernels.simd import width
+from fastlstm.kernels.partition import split
+from fastlstm.kernels.recurrent import backward_layer, carry_state, forward_layer, share_of, teams_of
+from fastlstm.kernels.simd.vector import width
 from fastlstm.kernels.sync import ALL_WORKERS, barrier, forget_tasks, meet
-from fastlstm.kernels.tile import split
-from fastlstm.kernels.update import adagrad, norm_factor, sum_squares
+from fastlstm.kernels.update import adagrad, norm_factor, norm_of, sum_squares
 
 #: The phases of a step, each a bit of the ``phases`` that `step` runs, in the order in which it runs them.
 CLEAR, PREPARE, TABLE, LAYERS, INPUTS, OUTPUT = 1, 2, 4, 8, 16, 32
@@ -124,8 +124,7 @@ def in_range(ids: Any, symbols: int) -> bool:
 @jit.kernel
 def step(
     call: int, seat: int, wanted: int, patience: int, phases: int, plans: Any, buffers: Any, parameters: Any,
-    gradients: Any, slots: Any, x: Any, y: Any, state: Any, scale: Any, lr: Any, eps: Any, clip_value: Any,
-    clip_norm: float,
+    gradients: Any, slots: Any, x: Any, y: Any, state: Any, scale: Any, rule: Any,
 ) -> float:  # fmt: skip
     """One worker's share of a training step.
 
@@ -134,10 +133,12 @@ def step(
     call, seat, wanted, patience : who takes part, see `fastlstm.kernels.sync.meet`.
     phases : which phases to run: ``FORWARD``, ``BACKWARD``, ``UPDATE`` and so on, or several of them. With ``CLEAR``
         the backward phases replace the gradients, else they add to them.
-    plans, buffers : from `fastlstm.kernels.plan.make`; ``plans`` is `Plan.as_array`.
-    parameters, gradients, slots : flat arrays, in, in/out, in/out.
+    plans, buffers : of a `fastlstm.kernels.workspace.Workspace`.
+    parameters, gradients : flat arrays, in, in/out. slots : (slots, parameters), in/out.
     x, y : (T*B,) int32. state : (S, L, B, H), in/out.
-    scale : of the loss that is differentiated. lr, eps, clip_value, clip_norm : of the update (inf: no bound).
+    scale : of the loss that is differentiated.
+    rule : `fastlstm.optimizers.UpdateRule`, its numbers of the network's dtype. Its bound on the norm is applied to the
+        norm in ``buffers.norm``, which ``NORM`` computes.
 
     Returns
     -------
@@ -156,14 +157,16 @@ def step(
     forward_phases(phases, plan, buffers, parameters, x, y, state, share, worker, workers, teams)
     if phases & BACKWARD:
         backward_phases(phases, plan, buffers, gradients, y, scale, share, worker, workers)
-    factor = 1.0
+    norm = buffers.norm[0]
     if phases & NORM:
         sum_squares(gradients, buffers.partial, worker, workers)
         barrier(sync, ALL_WORKERS, workers)
-        factor = norm_factor(buffers.partial, clip_norm)
+        norm = norm_of(buffers.partial)
+        if worker == 0:
+            buffers.norm[0] = norm
     if phases & UPDATE:
-        shrink = parameters.dtype.type(factor)
-        adagrad(parameters, gradients, slots, lr, eps, clip_value, shrink, worker, workers)
+        factor = parameters.dtype.type(norm_factor(norm, rule.clip_norm))
+        adagrad(parameters, gradients, slots[0], rule, factor, worker, workers)
     barrier(sync, ALL_WORKERS, workers)  # nobody leaves before all are done: see `workers.Workers.run`
     nats = 0.0
     for row in range(len(buffers.nats)):

@@ -27,7 +27,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.simd import element_pointer
+from fastlstm.kernels.simd.emit import element_pointer
 
 TASKS = 0
 CALL = 16

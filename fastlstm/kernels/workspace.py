@@ -1,44 +1,28 @@
-"""Where every buffer of a step lies: one arena, laid out once.
+"""The buffers of a network: each declared once in `BUFFERS`, all laid out and allocated together.
 
-All floating-point buffers are parts of a single aligned array, the *arena*, and kernels address them by the
-offsets in `Plan`. Allocating it is the only allocation; a large arena gets huge pages from the system.
+Buffers of one dtype are parts of one aligned array, an *arena*; allocating the arenas is the only allocation, and a
+large one gets huge pages from the system. Kernels address buffers of the network's own dtype by their offsets in its
+arena (`Plan`), and get the others as arrays (`Buffers`).
 
-Layouts (U is the vector width, ``Hp, Vp`` are H and V rounded up to whole vectors, ``N = G * Hp``):
-
-===========  =====================  ==========================================================================
-h, c         (T+1, B, Hp) a layer   entry 0 is the carried-in state (RNN: no c)
-a            (T, B, N) a layer      gates of an LSTM, then (after backward) their gradients ``da``. Columns are in
-                                    vectors of U: for each group of U units its i, f, o, g. (RNN: the units.)
-wx, wh       (N/U, X|H, U) a layer  weights packed for `tile`: ``x @ Wx`` and ``h @ Wh``
-wxt, wht     (X|H/U, N, U) a layer  their transposes, packed for ``da @ W.T``
-wy, wyt      (Vp/U, H, U),          the output layer's
-             (Hp/U, Vp, U)
-bias, by     (N) a layer, (Vp)      biases, in the order of the columns; by is -inf in the padding
-rows         (D, E)                 embeddings of the D distinct symbols of the step
-table        (D, N)                 ``rows @ Wx + b`` of layer 0: the embedding folded into the input projection
-dtable       (D, N)                 sum of ``da`` over the places where each symbol stands
-drows        (D, E up to U)         gradients of ``rows``
-p            (T, B, Vp)             logits, then probabilities, then their gradients
-dy           (T, B, Hp)             gradient with respect to h of the layer at hand
-dc           (B, Hp)                gradient with respect to c carried back in time
-ht           (H/R, (T+1)*B, R)      h transposed in strips of R rows, for the weight gradients (a layer)
-scratch      a worker               a tile's sums; in backward the sums and the packed strip of a weight gradient
-===========  =====================  ==========================================================================
-
-In packed weights the middle dimension is rounded up to an odd number (`fastlstm.kernels.tile.pitch`).
+`table` writes the declarations as the table of ``docs/kernels.md``.
 """
 
 from __future__ import annotations
 
+import collections
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
 from fastlstm.kernels import jit
+from fastlstm.kernels.cells import Chosen
 from fastlstm.kernels.host import vector_unit
 from fastlstm.kernels.sync import FIRST_TEAM
-from fastlstm.kernels.tile import ROWS, VECTORS, VECTORS_ONE_ROW, pitch
+from fastlstm.kernels.tile.shape import ROWS, VECTORS, VECTORS_ONE_ROW, pitch
 from fastlstm.params import table as parameter_table
 
 #: Alignment of every buffer, in bytes: a cache line, and the widest vector.
@@ -48,15 +32,93 @@ ALIGNMENT = 64
 #: rows are equally fast: the tiles read the strip as quickly from the second-level cache.)
 REDUCTION = 128
 
+#: Gradient elements whose squares are summed together; the sums of blocks are added in order.
+NORM_BLOCK = 4096
+
 #: Largest table of all symbols (elements) worth keeping for sampling.
 LARGEST_TABLE = 1 << 22
 
+#: Lifetimes of a buffer. What is packed or laid out in a call is only read in the same call; what the forward
+#: pass leaves is there until the backward pass has used it up; the rest is kept from call to call.
+CALL, FORWARD, KEPT = "call", "forward", "kept"
 
-class Plan(NamedTuple):
-    """Dimensions, and offsets into the arena in elements; ``x_size`` is the distance from layer to layer.
+#: The dtype of the network, see `ModelConfig`.
+NETWORK = "network"
 
-    Kernels get it as a NumPy record of the same fields: one pointer, where a tuple would be forty arguments
-    of every function. A record reaches an entry point inside an array of one, which is quicker to take apart.
+
+class Buffer(NamedTuple):
+    """The declaration of a buffer.
+
+    Attributes
+    ----------
+    name : also of its offset in `Plan`, or of its array in `Buffers`.
+    shape : expressions of the names of `Dimensions`.
+    meaning : what it holds.
+    lifetime : `CALL`, `FORWARD` or `KEPT`.
+    blocks : expression of how many there are of this shape, one after the other, each aligned: of layers, say.
+    dtype : `NETWORK`, whose buffers are addressed by offset, or a NumPy dtype of its own.
+    training : whether only the backward pass needs it.
+    """
+
+    name: str
+    shape: str
+    meaning: str
+    lifetime: str = CALL
+    blocks: str = "1"
+    dtype: str = NETWORK
+    training: bool = False
+
+
+BUFFERS: tuple[Buffer, ...] = (
+    Buffer("h", "T+1, B, Hp", "the state: h of all layers, then its other parts; entry 0 is carried in", FORWARD,
+           "S*L"),
+    Buffer("a", "T, B, N", "gates, then (after backward) ``da``, the gradients of the pre-activations", FORWARD, "L"),
+    Buffer("a_h", "T, B, N", "the same of the recurrent parts, where there are separate gates; else it is ``a``",
+           FORWARD, "L*separate"),
+    Buffer("wx", "N/U, pitch(X), U", "``Wx`` packed for `tile`: ``x @ Wx``", CALL, "L"),
+    Buffer("wh", "N/U, pitch(H), U", "``Wh`` packed: ``h @ Wh``", CALL, "L"),
+    Buffer("wxt", "X/U, pitch(N), U", "``Wx.T`` packed: ``da @ Wx.T``", FORWARD, "L", training=True),
+    Buffer("wht", "Hp/U, pitch(N), U", "``Wh.T`` packed: ``da @ Wh.T``", FORWARD, "L", training=True),
+    Buffer("ht", "H/ROWS, (T+1)*B, ROWS", "h transposed in strips of ROWS units, for weight gradients", CALL, "L",
+           training=True),
+    Buffer("bias", "N", "biases in the order of the columns", CALL, "L"),
+    Buffer("bias_h", "R*Hp", "biases of the recurrent parts of separate gates", CALL, "L"),
+    Buffer("wy", "Vp/U, pitch(H), U", "the output layer's weights packed", CALL),
+    Buffer("by", "Vp", "its bias; -inf in the padding", CALL),
+    Buffer("wyt", "Hp/U, pitch(Vp), U", "the transpose of its weights packed", FORWARD, training=True),
+    Buffer("rows", "D, E", "embeddings of the distinct symbols of the step", FORWARD),
+    Buffer("drows", "D, Ep", "gradients of ``rows``", CALL, training=True),
+    Buffer("table", "D, N", "``rows @ Wx + b`` of layer 0: the embedding folded into the input projection"),
+    Buffer("dtable", "D, N", "sums of ``da`` over the places where each symbol stands", CALL, training=True),
+    Buffer("p", "T, B, Vp", "logits, then probabilities, then their gradients", FORWARD),
+    Buffer("dy", "T, B, Hp", "gradient with respect to h of the layer at hand", CALL, training=True),
+    Buffer("carry", "B, Hp", "what goes back in time elementwise: of the LSTM, the gradient with respect to c", CALL,
+           training=True),
+    Buffer("scratch", "scratch_room", "a tile's sums; in backward the sums and the packed strip of a weight gradient",
+           CALL, "workers"),
+    Buffer("nats", "T*B", "nats of each predicted symbol", FORWARD, dtype="float64"),
+    Buffer("partial", "norm_blocks", "sums of the squared gradients of each block of the norm", CALL, dtype="float64"),
+    Buffer("norm", "1", "the norm of all gradients together, for the update", CALL, dtype="float64"),
+    Buffer("symbols", "D", "the distinct symbols of the step", FORWARD, dtype="int32"),
+    Buffer("rank", "V", "a symbol's row in the table, or -1", KEPT, dtype="int32"),
+    Buffer("slot", "T*B", "the table row of each symbol read", FORWARD, dtype="int32"),
+    Buffer("counts", "2", "0: D; 1: whether logits were no finite numbers", FORWARD, dtype="int64"),
+    Buffer("places", "L+2, 3", "starts of W, b and b_h in the flat parameters: embedding, layers, output", KEPT,
+           dtype="int64"),
+    Buffer("sync", "FIRST_TEAM + 16*workers", "counters of barriers and tasks", KEPT, dtype="int64"),
+)  # fmt: skip
+
+
+class Dimensions(NamedTuple):
+    """The sizes that shapes are made of (see `fastlstm.config`; U is the vector width).
+
+    Attributes
+    ----------
+    Hp, Vp, Ep, X : H, V and E rounded up to whole vectors, and the larger of Ep and (above layer 0) Hp.
+    N : columns of a layer's pre-activations, ``G * Hp``, in vectors of U: for each group of U units its gates.
+    D : rows of the table of symbols; all_symbols : 1 when it holds all V, symbol v in row v.
+    separate : 1 when there are separate gates.
+    scratch_room : elements of a worker's scratch. norm_blocks : blocks of the gradients in the norm.
     """
 
     T: int
@@ -66,73 +128,171 @@ class Plan(NamedTuple):
     E: int
     H: int
     G: int
+    S: int
+    R: int
+    U: int
     Hp: int
     Vp: int
+    Ep: int
+    X: int
     N: int
-    all_symbols: int  # 1: the table holds all V symbols, symbol v in row v
-    h: int
-    h_size: int
-    c: int
-    a: int
-    a_size: int
-    wx: int
-    wx_size: int
-    wh: int
-    wh_size: int
-    wxt: int
-    wxt_size: int
-    wht: int
-    wht_size: int
-    bias: int
-    wy: int
-    by: int
-    wyt: int
-    rows: int
-    drows: int
-    table: int
-    dtable: int
-    p: int
-    dy: int
-    dc: int
-    ht: int
-    ht_size: int
-    scratch: int
-    scratch_size: int
-
-    def as_array(self) -> Any:
-        """An array of one record with the same fields."""
-        if jit.DISABLED:
-            return (self,)
-        return np.array([tuple(self)], dtype=[(name, np.int64) for name in self._fields])
+    D: int
+    all_symbols: int
+    separate: int
+    workers: int
+    scratch_room: int
+    norm_blocks: int
 
 
-class Buffers(NamedTuple):
-    """The arrays kernels work on beside parameters and gradients.
+def dimensions(config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool) -> Dimensions:
+    """The sizes of a network's buffers."""
+    structure = config.structure
+    T, B, L, V, E, H = seq_len, batch, config.layers, config.vocab_size, config.embedding, config.hidden
+    G, R = len(structure.gates), len(structure.separate)
+    U = vector_unit().width(np.dtype(config.dtype).itemsize)
+    Hp, Vp, Ep = (-(-n // U) * U for n in (H, V, E))
+    N = G * Hp
+    all_symbols = not training and V * N <= LARGEST_TABLE
+    strip = VECTORS * U
+    backward = (max(E, H) + H + 2) * strip + REDUCTION * strip if training else 0
+    return Dimensions(
+        T=T, B=B, L=L, V=V, E=E, H=H, G=G, S=len(structure.state), R=R, U=U, Hp=Hp, Vp=Vp, Ep=Ep,
+        X=max(Ep, Hp if L > 1 else 0), N=N, D=V if all_symbols else min(V, T * B), all_symbols=int(all_symbols),
+        separate=int(R > 0), workers=workers, scratch_room=backward + ROWS * VECTORS_ONE_ROW * U,
+        norm_blocks=-(-config.parameter_count // NORM_BLOCK),
+    )  # fmt: skip
+
+
+class Placed(NamedTuple):
+    """Where a buffer lies, in elements of its arena: ``blocks`` of ``shape``, ``size`` apart, from ``start`` on."""
+
+    start: int
+    size: int
+    blocks: int
+    shape: tuple[int, ...]
+
+
+def place(
+    buffers: Sequence[Buffer], sizes: Mapping[str, int], items: Mapping[str, int], *, training: bool
+) -> tuple[dict[str, Placed], dict[str, int]]:
+    """Lay buffers out, those of a dtype one after the other in its arena.
+
+    Parameters
+    ----------
+    buffers : the declarations.
+    sizes : values of the names in their expressions.
+    items : bytes of an element of each dtype.
+    training : whether buffers of the backward pass are needed; else they get no room.
+
+    Returns
+    -------
+    placed : by name.
+    totals : elements of each dtype's arena.
+    """
+    placed: dict[str, Placed] = {}
+    totals = dict.fromkeys(items, 0)
+    for buffer in buffers:
+        item = items[buffer.dtype]
+        shape = _values(buffer.shape, sizes)
+        (blocks,) = _values(buffer.blocks, sizes)
+        needed = training or not buffer.training
+        size = -(-math.prod(shape) * needed * item // ALIGNMENT) * ALIGNMENT // item
+        placed[buffer.name] = Placed(totals[buffer.dtype], size, blocks if needed else 0, shape)
+        totals[buffer.dtype] += blocks * size
+    return placed, totals
+
+
+def _values(expressions: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Values of the expressions of a declaration; ``/`` rounds up."""
+    known = {**sizes, "pitch": pitch, "ROWS": ROWS, "FIRST_TEAM": FIRST_TEAM}
+    quotients = (expression.partition("/") for expression in expressions.split(","))
+    return tuple(-(-_value(above, known) // _value(below or "1", known)) for above, _, below in quotients)
+
+
+def _value(expression: str, known: Mapping[str, Any]) -> int:
+    value: int = eval(expression.strip(), {}, dict(known))
+    return value
+
+
+def _record(name: str, fields: Sequence[str]) -> Any:
+    """A named tuple whose fields follow from the declarations, which a class statement cannot say."""
+    make: Any = collections.namedtuple
+    return make(name, fields, module=__name__)
+
+
+#: The sizes and, for each buffer of the network's dtype, its offset ``NAME`` and the distance of its blocks,
+#: ``NAME_size``: all that kernels need to address the arena.
+#:
+#: Kernels get it as a NumPy record of the same fields: one pointer, where a tuple would be sixty arguments of every
+#: function. A record reaches an entry point inside an array of one, which is quicker to take apart.
+Plan = _record(
+    "Plan", [*Dimensions._fields, *(b.name + end for b in BUFFERS if b.dtype == NETWORK for end in ("", "_size"))]
+)
+
+#: What kernels work on beside parameters and gradients: the cell, the arena, and the buffers of other dtypes.
+Buffers = _record("Buffers", ["cell", "arena", *(b.name for b in BUFFERS if b.dtype != NETWORK)])
+
+
+class Workspace:
+    """The buffers of a network, allocated.
+
+    Parameters
+    ----------
+    config, seq_len, batch, workers : what they are laid out for.
+    training : whether there will be backward passes. Without them there are no buffers for them, and the table holds
+        all symbols, if that is not too large.
 
     Attributes
     ----------
-    arena : the floating-point buffers of `Plan`.
-    nats : (T*B,) float64, nats of each predicted symbol.
-    partial : float64, partial sums of the squared gradients.
-    symbols : (D,) int32, the distinct symbols of the step; rank (V,) int32, a symbol's row in the table, or -1.
-    slot : (T*B,) int32, the table row of each symbol read.
-    counts : int64; [0] is D, [1] whether logits were no finite numbers.
-    places : (L+2, 2) int64: start of weights and biases in the flat parameters: embedding, layers, output.
-    sync : int64, counters of barriers and tasks.
+    plan : `Plan`, sizes and offsets. plans : the same for kernels.
+    buffers : `Buffers`.
     """
 
-    arena: Any
-    nats: Any
-    partial: Any
-    symbols: Any
-    rank: Any
-    slot: Any
-    counts: Any
-    places: Any
-    sync: Any
+    def __init__(self, config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool) -> None:
+        sizes = dimensions(config, seq_len, batch, workers, training=training)._asdict()
+        dtypes = {buffer.dtype: config.dtype if buffer.dtype == NETWORK else buffer.dtype for buffer in BUFFERS}
+        items = {name: np.dtype(dtype).itemsize for name, dtype in dtypes.items()}
+        self._placed, totals = place(BUFFERS, sizes, items, training=training)
+        if not sizes["separate"]:
+            self._placed["a_h"] = self._placed["a"]
+        self._arenas = {name: aligned_zeros(totals[name], dtype) for name, dtype in dtypes.items()}
+        offsets = [number for b in BUFFERS if b.dtype == NETWORK for number in self._placed[b.name][:2]]
+        self.plan = Plan(*sizes.values(), *offsets)
+        self.plans = _as_record(self.plan)
+        own = [self.view(b.name) for b in BUFFERS if b.dtype != NETWORK]
+        self.buffers = Buffers(Chosen(config.cell), self._arenas[NETWORK], *own)
+        self._initialise(config)
+
+    def view(self, name: str, block: int = 0) -> NDArray[Any]:
+        """A block of a buffer as an array of its shape: the layer's, of a buffer that has one for each layer."""
+        dtype = next(buffer.dtype for buffer in BUFFERS if buffer.name == name)
+        start, size, blocks, shape = self._placed[name]
+        if not 0 <= block < blocks:
+            raise IndexError(f"the buffer {name} has {blocks} blocks, so there is no block {block}")
+        at = start + block * size
+        return self._arenas[dtype][at : at + math.prod(shape)].reshape(shape)
+
+    def _initialise(self, config: ModelConfig) -> None:
+        buffers, starts = self.buffers, {entry.name: entry.start for entry in parameter_table(config)}
+        buffers.symbols[:] = np.arange(self.plan.D)
+        buffers.rank[:] = -1
+        buffers.counts[0] = self.plan.D
+        buffers.places[0, 0] = starts["embedding"]
+        for layer in range(config.layers):
+            tensors = config.structure.tensors(config.inputs(layer), config.hidden)
+            for n, name in enumerate(tensors):
+                buffers.places[layer + 1, n] = starts[f"layers.{layer}.{name}"]
+        buffers.places[-1, :2] = starts["output.W"], starts["output.b"]
 
 
-def aligned_zeros(count: int, dtype: str) -> np.ndarray:
+def _as_record(plan: Any) -> Any:
+    """An array of one record with the fields of ``plan``."""
+    if jit.DISABLED:
+        return (plan,)
+    return np.array([tuple(plan)], dtype=[(name, np.int64) for name in plan._fields])
+
+
+def aligned_zeros(count: int, dtype: str) -> NDArray[Any]:
     """A zeroed array on a cache line's boundary (NumPy promises 16 bytes)."""
     item = np.dtype(dtype).itemsize
     raw = np.zeros(count + ALIGNMENT // item, dtype)
@@ -140,76 +300,11 @@ def aligned_zeros(count: int, dtype: str) -> np.ndarray:
     return raw[skip : skip + count]
 
 
-def make(config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool) -> tuple[Plan, Buffers]:
-    """Lay out and allocate the buffers of a network.
-
-    ``training`` false leaves out all that only the backward pass needs, and keeps a table of all symbols.
-    """
-    T, B, L, V, E, H, G = (
-        seq_len, batch, config.layers, config.vocab_size, config.embedding, config.hidden, config.gates
-    )  # fmt: skip
-    item = np.dtype(config.dtype).itemsize
-    U = vector_unit().lanes(item)
-    Hp, Vp, Ep = (-(-n // U) * U for n in (H, V, E))
-    N, X = G * Hp, max(Ep, Hp if L > 1 else 0)
-    all_symbols = not training and V * N <= LARGEST_TABLE
-    D = V if all_symbols else min(V, T * B)
-    backward = 1 if training else 0
-    size = 0
-
-    def place(count: int) -> int:
-        nonlocal size
-        start = size
-        size += -(-count * item // ALIGNMENT) * ALIGNMENT // item
-        return start
-
-    def layers(count: int) -> tuple[int, int]:
-        start = place(0)
-        for _ in range(L):
-            place(count)
-        return start, (size - start) // L
-
-    h, h_size = layers((T + 1) * B * Hp)
-    c, _ = layers((T + 1) * B * Hp if G == 4 else 0)
-    a, a_size = layers(T * B * N)
-    wx, wx_size = layers(N * pitch(X))
-    wh, wh_size = layers(N * pitch(H))
-    wxt, wxt_size = layers(backward * X * pitch(N))
-    wht, wht_size = layers(backward * Hp * pitch(N))
-    strips = -(-H // ROWS)
-    ht, ht_size = layers(backward * strips * (T + 1) * B * ROWS)
-    # A worker's scratch: sums of one strip of a weight gradient, the strip of da, and a tile.
-    strip = VECTORS * U
-    scratch_size = (
-        backward * ((max(E, H) + H + 1) * strip + REDUCTION * strip) + ROWS * VECTORS_ONE_ROW * U
-    )  # fmt: skip
-    scratch_size = -(-scratch_size * item // ALIGNMENT) * ALIGNMENT // item
-    plan = Plan(
-        T=T, B=B, L=L, V=V, E=E, H=H, G=G, Hp=Hp, Vp=Vp, N=N, all_symbols=int(all_symbols),
-        h=h, h_size=h_size, c=c, a=a, a_size=a_size, wx=wx, wx_size=wx_size, wh=wh, wh_size=wh_size,
-        wxt=wxt, wxt_size=wxt_size, wht=wht, wht_size=wht_size, ht=ht, ht_size=ht_size,
-        bias=place(L * N), wy=place(Vp * pitch(H)), by=place(Vp), wyt=place(backward * Hp * pitch(Vp)),
-        rows=place(D * E), drows=place(backward * D * Ep), table=place(D * N), dtable=place(backward * D * N),
-        p=place(T * B * Vp), dy=place(backward * T * B * Hp), dc=place(backward * B * Hp),
-        scratch=place(workers * scratch_size), scratch_size=scratch_size,
-    )  # fmt: skip
-    entries = {entry.name: entry.start for entry in parameter_table(config)}
-    places = [(entries["embedding"], 0)]
-    places += [(entries[f"layers.{layer}.W"], entries[f"layers.{layer}.b"]) for layer in range(L)]
-    places.append((entries["output.W"], entries["output.b"]))
-    buffers = Buffers(
-        arena=aligned_zeros(size, config.dtype),
-        nats=np.zeros(T * B),
-        partial=np.zeros(-(-parameter_table(config)[-1].stop // NORM_BLOCK)),
-        symbols=np.arange(D, dtype=np.int32),
-        rank=np.full(V, -1, np.int32),
-        slot=np.zeros(T * B, np.int32),
-        counts=np.array([D, 0], np.int64),
-        places=np.array(places, np.int64),
-        sync=np.zeros(FIRST_TEAM + 16 * workers, np.int64),
-    )
-    return plan, buffers
-
-
-#: Gradient elements whose squares are summed together; the sums of blocks are added in order.
-NORM_BLOCK = 4096
+def table() -> str:
+    """The declarations as a Markdown table."""
+    lines = ["| buffer | shape | blocks | dtype | lifetime | what it holds |", "|---|---|---|---|---|---|"]
+    for b in BUFFERS:
+        lifetime = f"{b.lifetime}, training" if b.training else b.lifetime
+        meaning = b.meaning.replace("``", "`")
+        lines.append(f"| `{b.name}` | `({b.shape})` | `{b.blocks}` | {b.dtype} | {lifetime} | {meaning} |")
+    return "\n".join(lines)

@@ -1,11 +1,8 @@
-"""Recurrent cells, forward and backward over a sequence, one equation a line.
+"""A recurrent layer over time, forward and backward, for any cell.
 
-Lanes are rows: ``x[t]`` is ``(B, X)``, ``h[t]`` is ``(B, H)``. ``h`` and ``c`` have T+1 entries whose
-entry 0 is the carried-in state, so no step is special. ``W`` is ``(X+H, G*H)`` in the concatenated form
-``a = [x; h] W + b`` (see `fastlstm.params`).
-
-Everything here is analytic, so it also runs on complex numbers: that is what makes the complex-step
-gradient check possible.
+Lanes are rows: ``x[t]`` is ``(B, X)``, ``h[t]`` is ``(B, H)``. The state has T+1 entries whose entry 0 is the
+carried-in state, so no step is special. ``W`` is ``(X+H, G*H)`` in the concatenated form ``a = [x; h] W + b`` (see
+`fastlstm.params`).
 """
 
 from __future__ import annotations
@@ -14,136 +11,128 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastlstm.params import FloatArray
-
-
-def sigmoid(a: FloatArray) -> FloatArray:
-    """The logistic function, as ``(1 + tanh(a/2)) / 2``, which cannot overflow."""
-    half: FloatArray = 0.5 * np.tanh(0.5 * a)
-    return half + 0.5
+from fastlstm.params import FloatArray, Parameters
+from fastlstm.reference.cells import CELLS
 
 
 @dataclass
-class LSTMTape:
-    """What an LSTM layer's forward pass leaves for its backward pass.
+class LayerTape:
+    """What a layer's forward pass leaves for its backward pass.
 
-    ``x`` (T, B, X); gates ``i, f, o, g`` (T, B, H); ``h, c`` (T+1, B, H).
+    Attributes
+    ----------
+    x : (T, B, X).
+    gates : (P, T, B, H), those of `fastlstm.cells.Cell.saved`.
+    state : (S, T+1, B, H); ``h`` is its first part.
     """
 
     x: FloatArray
-    i: FloatArray
-    f: FloatArray
-    o: FloatArray
-    g: FloatArray
-    c: FloatArray
-    h: FloatArray
+    gates: FloatArray
+    state: FloatArray
+
+    @property
+    def h(self) -> FloatArray:
+        """(T+1, B, H)."""
+        h: FloatArray = self.state[0]
+        return h
 
 
-def lstm_forward(W: FloatArray, b: FloatArray, x: FloatArray, state: FloatArray) -> LSTMTape:
-    """LSTM with forget gate over a sequence (Gers, Schmidhuber and Cummins 2000, without peepholes).
+def forward(parameters: Parameters, layer: int, x: FloatArray, state: FloatArray) -> LayerTape:
+    """A layer over a sequence.
 
     Parameters
     ----------
-    W, b : (X+H, 4H) and (4H,); gate order i, f, o, g.
+    parameters : of the model; ``layer`` : which of its layers.
     x : (T, B, X).
-    state : (2, B, H), the carried-in h and c.
+    state : (S, B, H), carried in.
     """
-    T, B, H = len(x), x.shape[1], W.shape[1] // 4
-    i, f, o, g = (np.empty((T, B, H), W.dtype) for _ in range(4))
-    h, c = (np.empty((T + 1, B, H), W.dtype) for _ in range(2))
-    h[0], c[0] = state
+    cell, structure = CELLS[parameters.config.cell], parameters.config.structure
+    W, b = _weights(parameters, layer)
+    T, B, H = len(x), x.shape[1], parameters.config.hidden
+    gates = np.empty((len(structure.saved), T, B, H), W.dtype)
+    states = np.empty((len(structure.state), T + 1, B, H), W.dtype)
+    states[:, 0] = state
     for t in range(T):
-        z = np.concatenate([x[t], h[t]], axis=1)
-        ai, af, ao, ag = np.split(z @ W + b, 4, axis=1)
-        i[t] = sigmoid(ai)
-        f[t] = sigmoid(af)
-        o[t] = sigmoid(ao)
-        g[t] = np.tanh(ag)
-        c[t + 1] = f[t] * c[t] + i[t] * g[t]
-        h[t + 1] = o[t] * np.tanh(c[t + 1])
-    return LSTMTape(x, i, f, o, g, c, h)
+        z = np.concatenate([x[t], states[0, t]], axis=1)
+        a = np.split(z @ W + b, len(structure.parts), axis=1)
+        saved, after = cell.forward(a, states[:, t])
+        for n, gate in enumerate(saved):
+            gates[n, t] = gate
+        for n, part in enumerate(after):
+            states[n, t + 1] = part
+    return LayerTape(x, gates, states)
 
 
-def lstm_backward(
-    W: FloatArray, tape: LSTMTape, dy: FloatArray, dW: FloatArray, db: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Back-propagation through time for `lstm_forward`.
+def backward(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatArray, gradients: Parameters) -> FloatArray:
+    """Back-propagation through time for `forward`.
 
     Parameters
     ----------
-    W : (X+H, 4H).
+    parameters, layer : as there.
     tape : what the forward pass left.
     dy : (T, B, H), gradient with respect to ``h[1:]`` from above.
-    dW, db : accumulated into.
+    gradients : of the layer's parameters, accumulated into.
 
     Returns
     -------
     dx : (T, B, X).
-    da : (T, B, 4H), gradient with respect to the gates before their nonlinearity.
     """
+    cell = CELLS[parameters.config.cell]
+    W, _ = _weights(parameters, layer)
+    dW, db = _zeros_or_views(gradients, layer)
     T, B, H = dy.shape
     X = W.shape[0] - H
-    dx, da = np.empty_like(tape.x), np.empty((T, B, 4 * H), W.dtype)
-    dh_next, dc_next = np.zeros((B, H), W.dtype), np.zeros((B, H), W.dtype)
-    for t in reversed(range(T)):
-        i, f, o, g = tape.i[t], tape.f[t], tape.o[t], tape.g[t]
-        tanh_c = np.tanh(tape.c[t + 1])
-        dh = dy[t] + dh_next
-        dc = dc_next + dh * o * (1 - tanh_c**2)
-        dai = dc * g * i * (1 - i)
-        daf = dc * tape.c[t] * f * (1 - f)
-        dao = dh * tanh_c * o * (1 - o)
-        dag = dc * i * (1 - g**2)
-        da[t] = np.concatenate([dai, daf, dao, dag], axis=1)
-        z = np.concatenate([tape.x[t], tape.h[t]], axis=1)
-        dW += z.T @ da[t]
-        db += da[t].sum(axis=0)
-        dz = da[t] @ W.T
-        dx[t], dh_next = dz[:, :X], dz[:, X:]
-        dc_next = dc * f
-    return dx, da
-
-
-@dataclass
-class RNNTape:
-    """What an RNN layer's forward pass leaves: ``x`` (T, B, X), ``h`` (T+1, B, H)."""
-
-    x: FloatArray
-    h: FloatArray
-
-
-def rnn_forward(W: FloatArray, b: FloatArray, x: FloatArray, state: FloatArray) -> RNNTape:
-    """Elman RNN with tanh over a sequence (Elman 1990).
-
-    Parameters
-    ----------
-    W, b : (X+H, H) and (H,).
-    x : (T, B, X).
-    state : (1, B, H), the carried-in h.
-    """
-    T, B, H = len(x), x.shape[1], W.shape[1]
-    h = np.empty((T + 1, B, H), W.dtype)
-    h[0] = state[0]
-    for t in range(T):
-        z = np.concatenate([x[t], h[t]], axis=1)
-        h[t + 1] = np.tanh(z @ W + b)
-    return RNNTape(x, h)
-
-
-def rnn_backward(
-    W: FloatArray, tape: RNNTape, dy: FloatArray, dW: FloatArray, db: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Back-propagation through time for `rnn_forward`; arguments and results as in `lstm_backward`."""
-    T, B, H = dy.shape
-    X = W.shape[0] - H
-    dx, da = np.empty_like(tape.x), np.empty((T, B, H), W.dtype)
-    dh_next = np.zeros((B, H), W.dtype)
+    dx = np.empty_like(tape.x)
+    dh_next, carry = np.zeros((B, H), W.dtype), np.zeros((B, H), W.dtype)
     for t in reversed(range(T)):
         dh = dy[t] + dh_next
-        da[t] = dh * (1 - tape.h[t + 1] ** 2)
+        das, carry = cell.backward(tape.gates[:, t], tape.state[:, t], tape.state[:, t + 1], dh, carry)
+        da = np.concatenate(das, axis=1)
         z = np.concatenate([tape.x[t], tape.h[t]], axis=1)
-        dW += z.T @ da[t]
-        db += da[t].sum(axis=0)
-        dz = da[t] @ W.T
+        dW += z.T @ da
+        db += da.sum(axis=0)
+        dz = da @ W.T
         dx[t], dh_next = dz[:, :X], dz[:, X:]
-    return dx, da
+    _add_separate(gradients, layer, dW, db)
+    return dx
+
+
+# A separate gate has two pre-activations, x W + b and h W + b_h. With a block of columns for each, of which one reads
+# only x and the other only h, all pre-activations of any cell are again [x; h] W + b.
+
+
+def _weights(parameters: Parameters, layer: int) -> tuple[FloatArray, FloatArray]:
+    """``W`` (X+H, P*H) and ``b`` (P*H,) with a block of columns for each of the P parts of the cell."""
+    W, b = parameters[f"layers.{layer}.W"], parameters[f"layers.{layer}.b"]
+    separate = parameters.config.structure.separate
+    if not separate:
+        return W, b
+    H = parameters.config.hidden
+    X, columns = W.shape[0] - H, len(separate) * H
+    whole = np.concatenate([W, np.zeros((X + H, columns), W.dtype)], axis=1)
+    whole[X:, W.shape[1] :] = W[X:, -columns:]
+    whole[X:, W.shape[1] - columns : W.shape[1]] = 0
+    return whole, np.concatenate([b, parameters[f"layers.{layer}.b_h"]])
+
+
+def _zeros_or_views(gradients: Parameters, layer: int) -> tuple[FloatArray, FloatArray]:
+    """What gradients of `_weights` are added to: the gradients themselves, where there are no separate gates."""
+    W, b = _weights(gradients, layer)
+    if gradients.config.structure.separate:
+        return np.zeros_like(W), np.zeros_like(b)
+    return W, b
+
+
+def _add_separate(gradients: Parameters, layer: int, dW: FloatArray, db: FloatArray) -> None:
+    """Add gradients of `_weights` to those of the parameters, where they are not the same arrays."""
+    separate = gradients.config.structure.separate
+    if not separate:
+        return
+    H = gradients.config.hidden
+    X, columns = dW.shape[0] - H, len(separate) * H
+    W = gradients[f"layers.{layer}.W"]
+    G = W.shape[1]
+    dW[X:, G - columns : G] = dW[X:, G:]
+    W += dW[:, :G]
+    gradients[f"layers.{layer}.b"] += db[:G]
+    gradients[f"layers.{layer}.b_h"] += db[G:]

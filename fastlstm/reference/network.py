@@ -1,24 +1,24 @@
 """The whole network in NumPy: embedding, layers, softmax output, loss, and back again.
 
 `forward` and `backward` are the equations; `ReferenceNetwork` puts them under the contract of
-`fastlstm.backend.Network`.
+`fastlstm.contract.Network`.
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
-from fastlstm.contract import bad_ids, no_distribution
+from fastlstm.contract import Ids, Network, bad_ids, no_distribution
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
-from fastlstm.reference.cells import LSTMTape, RNNTape, lstm_backward, lstm_forward, rnn_backward, rnn_forward
-from fastlstm.reference.optimizers import update
-
-Ids = NDArray[np.integer]
+from fastlstm.reference import layer as recurrent
+from fastlstm.reference.layer import LayerTape
+from fastlstm.reference.optimizers import norm, update
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Tape:
 
     x: Ids
     y: Ids
-    layers: list[LSTMTape | RNNTape]
+    layers: list[LayerTape]
     probabilities: FloatArray
     nats: FloatArray
 
@@ -62,12 +62,10 @@ def forward(parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> Tape:
         All activations; the loss is ``tape.nats.sum()`` and the state carried out `final_state`.
     """
     config = parameters.config
-    lstm = config.cell == "lstm"
     a = parameters["embedding"][x]
-    layers: list[LSTMTape | RNNTape] = []
+    layers: list[LayerTape] = []
     for layer in range(config.layers):
-        W, b = parameters[f"layers.{layer}.W"], parameters[f"layers.{layer}.b"]
-        tape = lstm_forward(W, b, a, state[:, layer]) if lstm else rnn_forward(W, b, a, state[:, layer])
+        tape = recurrent.forward(parameters, layer, a, state[:, layer])
         layers.append(tape)
         a = tape.h[1:]
     log_p = log_softmax(a @ parameters["output.W"] + parameters["output.b"])
@@ -78,10 +76,7 @@ def forward(parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> Tape:
 
 def final_state(tape: Tape) -> FloatArray:
     """State carried out of a forward pass, ``(S, L, B, H)``."""
-    parts = [np.stack([layer.h[-1] for layer in tape.layers])]
-    if isinstance(tape.layers[0], LSTMTape):
-        parts.append(np.stack([layer.c[-1] for layer in tape.layers if isinstance(layer, LSTMTape)]))
-    return np.stack(parts)
+    return np.stack([layer.state[:, -1] for layer in tape.layers], axis=1)
 
 
 def backward(parameters: Parameters, tape: Tape, scale: float, gradients: Parameters) -> None:
@@ -100,51 +95,47 @@ def backward(parameters: Parameters, tape: Tape, scale: float, gradients: Parame
     gradients["output.b"] += dlogits.reshape(-1, V).sum(axis=0)
     dy: FloatArray = dlogits @ parameters["output.W"].T
     for layer in reversed(range(config.layers)):
-        W, dW, db = (
-            parameters[f"layers.{layer}.W"],
-            gradients[f"layers.{layer}.W"],
-            gradients[f"layers.{layer}.b"],
-        )
-        layer_tape = tape.layers[layer]
-        if isinstance(layer_tape, LSTMTape):
-            dy, _ = lstm_backward(W, layer_tape, dy, dW, db)
-        else:
-            dy, _ = rnn_backward(W, layer_tape, dy, dW, db)
+        dy = recurrent.backward(parameters, layer, tape.layers[layer], dy, gradients)
     np.add.at(gradients["embedding"], tape.x, dy)
 
 
-class ReferenceNetwork:
-    """The reference under the contract of `fastlstm.backend.Network`."""
+class ReferenceNetwork(Network):
+    """The reference under the contract of `fastlstm.contract.Network`; ``threads`` makes no difference."""
 
     def __init__(
         self, config: ModelConfig, seq_len: int, batch: int, threads: int | None = None, *, training: bool = True
     ) -> None:
-        self.config = config
-        self.tape: Tape | None = None
+        super().__init__(config, seq_len, batch, training=training)
+        self._lock = threading.RLock()
+        self._tape: Tape | None = None
 
-    def forward(self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> float:
+    def turn(self) -> threading.RLock:
+        return self._lock
+
+    def _forward(
+        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None
+    ) -> float:
         _check_ids(self.config, x, y)
-        self.tape = forward(parameters, x, y, state)
-        state[...] = final_state(self.tape)
-        return float(self.tape.nats.sum())
+        self._tape = tape = forward(parameters, x, y, state)
+        state[...] = final_state(tape)
+        if nats is not None:
+            nats[...] = tape.nats
+        return float(tape.nats.sum())
 
-    def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
-        if self.tape is None:
-            raise RuntimeError("backward needs a forward pass before it")
-        backward(parameters, self.tape, scale, gradients)
+    def _backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
+        assert self._tape is not None
+        backward(parameters, self._tape, scale, gradients)
 
-    def train_step(
-        self, parameters: Parameters, gradients: Parameters, slots: Parameters,
-        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
-    ) -> float:  # fmt: skip
-        nats = self.forward(parameters, x, y, state)
-        gradients.flat[...] = 0
-        self.backward(parameters, scale, gradients)
-        update(parameters.flat, gradients.flat, slots.flat, rule)
-        return nats
+    def _norm(self, gradients: Parameters) -> float:
+        return norm(gradients.flat)
 
-    def generate(
-        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: FloatArray, temperature: float
+    def _update(
+        self, parameters: Parameters, gradients: Parameters, slots: FloatArray, rule: UpdateRule, norm: float
+    ) -> None:
+        update(parameters.flat, gradients.flat, slots, rule, norm)
+
+    def _generate(
+        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], temperature: float
     ) -> Ids:
         _check_ids(self.config, first)
         ids = np.empty(uniforms.shape, np.int32)

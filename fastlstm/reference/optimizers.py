@@ -1,6 +1,8 @@
-"""Clipping and Adagrad in NumPy."""
+"""The norm of the gradients, clipping and Adagrad in NumPy."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -8,18 +10,25 @@ from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray
 
 
-def update(p: FloatArray, g: FloatArray, m: FloatArray, rule: UpdateRule) -> None:
+def norm(g: FloatArray) -> float:
+    """The norm of all gradients (parameters,) together, summed in float64."""
+    return float(np.sqrt(np.sum(np.square(g, dtype=np.float64))))
+
+
+def update(p: FloatArray, g: FloatArray, slots: FloatArray, rule: UpdateRule, norm: float) -> None:
     """Clip the gradients, then take one step of Adagrad (Duchi, Hazan and Singer 2011).
 
     Parameters
     ----------
-    p, g, m : (parameters,) parameters, in/out; gradients; sum of squared gradients, in/out.
+    p, g : (parameters,) parameters, in/out; gradients.
+    slots : (1, parameters) sum of squared gradients, in/out.
     rule : rate and bounds.
+    norm : what ``rule.clip_norm`` bounds.
     """
-    if rule.clip_value is not None:
+    (m,) = slots
+    if rule.clip_value < math.inf:
         g = np.clip(g, -rule.clip_value, rule.clip_value)
-    if rule.clip_norm is not None:
-        norm = np.sqrt(np.sum(np.square(g, dtype=np.float64)))
-        g = g * g.dtype.type(min(1.0, rule.clip_norm / max(norm, np.finfo(np.float64).tiny)))
+    if norm > rule.clip_norm:
+        g = g * g.dtype.type(rule.clip_norm / norm)
     m += g * g
     p -= rule.lr * g / np.sqrt(m + rule.eps)

@@ -14,12 +14,13 @@ from subjects import TEXT, file_of
 import fastlstm
 from fastlstm import Model, cli
 from fastlstm.errors import ModelFileError
+from fastlstm.terminal import COMPILING
 
 #: A command that a signal ends has this plus the signal's number as its status.
 SIGNALLED = 128
 _ROOT = Path(fastlstm.__file__).parents[1]
 #: Said, not as an error, while kernels are compiled or loaded.
-_NOTICES = (cli.COMPILING,)
+_NOTICES = (COMPILING,)
 
 
 class Ended(NamedTuple):

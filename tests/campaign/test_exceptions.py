@@ -71,8 +71,9 @@ def forward(subject):
 
 
 def train_step(subject):
-    gradients, slots = Parameters(subject.model.config), Parameters(subject.model.config)
-    state, rule = subject.model.zero_state(B), UpdateRule(0.1, None, 5.0)
+    config, rule = subject.model.config, UpdateRule(0.1, clip_norm=5.0)
+    gradients, slots = Parameters(config), np.zeros((rule.slots, config.parameter_count), config.dtype)
+    state = subject.model.zero_state(B)
     nats = subject.network(T).train_step(
         subject.model.parameters, gradients, slots, symbols(), symbols(), state, 1.0, rule
     )

@@ -293,10 +293,9 @@ def forward(backend, config, x, y, state, flat):
 
 
 def train_step(backend, config, x, y, state, flat):
-    parameters, gradients, slots = Parameters(config, flat), Parameters(config), Parameters(config)
-    build(backend, config, T, B, 1).train_step(
-        parameters, gradients, slots, x, y, state, 1.0, UpdateRule(0.01, None, 5.0)
-    )
+    gradients, rule = Parameters(config), UpdateRule(0.01, clip_norm=5.0)
+    slots = np.zeros((rule.slots, config.parameter_count), config.dtype)
+    build(backend, config, T, B, 1).train_step(Parameters(config, flat), gradients, slots, x, y, state, 1.0, rule)
     return gradients.flat
 
 

@@ -11,17 +11,21 @@ from pathlib import Path
 from harness import NoVerdictError, part
 
 import fastlstm
+from fastlstm.cells import CELLS
 
 _PACKAGE = Path(fastlstm.__file__).parent
 _TESTS = Path(__file__).parents[1]
 #: The code that computes, and the tests that hold it to the reference, to numerical gradients, and to other oracles.
 FILES = (
-    "reference/cells.py", "reference/network.py", "reference/optimizers.py", "kernels/cells.py", "kernels/gradients.py",
+    *(f"{backend}/cells/{cell}.py" for backend in ("reference", "kernels") for cell in CELLS),
+    "reference/layer.py", "reference/network.py", "reference/optimizers.py", "kernels/recurrent.py",
+    "kernels/gradients.py",
     "kernels/output.py", "kernels/update.py", "kernels/functions.py", "kernels/pack.py", "kernels/step.py",
+    "contract.py",
 )  # fmt: skip
 SUITE = (
-    "test_reference_gradients.py", "test_naive.py", "test_equivalence.py", "test_functions.py", "test_sequences.py",
-    "test_trainer.py",
+    "test_reference_gradients.py", "test_naive.py", "test_torch.py", "test_equivalence.py", "test_contract.py",
+    "test_functions.py", "test_sequences.py", "test_trainer.py",
 )  # fmt: skip
 #: Seconds for the suite, which compiles all kernels anew.
 LONGEST_SUITE = 900

@@ -1,0 +1,213 @@
+"""What parameters are used for when nothing is learned: the nats of a text, and drawing symbols."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastlstm.backend import build
+from fastlstm.config import MOST_SAMPLED, BackendName, ModelConfig
+from fastlstm.contract import Ids, Network
+from fastlstm.errors import ConfigError, FastlstmError, StoppedError, TextError
+from fastlstm.params import FloatArray, Parameters
+from fastlstm.text import IdArray, Vocab
+
+#: Time steps of a forward pass that no backward pass follows.
+_READ_STEPS = 256
+#: Largest number of symbols drawn at once; a stream starts with one and doubles up to it. Each call packs the weights.
+_DRAW_STEPS = 256
+#: Networks kept for the next call of the same size.
+_NETWORKS_KEPT = 4
+#: Temperatures below, but 0, would be infinite as exponents in float32, and ones far above would be 0.
+_SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE = 1e-3, 1e6
+#: Texts that can be drawn at once.
+_MOST_LANES = 10_000
+#: Nats whose exponential is still a number.
+_LARGEST_EXPONENT = 700.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts a text.
+
+    Attributes
+    ----------
+    chars : symbols predicted: all of the text but the first.
+    nats_per_char : mean of ``-log p`` of each, in nats.
+    """
+
+    chars: int
+    nats_per_char: float
+
+    @property
+    def bits_per_char(self) -> float:
+        """The same in bits."""
+        return self.nats_per_char / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """``exp(nats_per_char)``: the effective number of choices per symbol."""
+        return math.inf if self.nats_per_char >= _LARGEST_EXPONENT else math.exp(self.nats_per_char)
+
+
+class Networks:
+    """Networks of one configuration; those used last are kept for the next call of the same size.
+
+    Parameters
+    ----------
+    config : what they are made for.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._kept: dict[tuple[Any, ...], Network] = {}
+
+    @contextlib.contextmanager
+    def lend(self, backend: BackendName, T: int, B: int, threads: int | None, *, training: bool) -> Iterator[Network]:
+        """Lend a network, a kept one where there is one; only one borrower at a time has it."""
+        key = (backend, T, B, threads, training)
+        network = self._kept.pop(key, None) or build(backend, self._config, T, B, threads, training=training)
+        try:
+            yield network
+        finally:
+            self._kept[key] = network  # the last in the dictionary is the one used last
+            for oldest in list(self._kept)[:-_NETWORKS_KEPT]:
+                self._kept.pop(oldest, None)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Parameters, and how what is asked of them is computed.
+
+    Attributes
+    ----------
+    networks : of the configuration of ``parameters``.
+    parameters : read at every call; nothing here changes them.
+    backend, threads : what computes, and with how many workers; nothing that is returned depends on the threads.
+    stop : asked every few hundred symbols whether to give up, which raises `StoppedError`.
+    """
+
+    networks: Networks
+    parameters: Parameters
+    backend: BackendName
+    threads: int | None
+    stop: Callable[[], bool] | None = None
+
+    def evaluate(self, ids: IdArray) -> Evaluation:
+        """Predict every symbol of a text but the first, in one pass that carries the state from start to end.
+
+        Parameters
+        ----------
+        ids : (N,) the text, each id in range.
+
+        Raises
+        ------
+        TextError
+            When the text has fewer than two symbols.
+        FastlstmError
+            When the loss is no finite number.
+        """
+        check_length(ids)
+        nats = self._read(ids, self._zero_state()) / (len(ids) - 1)
+        if not math.isfinite(nats):
+            raise FastlstmError(
+                f"the model's loss on this text is no finite number ({nats}): its training diverged, so train it again"
+                " with a lower learning rate"
+            )
+        return Evaluation(len(ids) - 1, nats)
+
+    def draw(self, start: IdArray, num: int, length: int, *, temperature: float, seed: int) -> IdArray:
+        """Continue a text ``num`` times, as lanes of one network; returns the ids drawn, (length, num).
+
+        Parameters
+        ----------
+        start : (N,) ids that are read first, at least one; see `beginning`.
+        temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable symbol.
+        seed : of the random numbers; the same seed draws the same symbols.
+
+        Raises
+        ------
+        FastlstmError
+            When the logits are no finite numbers.
+        """
+        pieces = self._pieces(start, num, length, temperature, seed, count=_DRAW_STEPS)
+        return np.concatenate([np.zeros((0, num), start.dtype), *pieces])
+
+    def stream(self, start: IdArray, length: int, *, temperature: float, seed: int) -> Iterator[IdArray]:
+        """One continuation of `draw` in pieces (n,): one symbol first, then up to 256 at a time."""
+        return (ids[:, 0] for ids in self._pieces(start, 1, length, temperature, seed, count=1))
+
+    def _pieces(
+        self, start: IdArray, num: int, length: int, temperature: float, seed: int, count: int
+    ) -> Iterator[IdArray]:
+        """Ids (count, num), ``count`` at first and then more at a time."""
+        rng, read = np.random.default_rng(seed), self._zero_state()
+        self._read(start, read)
+        state = np.repeat(read, num, axis=2)
+        last: Ids = np.repeat(start[-1:], num).astype(np.int32)
+        while length > 0:
+            self._check_stop()
+            count = min(count, length)
+            with self.networks.lend(self.backend, 1, num, self.threads, training=False) as network:
+                ids = network.generate(self.parameters, last, state, rng.random((count, num)), temperature)
+            yield smallest_ids(ids, self.parameters.config.vocab_size)
+            last, length, count = np.ascontiguousarray(ids[-1]), length - count, min(2 * count, _DRAW_STEPS)
+
+    def _read(self, ids: IdArray, state: FloatArray) -> float:
+        """Read all symbols but the last, in one lane: nats of all but the first; ``state`` is carried on in place."""
+        nats, last = 0.0, len(ids) - 1
+        for start in range(0, last, _READ_STEPS):
+            self._check_stop()
+            chunk = ids[start : min(start + _READ_STEPS, last) + 1].astype(np.int32)[:, None]
+            with self.networks.lend(self.backend, len(chunk) - 1, 1, self.threads, training=False) as network:
+                nats += network.forward(self.parameters, chunk[:-1], chunk[1:], state)
+        return nats
+
+    def _zero_state(self) -> FloatArray:
+        """The state of one lane before a text begins."""
+        config = self.parameters.config
+        return np.zeros(config.state_shape(1), config.dtype)
+
+    def _check_stop(self) -> None:
+        if self.stop is not None and self.stop():
+            raise StoppedError
+
+
+def beginning(vocab: Vocab) -> IdArray:
+    """The id (1,) that is read before a text without a prompt: a line's end, else the vocabulary's first symbol."""
+    newline = np.flatnonzero(vocab.symbols == ord("\n"))
+    return smallest_ids(newline[:1] if len(newline) else np.zeros(1, np.int64), len(vocab))
+
+
+def smallest_ids(ids: Ids, vocab_size: int) -> IdArray:
+    """Ids in the smallest unsigned type that holds them all, copied only where they are of another."""
+    return ids.astype(np.min_scalar_type(vocab_size - 1), copy=False)
+
+
+def check_length(ids: Ids) -> None:
+    """Raise `TextError` when a text has nothing to predict."""
+    if len(ids) < 2:
+        raise TextError(f"the text has {len(ids)} of the at least two characters that it needs: give more text")
+
+
+def check_drawing(num: int, length: int, temperature: float, seed: int) -> None:
+    """Raise `ConfigError` when no text can be drawn so."""
+    for name, value in (("num", num), ("length", length), ("seed", seed)):
+        if not isinstance(value, int | np.integer):
+            raise ConfigError(f"{name} must be a whole number, not {value!r}")
+    if not 1 <= num <= _MOST_LANES:
+        raise ConfigError(f"num must be at least 1 and at most {_MOST_LANES}, not {num}")
+    if length < 0 or seed < 0:
+        raise ConfigError(f"length and seed must be at least 0, not {length} and {seed}")
+    if num > 1 and num * length > MOST_SAMPLED:
+        raise ConfigError(
+            f"{num} times {length} characters are more than {MOST_SAMPLED:,}: give a smaller length or num"
+        )
+    if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature <= _LARGEST_TEMPERATURE:
+        bounds = f"from {_SMALLEST_TEMPERATURE} to {_LARGEST_TEMPERATURE:,.0f}"
+        raise ConfigError(f"temperature must be 0, or {bounds}, not {temperature!r}")

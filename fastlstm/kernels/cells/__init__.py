@@ -1,0 +1,86 @@
+"""The pointwise kernels of the recurrent cells, a file for each, and the choice between them.
+
+A cell's file has three functions of ``(arena, at)``, where ``at`` is a `fastlstm.kernels.cells.places.Places`:
+``forward`` and ``backward`` for one vector of units of one lane at one time step, and ``expect``, which prefetches what
+``forward`` will write.
+
+Kernels get a `Chosen`, a value without content whose *type* says which cell it is. So they are compiled for one cell
+each, and the choice costs nothing when they run.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from numba import types
+from numba.extending import NativeValue, models, overload, register_model, typeof_impl, unbox
+
+from fastlstm.cells import CellName
+from fastlstm.kernels import jit
+from fastlstm.kernels.cells import lstm, rnn
+
+#: The module of each cell.
+CELLS: dict[CellName, ModuleType] = {"lstm": lstm, "rnn": rnn}
+
+
+class Chosen:
+    """The cell that kernels are compiled for.
+
+    Parameters
+    ----------
+    cell : its name.
+    """
+
+    def __init__(self, cell: CellName) -> None:
+        self.cell = cell
+
+
+class ChosenType(types.Type):
+    """Numba type of `Chosen`, one for each cell."""
+
+    def __init__(self, cell: CellName) -> None:
+        self.cell = cell
+        super().__init__(name=f"Chosen({cell})")
+
+
+@typeof_impl.register(Chosen)
+def _typeof(value: Chosen, context: Any) -> ChosenType:
+    return ChosenType(value.cell)
+
+
+register_model(ChosenType)(models.OpaqueModel)
+
+
+@unbox(ChosenType)
+def _unbox(chosen: ChosenType, value: Any, context: Any) -> NativeValue:
+    return NativeValue(context.context.get_dummy_value())
+
+
+def forward(chosen: Chosen, arena: Any, at: Any) -> None:
+    """Call the chosen cell's ``forward``."""
+    CELLS[chosen.cell].forward(arena, at)
+
+
+def expect(chosen: Chosen, arena: Any, at: Any) -> None:
+    """Call the chosen cell's ``expect``."""
+    CELLS[chosen.cell].expect(arena, at)
+
+
+def backward(chosen: Chosen, arena: Any, at: Any) -> None:
+    """Call the chosen cell's ``backward``."""
+    CELLS[chosen.cell].backward(arena, at)
+
+
+def _compile_choice(function: Any, name: str) -> None:
+    """Make kernels that call ``function`` call the chosen cell's function ``name``."""
+
+    @overload(function)
+    def choose(chosen, arena, at):
+        implementation = getattr(CELLS[chosen.cell], name)
+        return lambda chosen, arena, at: implementation(arena, at)
+
+
+if not jit.DISABLED:
+    for _function in (forward, expect, backward):
+        _compile_choice(_function, _function.__name__)

@@ -1,0 +1,54 @@
+"""The LSTM's kernels; the equations stand in `fastlstm.reference.cells.lstm`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastlstm.kernels import jit
+from fastlstm.kernels.functions import sigmoid, tanh
+from fastlstm.kernels.simd.memory import load, prefetch_to_write, store
+from fastlstm.kernels.simd.vector import width
+
+
+@jit.device
+def forward(arena: Any, at: Any) -> None:
+    """Gates i, f, o, g, and the state h, c after the step."""
+    U = width(arena)
+    i = sigmoid(load(arena, at.inputs) + load(arena, at.recurrent))
+    f = sigmoid(load(arena, at.inputs + U) + load(arena, at.recurrent + U))
+    o = sigmoid(load(arena, at.inputs + 2 * U) + load(arena, at.recurrent + 2 * U))
+    g = tanh(load(arena, at.inputs + 3 * U) + load(arena, at.recurrent + 3 * U))
+    c = f * load(arena, at.before + at.part) + i * g
+    store(arena, at.gates, i)
+    store(arena, at.gates + U, f)
+    store(arena, at.gates + 2 * U, o)
+    store(arena, at.gates + 3 * U, g)
+    store(arena, at.after + at.part, c)
+    store(arena, at.after, o * tanh(c))
+
+
+@jit.device
+def expect(arena: Any, at: Any) -> None:
+    """Prefetch what `forward` will write."""
+    for v in range(4):
+        prefetch_to_write(arena, at.gates + v * width(arena))
+    prefetch_to_write(arena, at.after + at.part)
+    prefetch_to_write(arena, at.after)
+
+
+@jit.device
+def backward(arena: Any, at: Any) -> None:
+    """The gates become their ``da``; the carry is the gradient with respect to c."""
+    U = width(arena)
+    i = load(arena, at.gates)
+    f = load(arena, at.gates + U)
+    o = load(arena, at.gates + 2 * U)
+    g = load(arena, at.gates + 3 * U)
+    dh = load(arena, at.dh)
+    tanh_c = tanh(load(arena, at.after + at.part))
+    dc = load(arena, at.carry) + dh * o * (1.0 - tanh_c * tanh_c)
+    store(arena, at.gates, dc * g * i * (1.0 - i))
+    store(arena, at.gates + U, dc * load(arena, at.before + at.part) * f * (1.0 - f))
+    store(arena, at.gates + 2 * U, dh * tanh_c * o * (1.0 - o))
+    store(arena, at.gates + 3 * U, dc * i * (1.0 - g * g))
+    store(arena, at.carry, dc * f)

@@ -1,0 +1,28 @@
+"""The Elman RNN's kernels; the equations stand in `fastlstm.reference.cells.rnn`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastlstm.kernels import jit
+from fastlstm.kernels.functions import tanh
+from fastlstm.kernels.simd.memory import load, prefetch_to_write, store
+
+
+@jit.device
+def forward(arena: Any, at: Any) -> None:
+    """The state h after the step."""
+    store(arena, at.after, tanh(load(arena, at.inputs) + load(arena, at.recurrent)))
+
+
+@jit.device
+def expect(arena: Any, at: Any) -> None:
+    """Prefetch what `forward` will write."""
+    prefetch_to_write(arena, at.after)
+
+
+@jit.device
+def backward(arena: Any, at: Any) -> None:
+    """``da`` of the one gate."""
+    h = load(arena, at.after)
+    store(arena, at.gates, load(arena, at.dh) * (1.0 - h * h))

@@ -1,0 +1,81 @@
+"""The numba type of a vector, and its operators."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+from fastlstm.kernels import jit
+from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.simd.emit import emit_splat, llvm_type
+
+
+class Vector(types.Type):
+    """Numba type of a register of ``dtype`` elements."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        self.width = vector_unit().width(dtype.bitwidth // 8)
+        super().__init__(name=f"Vector({dtype} x {self.width})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Vector) -> None:
+        super().__init__(dmm, fe_type, llvm_type(fe_type.dtype))
+
+
+def as_vector(context: Any, builder: ir.IRBuilder, value: Any, value_type: Any, vector: Vector) -> Any:
+    """Emit the conversion of an operand, a vector or a number, to ``vector``."""
+    if isinstance(value_type, Vector):
+        return value
+    scalar = context.cast(builder, value, value_type, vector.dtype)
+    return emit_splat(builder, scalar, vector.width)
+
+
+def result_type(operands: tuple[Any, ...]) -> Vector | None:
+    """The type of what an operation on vectors of one dtype and numbers gives; None if numba must not type it."""
+    vectors = [t for t in operands if isinstance(t, Vector)]
+    fits = all(t in vectors[:1] or isinstance(t, types.Number) for t in operands)
+    return vectors[0] if vectors and fits else None
+
+
+def _binary_operator(op: Callable[..., Any], instruction: str) -> None:
+    @type_callable(op)
+    def _typing(context: Any) -> Any:
+        return lambda a, b: result_type((a, b))
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        a, b = (as_vector(context, builder, v, t, sig.return_type) for v, t in zip(args, sig.args, strict=True))
+        return getattr(builder, instruction)(a, b)
+
+    for operands in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
+        lower_builtin(op, *operands)(lower)
+
+
+if not jit.DISABLED:
+    _binary_operator(operator.add, "fadd")
+    _binary_operator(operator.sub, "fsub")
+    _binary_operator(operator.mul, "fmul")
+    _binary_operator(operator.truediv, "fdiv")
+
+
+def or_numpy(numpy_version: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Use ``numpy_version`` in place of an intrinsic when compilation is off."""
+    return (lambda _: numpy_version) if jit.DISABLED else (lambda typed: typed)
+
+
+@or_numpy(lambda array: vector_unit().width(array.itemsize))
+@intrinsic
+def width(typingctx: Any, array: Any) -> Any:
+    """Elements of ``array``'s dtype in a vector: a constant of the compiled kernel."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        return context.get_constant(types.intp, Vector(array.dtype).width)
+
+    return types.intp(array), codegen

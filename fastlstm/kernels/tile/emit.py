@@ -1,0 +1,116 @@
+"""The LLVM code of a tile, and of the switch over all its shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from fastlstm.kernels.simd.emit import emit_fma, emit_load, emit_splat, emit_store, llvm_type
+from fastlstm.kernels.tile.shape import ROWS, VECTORS, VECTORS_ONE_ROW
+
+_I64 = ir.IntType(64)
+
+
+def _emit_tile(
+    builder: ir.IRBuilder, dtype: types.Float, rows: int, vectors: int, depth: Any, a: Any, a_row: Any, a_k: Any,
+    b: Any, b_vector: Any, b_k: Any, c: Any, c_row: Any, accumulate: Any,
+) -> None:  # fmt: skip
+    """Emit one tile of fixed shape: load the sums, loop over k, store the sums."""
+    vector = llvm_type(dtype)
+    zero = ir.Constant(_I64, 0)
+
+    def offset(pointer: Any, stride: Any, n: int) -> Any:
+        return builder.gep(pointer, [builder.mul(stride, ir.Constant(_I64, n))], inbounds=True)
+
+    a_rows = [offset(a, a_row, r) for r in range(rows)]
+    b_vectors = [offset(b, b_vector, v) for v in range(vectors)]
+    U = ir.Constant(_I64, vector.count)
+    c_tiles = [[offset(offset(c, c_row, r), U, v) for v in range(vectors)] for r in range(rows)]
+
+    entry = builder.block
+    read, loop, done = (builder.append_basic_block(name) for name in ("read_sums", "over_k", "write_sums"))
+    ready = builder.append_basic_block("ready")
+    builder.cbranch(accumulate, read, ready)
+
+    builder.position_at_end(read)
+    stored = [[emit_load(builder, c_tiles[r][v], dtype) for v in range(vectors)] for r in range(rows)]
+    builder.branch(ready)
+
+    builder.position_at_end(ready)
+    nothing = ir.Constant(vector, None)
+    start = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
+    for r in range(rows):
+        for v in range(vectors):
+            start[r][v].add_incoming(stored[r][v], read)
+            start[r][v].add_incoming(nothing, entry)
+    builder.cbranch(builder.icmp_signed(">", depth, zero), loop, done)
+
+    builder.position_at_end(loop)
+    k, a_at, b_at = (builder.phi(_I64) for _ in range(3))
+    sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
+    spread = [
+        emit_splat(builder, builder.load(builder.gep(a_rows[r], [a_at], inbounds=True)), vector.count)
+        for r in range(rows)
+    ]
+    added: list[list[Any]] = [[None] * vectors for _ in range(rows)]
+    for v in range(vectors):
+        # One vector of B at a time: all four at once would not leave registers for the sums.
+        b_value = emit_load(builder, builder.gep(b_vectors[v], [b_at], inbounds=True), dtype)
+        for r in range(rows):
+            added[r][v] = emit_fma(builder, dtype, spread[r], b_value, sums[r][v])
+    k_next = builder.add(k, ir.Constant(_I64, 1))
+    for phi, first, following in (
+        (k, zero, k_next),
+        (a_at, zero, builder.add(a_at, a_k)),
+        (b_at, zero, builder.add(b_at, b_k)),
+    ):
+        phi.add_incoming(first, ready)
+        phi.add_incoming(following, loop)
+    for r in range(rows):
+        for v in range(vectors):
+            sums[r][v].add_incoming(start[r][v], ready)
+            sums[r][v].add_incoming(added[r][v], loop)
+    builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done)
+
+    builder.position_at_end(done)
+    for r in range(rows):
+        for v in range(vectors):
+            final = builder.phi(vector)
+            final.add_incoming(added[r][v], loop)
+            final.add_incoming(start[r][v], ready)
+            c_tiles[r][v] = (final, c_tiles[r][v])
+    for row in c_tiles:
+        for final, pointer in row:
+            emit_store(builder, pointer, final, dtype)
+
+
+@intrinsic
+def all_shapes(
+    typingctx: Any, rows: Any, vectors: Any, depth: Any, a: Any, a_row: Any, a_k: Any,
+    b: Any, b_vector: Any, b_k: Any, c: Any, c_row: Any, accumulate: Any,
+) -> Any:  # fmt: skip
+    """A switch over all shapes of tile, each with its own loop; a, b and c point at the first elements."""
+    i = types.intp
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        rows, vectors, depth, pa, a_row, a_k, pb, b_vector, b_k, pc, c_row, accumulate = args
+        add = builder.icmp_signed("!=", accumulate, ir.Constant(_I64, 0))
+        shape = builder.add(builder.mul(rows, ir.Constant(_I64, 16)), vectors)
+        end = builder.append_basic_block("tile_end")
+        switch = builder.switch(shape, end)
+        for n_rows in range(1, ROWS + 1):
+            for n_vectors in range(1, (VECTORS if n_rows > 1 else VECTORS_ONE_ROW) + 1):
+                block = builder.append_basic_block(f"tile_{n_rows}x{n_vectors}")
+                switch.add_case(ir.Constant(_I64, 16 * n_rows + n_vectors), block)
+                builder.position_at_end(block)
+                _emit_tile(
+                    builder, a.dtype, n_rows, n_vectors, depth, pa, a_row, a_k, pb, b_vector, b_k, pc, c_row, add
+                )
+                builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(i, i, i, a, i, i, b, i, i, c, i, i), codegen

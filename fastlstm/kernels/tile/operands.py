@@ -1,0 +1,41 @@
+"""The operands of tiles and products: a flat array, and where a matrix lies in it.
+
+They are values without a cost: numba passes the fields as arguments of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Rows(NamedTuple):
+    """A row-major matrix: element (r, k) is ``array[at + r*row + k]``."""
+
+    array: Any
+    at: int
+    row: int
+
+
+class Elements(NamedTuple):
+    """A matrix that is read element by element: (r, k) is ``array[at + r*row + k*column]``."""
+
+    array: Any
+    at: int
+    row: int
+    column: int
+
+
+class Vectors(NamedTuple):
+    """A matrix that is read in vectors: vector v of row k starts at ``array[at + v*vector + k*row]``."""
+
+    array: Any
+    at: int
+    vector: int
+    row: int
+
+
+class Packed(NamedTuple):
+    """Packed weights: vector v of row k starts at ``array[at + (v*pitch(depth) + k) * U]``."""
+
+    array: Any
+    at: int

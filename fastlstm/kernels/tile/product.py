@@ -1,0 +1,48 @@
+"""A product of any size, made of tiles."""
+
+from __future__ import annotations
+
+from fastlstm.kernels import jit
+from fastlstm.kernels.simd.vector import width
+from fastlstm.kernels.tile.call import tile
+from fastlstm.kernels.tile.operands import Elements, Packed, Rows, Vectors
+from fastlstm.kernels.tile.shape import DEPTH, ROWS, VECTORS, VECTORS_ONE_ROW, device_pitch
+
+
+@jit.device
+def product(rows: int, first: int, last: int, depth: int, a: Rows, b: Packed, c: Rows, accumulate: int) -> None:
+    """``C[:, first:last] (+)= A B[:, first:last]`` for a packed B, columns counted in vectors.
+
+    Parameters
+    ----------
+    rows, depth : A is (rows, depth).
+    first, last : the range of vectors of B and C.
+    a : A. b : B. c : C, in/out.
+    accumulate : 0 overwrites C, 1 adds to it.
+    """
+    U, apart = width(c.array), device_pitch(depth)
+    wide = VECTORS_ONE_ROW if rows == 1 else VECTORS
+    panels = (last - first + wide - 1) // wide
+    tiles = (rows + ROWS - 1) // ROWS
+    if panels == 0 or tiles == 0:
+        return
+    # The first panels and tiles are one larger than the others. (Divisions cost more than a small tile: none below.)
+    breadth, broader = (last - first) // panels, (last - first) % panels
+    height, taller = rows // tiles, rows % tiles
+    for k in range(0, depth, DEPTH):
+        stretch = min(DEPTH, depth - k)
+        j = first
+        for panel in range(panels):
+            vectors = breadth + (1 if panel < broader else 0)
+            r = 0
+            for n in range(tiles):
+                high = height + (1 if n < taller else 0)
+                tile(
+                    high, vectors, stretch,
+                    Elements(a.array, a.at + r * a.row + k, a.row, 1),
+                    Vectors(b.array, b.at + (j * apart + k) * U, apart * U, U),
+                    Rows(c.array, c.at + r * c.row + j * U, c.row),
+                    1 if k > 0 else accumulate,
+                )  # fmt: skip
+                r += high
+            j += vectors

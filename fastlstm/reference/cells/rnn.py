@@ -1,0 +1,24 @@
+"""The Elman RNN with tanh (Elman 1990)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastlstm.params import FloatArray
+
+Arrays = Sequence[FloatArray]
+
+
+def forward(a: Arrays, before: Arrays) -> tuple[Arrays, Arrays]:
+    """The state h of one step, from which the backward pass gets all it needs; see `fastlstm.reference.cells`."""
+    return (), (np.tanh(a[0]),)
+
+
+def backward(
+    gates: Arrays, before: Arrays, after: Arrays, dh: FloatArray, carry: FloatArray
+) -> tuple[Arrays, FloatArray]:
+    """Gradients of one step; nothing is carried back elementwise."""
+    (h,) = after
+    return (dh * (1 - h**2),), carry

@@ -1,0 +1,207 @@
+"""Where a run is, as one value: a run that goes on from it is, bit for bit, the run that was not interrupted.
+
+What the state does not hold is what the caller gives a run: the text, and the `fastlstm.config.TrainConfig`. Samples
+take no generator along: the seed of each follows from the configuration and the step.
+
+In a file (`fastlstm.tensor_file`) the arrays are tensors, and these are metadata:
+
+==============  =====================================================================
+metadata        meaning
+==============  =====================================================================
+format          ``"fastlstm-run"``
+version         version of this layout, ``"1"``
+sha256          checksum of the whole file
+config          `ModelConfig.to_dict`
+state           `RunState.scalars`
+==============  =====================================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import typing
+from typing import Any, Self
+
+import numpy as np
+
+from fastlstm import tensor_file
+from fastlstm.config import ModelConfig
+from fastlstm.params import FloatArray, Parameters
+from fastlstm.tensor_file import Kind, Stored
+
+_KIND = Kind(
+    format="fastlstm-run",
+    version="1",
+    noun="run state",
+    file_name="last.safetensors",
+    advice="check the path",
+)
+_ARRAYS = ("parameters", "slots", "carried")
+
+
+@dataclasses.dataclass(eq=False)
+class RunState:
+    """The state of a run between two steps; a step changes it in place.
+
+    Two states are equal when all their bits are: a NaN equals itself, and -0.0 is not 0.0.
+
+    Attributes
+    ----------
+    parameters : of the model.
+    slots : (slots of the update rule, parameters).
+    carried : (S, L, B, H), the carried state of the network.
+    step : steps done.
+    cursor : position of the next chunk in the lanes, see `fastlstm.batches.Lanes`.
+    loss : of the last step, nats a symbol; NaN before the first.
+    loss_sum, loss_weight : weighted sum of the losses so far, and the sum of their weights: see `smooth`.
+    val_nats : of the last validation, nats a symbol, and val_step, when it was; ``None`` before the first.
+    seconds : spent in steps.
+    """
+
+    parameters: Parameters
+    slots: FloatArray
+    carried: FloatArray
+    step: int = 0
+    cursor: int = 0
+    loss: float = math.nan
+    loss_sum: float = 0.0
+    loss_weight: float = 0.0
+    val_nats: float | None = None
+    val_step: int | None = None
+    seconds: float = 0.0
+
+    @classmethod
+    def start(cls, parameters: Parameters, batch: int, slots: int, first_loss: float | None = None) -> Self:
+        """The state before the first step.
+
+        Parameters
+        ----------
+        parameters : used, not copied.
+        batch : B.
+        slots : numbers that the update rule keeps for each parameter.
+        first_loss : what the smoothed loss starts from, as if that had been the loss of all steps before the first
+            (the assignment's rule, with log V); ``None``: from the first loss.
+        """
+        config = parameters.config
+        return cls(
+            parameters,
+            slots=np.zeros((slots, parameters.flat.size), config.dtype),
+            carried=np.zeros(config.state_shape(batch), config.dtype),
+            loss_sum=0.0 if first_loss is None else first_loss,
+            loss_weight=0.0 if first_loss is None else 1.0,
+        )
+
+    @property
+    def smoothed_loss(self) -> float | None:
+        """The smoothed training loss, nats a symbol; ``None`` before there is any."""
+        return self.loss_sum / self.loss_weight if self.loss_weight else None
+
+    def smooth(self, smoothing: float) -> None:
+        """Take the last loss into the smoothed one.
+
+        That is an exponential average, in which each loss weighs ``smoothing`` times the next one. It is divided by the
+        sum of its weights, so that it is a mean of the losses there were, from the first on.
+        ``smoothing`` is from 0, which leaves the last loss alone, to below 1.
+        """
+        new = 1.0 - smoothing
+        self.loss_sum = smoothing * self.loss_sum + new * self.loss
+        self.loss_weight = smoothing * self.loss_weight + new
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """The arrays by name, not copied."""
+        return dict(zip(_ARRAYS, (self.parameters.flat, self.slots, self.carried), strict=True))
+
+    def scalars(self) -> dict[str, Any]:
+        """All but the arrays, by name: plain values, which Python's JSON holds exactly."""
+        return {name: getattr(self, name) for name in _SCALARS}
+
+    def copy(self) -> Self:
+        """A state that shares nothing with this one."""
+        parameters = Parameters(self.parameters.config, self.parameters.flat.copy())
+        return dataclasses.replace(self, parameters=parameters, slots=self.slots.copy(), carried=self.carried.copy())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RunState):
+            return NotImplemented
+        mine, its = self.arrays(), other.arrays()
+        return (
+            self.parameters.config == other.parameters.config
+            and repr(self.scalars()) == repr(other.scalars())
+            and all(_same_bits(mine[name], its[name]) for name in mine)
+        )
+
+
+_SCALARS = tuple(field.name for field in dataclasses.fields(RunState) if field.name not in _ARRAYS)
+
+
+def write(path: str | os.PathLike[str], state: RunState, *, overwrite: bool = True) -> None:
+    """Write a state to a file, whole or not at all; no step may be taken meanwhile.
+
+    Parameters
+    ----------
+    path : the file; its folder must exist.
+    overwrite : whether to replace what is at ``path``.
+
+    Raises
+    ------
+    ModelExistsError
+        When something is at ``path`` and ``overwrite`` is false.
+    ModelFileError
+        When the file cannot be written.
+    """
+    metadata = {"config": json.dumps(state.parameters.config.to_dict()), "state": json.dumps(state.scalars())}
+    tensor_file.write(path, _KIND, tensor_file.encode(_KIND, metadata, state.arrays()), overwrite=overwrite)
+
+
+def read(path: str | os.PathLike[str]) -> RunState:
+    """Read a state that `write` has written: equal to that, bit for bit.
+
+    Parameters
+    ----------
+    path : the file, or the folder of a run, which holds it as ``last.safetensors``.
+
+    Raises
+    ------
+    ModelFileError
+        When there is no such file, or it is anything but the undamaged state of a run.
+    """
+    return tensor_file.read(path, _KIND, _decode)
+
+
+def _decode(stored: Stored) -> RunState:
+    config = ModelConfig.from_dict(tensor_file.parse_object(stored.metadata, "config"))
+    scalars = tensor_file.parse_object(stored.metadata, "state")
+    _check_scalars(scalars)
+    tensors = stored.take_tensors()
+    slots, batch = _length(tensors, "slots", 0), _length(tensors, "carried", 2)
+    count = config.parameter_count
+    shapes = {"parameters": (count,), "slots": (slots, count), "carried": config.state_shape(batch)}
+    tensor_file.check_tensors(tensors, config.dtype, shapes)
+    state = dataclasses.replace(RunState.start(Parameters(config), batch, slots), **scalars)
+    for name, array in state.arrays().items():
+        tensor_file.copy_tensor(tensors.pop(name), into=array)
+    return state
+
+
+def _check_scalars(scalars: dict[str, Any]) -> None:
+    types = typing.get_type_hints(RunState)
+    if set(scalars) != set(_SCALARS):
+        raise ValueError(f"its state holds {sorted(scalars)} instead of {sorted(_SCALARS)}")
+    for name, value in scalars.items():
+        if not isinstance(value, types[name]) or (isinstance(value, int) and value < 0):
+            raise ValueError(f"{name!r} in its state is {value!r}")
+
+
+def _length(tensors: dict[str, Any], name: str, axis: int) -> int:
+    """A dimension that the configuration does not say; where there is none, `check_tensors` refuses the file."""
+    shape = tensors.get(name, {}).get("shape", ())
+    return int(shape[axis]) if axis < len(shape) else 0
+
+
+def _same_bits(array: FloatArray, other: FloatArray) -> bool:
+    return (array.shape, array.dtype) == (other.shape, other.dtype) and np.array_equal(
+        array.reshape(-1).view(np.uint8), other.reshape(-1).view(np.uint8)
+    )

@@ -1,0 +1,288 @@
+"""Settings: each is declared once, on the field of a dataclass that it sets.
+
+The field gives name, type and default; `setting` adds what the type cannot say: meaning, bounds, and the option on the
+command line. From that follow validation (`Settings`), options and their help (`add_options`, `given`), and the
+documentation of the class (`documented`).
+
+A setting is a whole number (``int``), a number (``float``), a switch (``bool``) or one of several words (``Literal``);
+``| None`` makes it one that can be left out, and then `Declaration.none` says what that means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import inspect
+import math
+import numbers
+import operator
+from collections.abc import Iterable, Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fastlstm.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Declaration:
+    """What a field declares beside its name, type and default.
+
+    Attributes
+    ----------
+    help : what it means, in a phrase.
+    group : heading under which help lists it.
+    unit : placeholder of the value in help, such as T, the letter of a dimension; empty: N, or X of a ``float``.
+    at_least, at_most, below : bounds of a number.
+    none : what ``None`` means, where the type allows it.
+    inf_is_none : whether the option takes ``inf`` for ``None``, which has no other spelling on a command line.
+    exclusive : at most one of the settings with the same word here can be given.
+    option : name on the command line; empty: made from the field's name; ``None``: it has none.
+    """
+
+    help: str
+    group: str
+    unit: str = ""
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
+    none: str = ""
+    inf_is_none: bool = False
+    exclusive: str = ""
+    option: str | None = ""
+
+
+def declare(help: str, group: str, **more: Any) -> dict[str, Declaration]:
+    """Metadata of a field with a `Declaration`, for `dataclasses.field`."""
+    return {"setting": Declaration(help, group, **more)}
+
+
+def setting(default: Any, help: str, group: str, **more: Any) -> Any:
+    """A field with a default and a `Declaration`, whose attributes are the further arguments."""
+    return dataclasses.field(default=default, metadata=declare(help, group, **more))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A declared setting: a field with its name, type, default and `Declaration`.
+
+    Attributes
+    ----------
+    name, default : of the field; the default is ``dataclasses.MISSING`` where a value must be given.
+    type : ``int``, ``float``, ``bool`` or, with choices, ``str``; values are of this type exactly.
+    choices : the words to choose from.
+    optional : whether ``None`` is a value.
+    declared : what the field declares.
+    """
+
+    name: str
+    default: Any
+    type: type
+    choices: tuple[str, ...]
+    optional: bool
+    declared: Declaration
+
+    @property
+    def option(self) -> str | None:
+        """The option on the command line."""
+        option = self.declared.option
+        return "--" + self.name.replace("_", "-") if option == "" else option
+
+    @property
+    def domain(self) -> str:
+        """The values it takes, in words that follow "must be"."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.type is bool:
+            return "True or False"
+        lower, upper = self.declared.at_least, self.declared.below
+        bounds = [f"of at least {lower:g}"] if lower > -math.inf else []
+        bounds += [f"below {upper:g}"] if upper < math.inf else []
+        return " ".join(["a whole number" if self.type is int else "a finite number", " and ".join(bounds)]).strip()
+
+    def validated(self, value: object) -> Any:
+        """The value as plain Python: a NumPy scalar or dtype can be given, and saved as JSON.
+
+        Raises
+        ------
+        ConfigError
+            When it is of another type or out of bounds.
+        """
+        if value is None and self.optional:
+            return None
+        plain = self._plain(value)
+        if plain is None:
+            raise ConfigError(f"{self.name} must be {self.domain}, not {_shown(value)}")
+        if isinstance(plain, int | float) and plain > self.declared.at_most:
+            raise ConfigError(f"{self.name} must be at most {self.declared.at_most:,}, not {_shown(value)}")
+        return plain
+
+    def _plain(self, value: object) -> Any:
+        """The value as one of `domain`, or ``None``."""
+        if self.choices:
+            return str(value) if str(value) in self.choices else None
+        if self.type is bool:
+            return value if isinstance(value, bool) else None
+        number = _whole(value) if self.type is int else _finite(value)
+        return number if number is not None and self.declared.at_least <= number < self.declared.below else None
+
+    def argument(self, default: Any) -> dict[str, Any]:
+        """Arguments of ``add_argument``; an option that is not given is ``None``, whatever default its help shows."""
+        declared = self.declared
+        inf = f"; inf: {declared.none}" if declared.inf_is_none else ""
+        usual = f" (default: {declared.none if default is None else default})"
+        about = f"{declared.help}{inf}{'' if default is dataclasses.MISSING else usual}".replace("%", "%%")
+        if self.type is bool:
+            return {"help": about, "action": argparse.BooleanOptionalAction}
+        if self.choices:
+            return {"help": about, "choices": self.choices}
+        return {"help": about, "type": self.type, "metavar": declared.unit or {int: "N", float: "X"}[self.type]}
+
+    def __str__(self) -> str:
+        """Documentation, as a parameter in NumPy's style."""
+        declared = self.declared
+        most = f", at most {declared.at_most:,}" if declared.at_most < math.inf else ""
+        optional = ", or None" if self.optional else ""
+        default = "" if self.default is dataclasses.MISSING else f" (default: {self.default})"
+        unit = f"{declared.unit}: " if declared.unit else ""
+        none = f"; None: {declared.none}" if self.optional else ""
+        return f"{self.name} : {self.domain}{most}{optional}{default}\n    {unit}{declared.help}{none}."
+
+
+class Settings:
+    """Base of a frozen dataclass whose fields are settings: they are validated when it is made."""
+
+    def __post_init__(self) -> None:
+        """Replace each value by the plain one that its declaration allows, or raise `ConfigError`."""
+        for name, one in settings_of(type(self)).items():
+            object.__setattr__(self, name, one.validated(getattr(self, name)))
+        for names in _exclusive(type(self)).values():
+            if sum(getattr(self, name) is not None for name in names) > 1:
+                has_default = any(settings_of(type(self))[name].default is not None for name in names)
+                what_to_do = "give one" + (", set the other to None" if has_default else "")
+                raise ConfigError(f"{' and '.join(names)} exclude each other: {what_to_do}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {name: getattr(self, name) for name in settings_of(type(self))}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Inverse of `to_dict`; unknown or missing keys raise `ConfigError`."""
+        known = settings_of(cls)
+        if unknown := sorted(set(values) - set(known)):
+            raise ConfigError(f"unknown setting {unknown[0]!r} in {cls.__name__}")
+        for name, one in known.items():
+            if name not in values and one.default is dataclasses.MISSING:
+                raise ConfigError(f"setting {name!r} of {cls.__name__} is missing")
+        return cls(**values)
+
+
+def settings_of(cls: type[Settings]) -> dict[str, Setting]:
+    """All settings of a class by name, in the order of its fields."""
+    return _resolved(cls)  # type: ignore[arg-type]  # mypy 2.4 takes no class for hashable
+
+
+@functools.cache
+def _resolved(cls: type) -> dict[str, Setting]:
+    hints = get_type_hints(cls)
+    return {
+        field.name: Setting(field.name, field.default, *_type(hints[field.name]), field.metadata["setting"])
+        for field in dataclasses.fields(cls)
+    }
+
+
+def add_options(
+    group: argparse._ArgumentGroup,
+    cls: type[Settings],
+    only: Iterable[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Add options that set fields of ``cls``: those declared for the group's title, or those named by ``only``.
+
+    Help shows the declared default, or the verb's own of ``defaults``. An option that is not given is ``None``.
+    """
+    settings, own = settings_of(cls), defaults or {}
+    names = only or [name for name, one in settings.items() if one.option and one.declared.group == group.title]
+    exclusive: dict[str, argparse._MutuallyExclusiveGroup] = {}
+    for name in names:
+        one = settings[name]
+        place: argparse._ActionsContainer = group
+        if word := one.declared.exclusive:
+            place = exclusive[word] = exclusive.get(word) or group.add_mutually_exclusive_group()
+        place.add_argument(one.option or "", dest=name, **one.argument(own.get(name, one.default)))
+
+
+def given(options: argparse.Namespace, cls: type[Settings]) -> dict[str, Any]:
+    """Fields of ``cls`` that options set; one that is given takes the place of those it excludes."""
+    values: dict[str, Any] = {}
+    for name, one in settings_of(cls).items():
+        value = getattr(options, name, None)
+        if value is not None:
+            values[name] = None if one.declared.inf_is_none and value == math.inf else value
+    for names in _exclusive(cls).values():
+        if not values.keys().isdisjoint(names):
+            values = dict.fromkeys(names) | values
+    return values
+
+
+_RAISES = """\
+Raises
+------
+ConfigError
+    When a value is out of range, or contradicts another; the message names the setting.
+"""
+
+
+_Class = TypeVar("_Class", bound=Settings)
+
+
+def documented(cls: type[_Class]) -> type[_Class]:
+    """Decorate a class of settings: its docstring lists them."""
+    if cls.__doc__ is not None:  # it is where Python runs with -OO
+        parameters = "\n".join(map(str, settings_of(cls).values()))
+        cls.__doc__ = f"{inspect.cleandoc(cls.__doc__)}\n\nParameters\n----------\n{parameters}\n\n{_RAISES}"
+    return cls
+
+
+def _exclusive(cls: type[Settings]) -> dict[str, list[str]]:
+    """Names of the settings that exclude each other, by the word they share."""
+    groups: dict[str, list[str]] = {}
+    for name, one in settings_of(cls).items():
+        if word := one.declared.exclusive:
+            groups.setdefault(word, []).append(name)
+    return groups
+
+
+def _type(annotation: Any) -> tuple[type, tuple[str, ...], bool]:
+    """Type, choices, and whether None is allowed."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    (kind,) = (part for part in parts if part is not NoneType)
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if not choices and kind not in (int, float, bool):
+        raise TypeError(f"no setting can be of type {annotation}")
+    return str if choices else kind, choices, NoneType in parts
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _finite(value: object) -> float | None:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number beyond all floats
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no whole number of more than some 4,300 digits
+        return "a number of thousands of digits"

@@ -1,0 +1,72 @@
+"""Buffers are declared once: their places, views and documentation follow from the declarations."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fastlstm import ModelConfig
+from fastlstm.kernels import workspace
+from fastlstm.kernels.workspace import ALIGNMENT, BUFFERS, NETWORK, Buffer, Workspace, place
+
+CONFIGS = [ModelConfig(13, cell, layers, hidden=21, embedding=7) for cell in ("lstm", "rnn") for layers in (1, 2)]
+
+
+def all_views(made):
+    """Every block of every buffer, with the bytes it takes: ``(first, last, name)``."""
+    for buffer in BUFFERS:
+        if buffer.name == "a_h" and not made.plan.separate:
+            continue  # another name of "a"
+        for block in itertools.count():
+            try:
+                view = made.view(buffer.name, block)
+            except IndexError:
+                break
+            yield view.ctypes.data, view.ctypes.data + view.nbytes, f"{buffer.name} {block}"
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.cell}{c.layers}")
+def test_no_two_buffers_overlap_and_each_begins_at_a_cache_line(config, training):
+    made = Workspace(config, 11, 3, 2, training=training)
+    views = sorted(all_views(made))
+    assert all(first % ALIGNMENT == 0 for first, _, _ in views)
+    for (_, last, name), (first, _, following) in itertools.pairwise(views):
+        assert last <= first, f"{name} reaches into {following}"
+
+
+def test_what_kernels_address_is_what_views_show():
+    made = Workspace(CONFIGS[1], 11, 3, 1, training=True)
+    for buffer in BUFFERS:
+        if buffer.dtype == NETWORK:
+            start = getattr(made.plan, buffer.name)
+            view = made.view(buffer.name) if getattr(made.plan, f"{buffer.name}_size") else None
+            assert view is None or np.shares_memory(view, made.buffers.arena[start : start + 1])
+        else:
+            assert np.shares_memory(made.view(buffer.name), getattr(made.buffers, buffer.name))
+
+
+def test_two_dtypes_that_are_addressed_by_offset_fit_into_one_workspace():
+    """As bfloat16 weights beside float32 sums would be: each dtype has an arena, and offsets count its elements."""
+    declared = [
+        Buffer("weights", "H, pitch(H), U", "", blocks="L", dtype="half"),
+        Buffer("sums", "B, H", ""),
+        Buffer("gradients", "H, H", "", dtype="half", training=True),
+    ]
+    sizes = {"H": 10, "U": 8, "B": 3, "L": 2}
+    placed, totals = place(declared, sizes, {"half": 2, NETWORK: 4}, training=False)
+    assert placed["weights"] == (0, 896, 2, (10, 11, 8))  # 880 elements, up to whole lines of 32
+    assert placed["sums"] == (0, 32, 1, (3, 10))  # 30 elements, up to whole lines of 16
+    assert totals == {"half": 2 * 896, NETWORK: 32}
+    assert placed["gradients"].blocks == 0
+
+
+def test_a_buffer_of_the_backward_pass_is_not_there_without_training():
+    made = Workspace(CONFIGS[0], 4, 2, 1, training=False)
+    with pytest.raises(IndexError, match="the buffer dy has 0 blocks"):
+        made.view("dy")
+
+
+def test_every_buffer_is_in_the_table():
+    table = workspace.table()
+    assert all(f"| `{buffer.name}` | `({buffer.shape})` |" in table for buffer in BUFFERS)
