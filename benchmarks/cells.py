@@ -52,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=positive, default=default_threads(), metavar="N", help="workers (all cores)")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
-    table = Table("share of the peak", *CELLS)
+    table = Table("share of the peak", *CELLS, "gru / lstm")
     results = {}
     for name in NAMES:
         results[name] = found = shares(name, options.rounds, options.seconds, options.threads)
-        table.add_row(name, *(f"{share:.0%}" for share in found.values()))
+        table.add_row(name, *(f"{share:.0%}" for share in found.values()), f"{found['gru'] / found['lstm']:.2f}")
     Console().print(table)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-CellName = Literal["lstm", "rnn"]
+CellName = Literal["lstm", "rnn", "gru"]
 
 
 @dataclass(frozen=True)
@@ -64,4 +64,5 @@ class Cell:
 CELLS: dict[CellName, Cell] = {
     "lstm": Cell(gates=("i", "f", "o", "g"), state=("h", "c"), forget_gate="f"),
     "rnn": Cell(gates=("a",), state=("h",), keeps_gates=False),
+    "gru": Cell(gates=("r", "z", "n"), state=("h",), separate=("n",)),
 }

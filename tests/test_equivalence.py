@@ -86,6 +86,8 @@ campaign = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slo
 # One lane; exactly one vector and one tile of everything; one more than that.
 @example(shape={"cell": "lstm", "hidden": 33, "seq_len": 40, "batch": 1}, threads=2, seed=0)
 @example(shape={"cell": "lstm", "hidden": 8, "embedding": 8, "vocab": 8, "batch": 3}, threads=1, seed=0)
+@example(shape={"cell": "gru", "hidden": 33, "seq_len": 40, "batch": 1}, threads=2, seed=0)
+@example(shape={"cell": "gru", "layers": 2, "hidden": 8, "embedding": 8, "vocab": 8, "batch": 3}, threads=1, seed=0)
 @example(shape={"cell": "rnn", "layers": 3, "hidden": 17, "embedding": 17, "vocab": 17, "batch": 7}, threads=3, seed=0)
 def test_every_buffer_and_gradient_is_the_references(dtype, shape, threads, seed):
     p = problem(np.random.default_rng(seed), **shape, dtype=dtype)
@@ -100,6 +102,8 @@ LARGE = {
     "depth": ("lstm", 2, 523, 7, 29, 3, 4),
     "depth-rnn": ("rnn", 2, 1033, 530, 1031, 2, 2),
     "embedding": ("lstm", 1, 7, 519, 601, 5, 9),
+    "reduction-gru": ("gru", 2, 130, 31, 65, 70, 50),
+    "depth-gru": ("gru", 2, 523, 7, 29, 3, 4),
 }
 
 

@@ -64,9 +64,9 @@ BROKEN = {
         "fastlstm.kernels.jit is not allowed to import fastlstm.kernels.recurrent",
     ),
     "one cell to another": (
-        "kernels/cells/rnn.py",
+        "kernels/cells/gru.py",
         "from fastlstm.kernels.cells import lstm",
-        "fastlstm.kernels.cells.rnn is not allowed to import fastlstm.kernels.cells.lstm",
+        "fastlstm.kernels.cells.gru is not allowed to import fastlstm.kernels.cells.lstm",
     ),
     "without a place": ("news.py", "", "fastlstm.news"),
 }

@@ -29,8 +29,16 @@ def rnn(below, before, bias, state):
     return {"h": math.tanh(below["a"] + before["a"] + bias["a"])}
 
 
+def gru(below, before, bias, state):
+    """As PyTorch documents it; ``n_h`` is ``W_hn h + b_hn``."""
+    r, z = (sigmoid(below[gate] + before[gate] + bias[gate]) for gate in "rz")
+    n_h = before["n"] + bias["n_h"]
+    n = math.tanh(below["n"] + bias["n"] + r * n_h)
+    return {"r": r, "z": z, "n": n, "n_h": n_h, "h": (1 - z) * n + z * state["h"]}
+
+
 #: The equations of each cell, its gates in the order of their columns, the parts of its state, and the biases in b_h.
-ORACLES = {"lstm": (lstm, "ifog", "hc", ()), "rnn": (rnn, "a", "h", ())}
+ORACLES = {"lstm": (lstm, "ifog", "hc", ()), "rnn": (rnn, "a", "h", ()), "gru": (gru, "rzn", "h", ("n_h",))}
 
 
 def blocks(row, names):

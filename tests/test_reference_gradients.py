@@ -84,6 +84,12 @@ BUGS_OF_CELLS = [
     ("lstm", "dao = dh * tanh_c", "dao = dh * c"),
     ("rnn", "(1 - h**2)", "(1 - before[0] ** 2)"),
     ("rnn", "(1 - h**2)", "(1 - h)"),
+    ("gru", "dh = dh + carry", "dh = dh - carry"),
+    ("gru", "dh * z\n", "dh\n"),
+    ("gru", "dan = dh * (1 - z)", "dan = dh * z"),
+    ("gru", "daz = dh * (h_before - n)", "daz = dh * h_before"),
+    ("gru", "dar = dan * n_h", "dar = dan * (n_h + r)"),
+    ("gru", "(dar, daz, dan, dan * r)", "(dar, daz, dan, dan)"),
 ]
 #: Where gradients of separate gates' two parts are put together.
 BUGS_OF_SEPARATE_GATES = [

@@ -66,7 +66,7 @@ run_state.write(sys.argv[2], state)
 """
 
 
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_run_that_goes_on_in_another_process_is_the_run_to_the_bit(cell, request, tmp_path):
     config, model = TrainConfig(**SETTINGS), model_config(cell)
     steps = steps_of(model, config)
@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on_with_all_that_it_tells(backend, tmp_path):
     assert result.finished
 
 
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("slots", [0, 1, 2])
 def test_a_state_comes_back_bit_for_bit(cell, dtype, slots, tmp_path, rng):

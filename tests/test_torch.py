@@ -13,7 +13,7 @@ from fastlstm.config import ModelConfig
 from fastlstm.params import Parameters
 
 #: The cells that PyTorch has: its order of their gates, by our names, and its class.
-TORCH = {"lstm": ("ifgo", "LSTM"), "rnn": ("a", "RNN")}
+TORCH = {"lstm": ("ifgo", "LSTM"), "rnn": ("a", "RNN"), "gru": ("rzn", "GRU")}
 
 #: What `figures` makes of PyTorch's results.
 RECORDED = {
@@ -38,6 +38,19 @@ RECORDED = {
         "layers.1.b": 0.5505923932047461,
         "output.W": -2.127859672110329,
         "output.b": -2.7867353525071685,
+    },
+    "gru": {
+        "nats": 15.182605077948402,
+        "state": 1.119746129940313,
+        "embedding": -0.06218001429946256,
+        "layers.0.W": -0.1293372442569354,
+        "layers.0.b": 0.5393336958992223,
+        "layers.0.b_h": 0.11951595720225487,
+        "layers.1.W": -0.614346588335801,
+        "layers.1.b": 0.8969243688781934,
+        "layers.1.b_h": 0.02868359061592806,
+        "output.W": -1.466253494413307,
+        "output.b": -3.7988240491311176,
     },
 }
 

@@ -139,6 +139,7 @@ def test_evaluate_measures_a_text(verb, run_folder, notes):
         ["train", "--lr", "nan"],
         ["train", "--val-frac", "1"],
         ["train", "--cell", "lsmt"],
+        ["train", "--preset", "assignment", "--cell", "gru"],
         ["train", "--seed", "-1"],
         ["sample"],
         ["sample", "{run}", "--temperature", "-1"],

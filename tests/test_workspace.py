@@ -9,7 +9,9 @@ from fastlstm import ModelConfig
 from fastlstm.kernels import workspace
 from fastlstm.kernels.workspace import ALIGNMENT, BUFFERS, NETWORK, Buffer, Workspace, place
 
-CONFIGS = [ModelConfig(13, cell, layers, hidden=21, embedding=7) for cell in ("lstm", "rnn") for layers in (1, 2)]
+CONFIGS = [
+    ModelConfig(13, cell, layers, hidden=21, embedding=7) for cell in ("lstm", "rnn", "gru") for layers in (1, 2)
+]
 
 
 def all_views(made):
@@ -59,6 +61,13 @@ def test_two_dtypes_that_are_addressed_by_offset_fit_into_one_workspace():
     assert placed["sums"] == (0, 32, 1, (3, 10))  # 30 elements, up to whole lines of 16
     assert totals == {"half": 2 * 896, NETWORK: 32}
     assert placed["gradients"].blocks == 0
+
+
+def test_the_recurrent_side_has_buffers_of_its_own_only_with_separate_gates():
+    lstm, gru = (Workspace(CONFIGS[n], 4, 2, 1, training=True) for n in (0, 4))
+    assert lstm.plan.a_h == lstm.plan.a
+    assert np.shares_memory(lstm.view("a_h"), lstm.view("a"))
+    assert not np.shares_memory(gru.view("a_h"), gru.view("a"))
 
 
 def test_a_buffer_of_the_backward_pass_is_not_there_without_training():

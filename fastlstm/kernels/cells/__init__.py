@@ -18,10 +18,10 @@ from numba.extending import NativeValue, models, overload, register_model, typeo
 
 from fastlstm.cells import CellName
 from fastlstm.kernels import jit
-from fastlstm.kernels.cells import lstm, rnn
+from fastlstm.kernels.cells import gru, lstm, rnn
 
 #: The module of each cell.
-CELLS: dict[CellName, ModuleType] = {"lstm": lstm, "rnn": rnn}
+CELLS: dict[CellName, ModuleType] = {"lstm": lstm, "rnn": rnn, "gru": gru}
 
 
 class Chosen:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from fastlstm.cells import CellName
-from fastlstm.reference.cells import lstm, rnn
+from fastlstm.reference.cells import gru, lstm, rnn
 
 #: The module of each cell.
-CELLS: dict[CellName, ModuleType] = {"lstm": lstm, "rnn": rnn}
+CELLS: dict[CellName, ModuleType] = {"lstm": lstm, "rnn": rnn, "gru": gru}
