@@ -132,6 +132,20 @@ def test_an_update_bounds_the_norm_it_is_given(backend, rng):
         np.testing.assert_allclose(parameters.flat, moved, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rule", ["no bound", "norm"])
+def test_a_norm_that_is_no_number_scales_nothing(rule, backend, rng):
+    """One bad gradient spoils its own parameter; nor does a norm that was computed before get into another step."""
+    p = problem(rng, "rnn")
+    net, gradients = network(p, backend), Parameters(p.config)
+    gradients.flat[3] = math.nan
+    parameters, slots = Parameters(p.config, p.parameters.flat.copy()), p.slots(RULES[rule])
+    net.update(parameters, gradients, slots, RULES[rule], net.norm(gradients))
+    assert np.flatnonzero(np.isnan(parameters.flat)).tolist() == [3]
+    net.train_step(p.parameters, gradients, p.slots(RULES[rule]), p.x, p.y, p.state, 0.01, RULES[rule])
+    assert np.isfinite(p.parameters.flat).all()
+
+
 # What is refused. Each case: how one argument of a good call is spoiled, and what both backends say.
 
 

@@ -50,7 +50,7 @@ def norm_of(partial: Any) -> float:
 @jit.device
 def norm_factor(norm: float, clip_norm: float) -> float:
     """What to multiply the gradients by, so that their norm is at most ``clip_norm``."""
-    return 1.0 if norm <= clip_norm else clip_norm / norm
+    return clip_norm / norm if norm > clip_norm else 1.0
 
 
 @jit.device
