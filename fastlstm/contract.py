@@ -60,7 +60,7 @@ class Network(abc.ABC):
 
         ``nats`` (T, B) float64, if given, is overwritten with the nats of each symbol.
         """
-        self._check_flat("parameters", parameters.flat)
+        self._check_parameters("parameters", parameters)
         self._check_sequence(x, y, state)
         if nats is not None:
             check_array("nats", nats, self._sequence, np.float64, written=True)
@@ -80,8 +80,8 @@ class Network(abc.ABC):
         RuntimeError
             When there was no such forward pass.
         """
-        self._check_flat("parameters", parameters.flat)
-        self._check_flat("gradients", gradients.flat, written=True)
+        self._check_parameters("parameters", parameters)
+        self._check_parameters("gradients", gradients, written=True)
         with self.turn():
             if self._forward_thread != threading.get_ident():
                 raise RuntimeError(
@@ -92,7 +92,7 @@ class Network(abc.ABC):
 
     def norm(self, gradients: Parameters) -> float:
         """The norm of all gradients together."""
-        self._check_flat("gradients", gradients.flat)
+        self._check_parameters("gradients", gradients)
         with self.turn():
             return self._norm(gradients)
 
@@ -105,7 +105,7 @@ class Network(abc.ABC):
         such a bound it does not matter.
         """
         self._check_update(parameters, slots, rule)
-        self._check_flat("gradients", gradients.flat)
+        self._check_parameters("gradients", gradients)
         with self.turn():
             self._update(parameters, gradients, slots, rule, norm)
 
@@ -123,7 +123,7 @@ class Network(abc.ABC):
             When the network was made without ``training``.
         """
         self._check_update(parameters, slots, rule)
-        self._check_flat("gradients", gradients.flat, written=True)
+        self._check_parameters("gradients", gradients, written=True)
         self._check_sequence(x, y, state)
         if not self.training:
             raise RuntimeError("a network built without training has no buffers for a backward pass")
@@ -153,7 +153,7 @@ class Network(abc.ABC):
         """
         if self.seq_len != 1:
             raise ValueError(f"a network that generates reads one symbol at a time: T is 1, not {self.seq_len}")
-        self._check_flat("parameters", parameters.flat)
+        self._check_parameters("parameters", parameters)
         check_array("first", first, (self.batch,), np.int32)
         check_array("uniforms", uniforms, (*uniforms.shape[:1], self.batch), np.float64)
         check_array("state", state, self._state, self._dtype, written=True)
@@ -199,11 +199,13 @@ class Network(abc.ABC):
         self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], temperature: float
     ) -> Ids: ...
 
-    def _check_flat(self, name: str, flat: FloatArray, *, written: bool = False) -> None:
-        check_array(name, flat, self._flat, self._dtype, written=written)
+    def _check_parameters(self, name: str, parameters: Parameters, *, written: bool = False) -> None:
+        if parameters.config is not self.config and parameters.config != self.config:
+            raise ValueError(f"{name} must be of the network's configuration, not of {parameters.config}")
+        check_array(name, parameters.flat, self._flat, self._dtype, written=written)
 
     def _check_update(self, parameters: Parameters, slots: FloatArray, rule: UpdateRule) -> None:
-        self._check_flat("parameters", parameters.flat, written=True)
+        self._check_parameters("parameters", parameters, written=True)
         check_array("slots", slots, (rule.slots, *self._flat), self._dtype, written=True)
 
     def _check_sequence(self, x: Ids, y: Ids, state: FloatArray) -> None:

@@ -10,6 +10,7 @@ from problems import problem
 
 from fastlstm.backend import build
 from fastlstm.cells import CELLS
+from fastlstm.config import ModelConfig
 from fastlstm.errors import FastlstmError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
@@ -170,6 +171,12 @@ def spoiled_parameters(change):
     return spoil
 
 
+def of_another_shape(parameters):
+    """As many parameters, of a model with fewer units and more symbols."""
+    other = ModelConfig(vocab_size=15, hidden=8, embedding=6, dtype="float64")
+    return Parameters(other, parameters.flat.copy())
+
+
 def longer(array):
     return np.concatenate([array, array])
 
@@ -215,6 +222,10 @@ WRONG = [
         (name, spoiled_parameters(change), f"{name} must be a C-contiguous array of shape")
         for name in ("parameters", "gradients")
         for change in (longer, in_single, strided)
+    ),
+    *(
+        (name, of_another_shape, f"{name} must be of the network's configuration, not of ModelConfig")
+        for name in ("parameters", "gradients")
     ),
     ("slots", longer, r"slots must be a C-contiguous array of shape \(1, \d+\)"),
     ("slots", lambda slots: slots[0], "slots must be a C-contiguous array of shape"),
