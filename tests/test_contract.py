@@ -376,6 +376,20 @@ def test_backward_needs_a_forward_pass_of_its_own(before, backend, rng):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_arrays_of_a_forward_pass_may_be_filled_anew_before_the_backward_pass(backend, rng):
+    p = problem(rng, "lstm")
+    net, expected, gradients = network(p, backend), Parameters(p.config), Parameters(p.config)
+    forward(net, p)
+    net.backward(p.parameters, 1.0, expected)
+    x, y, state = p.x.copy(), p.y.copy(), p.state.copy()
+    net.forward(p.parameters, x, y, state)
+    for array in (x, y, state):
+        array[...] = 0
+    net.backward(p.parameters, 1.0, gradients)
+    assert np.array_equal(gradients.flat, expected.flat)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_network_without_training_does_not_go_backward(backend, rng):
     p = problem(rng, "lstm")
     net = network(p, backend, training=False)

@@ -116,7 +116,8 @@ class ReferenceNetwork(Network):
         self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None
     ) -> float:
         _check_ids(self.config, x, y)
-        self._tape = tape = forward(parameters, x, y, state)
+        # Copies of the ids: the caller may fill the arrays anew before the backward pass.
+        self._tape = tape = forward(parameters, x.copy(), y.copy(), state)
         state[...] = final_state(tape)
         if nats is not None:
             nats[...] = tape.nats
