@@ -154,6 +154,8 @@ class Network(abc.ABC):
         if self.seq_len != 1:
             raise ValueError(f"a network that generates reads one symbol at a time: T is 1, not {self.seq_len}")
         self._check_parameters("parameters", parameters)
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"temperature must be a finite number of at least 0, not {temperature}")
         check_array("first", first, (self.batch,), np.int32)
         check_array("uniforms", uniforms, (*uniforms.shape[:1], self.batch), np.float64)
         check_array("state", state, self._state, self._dtype, written=True)

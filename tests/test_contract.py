@@ -407,6 +407,16 @@ def test_only_a_network_of_one_time_step_draws_symbols(backend, rng):
         generated(network(p, backend), p)
 
 
+@pytest.mark.parametrize("temperature", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_temperature_that_is_none_is_refused(backend, temperature, rng):
+    p = problem(rng, "lstm", seq_len=1)
+    state = p.state.copy()
+    with pytest.raises(ValueError, match=r"^temperature must be a finite number of at least 0, not "):
+        network(p, backend).generate(p.parameters, p.x[0], state, np.full((3, p.batch), 0.5), temperature)
+    assert np.array_equal(state, p.state)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_drawing_no_symbol_changes_nothing(backend, rng):
     p = problem(rng, "lstm", seq_len=1)
