@@ -14,6 +14,7 @@ from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
 from fastlstm.inference import Evaluation, Inference, Networks, beginning, check_drawing, smallest_ids
 from fastlstm.params import FloatArray, Parameters, initialise
+from fastlstm.settings import settings_of
 from fastlstm.text import IdArray, Vocab
 from fastlstm.trainer import Observer, TrainResult
 
@@ -126,8 +127,7 @@ class Model:
         x, y = self._checked_ids("x", x, 2), self._checked_ids("y", y, 2)
         if x.shape != y.shape:
             raise ValueError(f"x of shape {x.shape} and y of shape {y.shape} must have the same shape (T, B)")
-        if reduction not in ("mean", "sum"):
-            raise ConfigError(f"reduction must be one of mean, sum, not {reduction!r}")
+        reduction = settings_of(TrainConfig)["reduction"].validated(reduction)
         T, B = x.shape
         carried = self._copied_state(state, B)
         scale = 1.0 if reduction == "sum" else 1.0 / x.size
