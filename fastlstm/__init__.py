@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-if sys.argv[:1] == ["-m"]:  # Python is looking for the module to run: if it is ours, a signal is one line from here on
+if sys.argv[:1] == ["-m"]:  # `python -m` is locating its module: if it is ours, handle signals from here on
     from fastlstm import signals
 
     signals.install_for_module()
@@ -37,7 +37,7 @@ __all__ = [
     "check_gradients",
 ]
 
-#: Where each public name lives. They are imported when they are asked for, so that ``--help`` need not wait.
+#: Module of each public name. It is imported when the name is first used, which keeps ``--help`` fast.
 _HOMES = {
     "Evaluation": "inference",
     "FastlstmError": "errors",
@@ -51,7 +51,8 @@ _HOMES = {
     "check_gradients": "gradient_check",
 }
 
-#: Modules that are there after ``import fastlstm`` alone; not in ``__all__``, for ``import *`` takes no common names.
+#: Modules that are reachable after ``import fastlstm`` alone. They are not in ``__all__``: ``import *`` should not bind
+#: names as common as these.
 _MODULES = (
     "batches", "checkpoint", "config", "corpora", "errors", "gradient_check", "model", "params", "progress",
     "run_folder", "text", "trainer",

@@ -2,7 +2,7 @@
 
 from fastlstm import signals
 
-signals.install()  # first: a signal during the imports below is one line already
+signals.install()  # first: signals during the imports below are handled too
 
 from fastlstm.cli import main  # noqa: E402
 

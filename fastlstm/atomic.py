@@ -1,9 +1,9 @@
-"""Files that are written whole or not at all, whatever happens meanwhile.
+"""Atomic writing of files: a file is written completely or not at all.
 
-A file is written under a temporary name in its own folder, brought to disk, and only then given its name. A process
-that is killed on the way leaves the temporary file behind; whoever writes into the folder next removes it. A writer
-holds a lock on its temporary file, which the system gives up when the process ends: a temporary file that can be locked
-belongs to nobody.
+A file is written under a temporary name in its own folder, synced to disk, and only then renamed. A process that is
+killed before the rename leaves the temporary file behind; the next write into the folder removes it. A writer holds a
+lock on its temporary file, and the system releases the lock when the process ends: a temporary file that can be locked
+has no writer any more.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ if sys.platform != "win32":
 _TEMPORARY = re.compile(r"\.fastlstm-[0-9a-f]{16}\.tmp|\.model\.safetensors\.[0-9a-f]{8}\.tmp")
 #: Errors of file systems that have no hard links.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
-#: Errors of file systems whose folders cannot be synced, as some that virtual machines share, and of folders that may
-#: be written but not read.
+#: Errors of file systems that cannot sync folders (such as some folders shared with virtual machines), and of folders
+#: that are writable but not readable.
 _NO_FOLDER_SYNC = {
     errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM,
 }  # fmt: skip
 
 
 def write(path: Path, parts: Iterable[bytes | memoryview], *, overwrite: bool) -> None:
-    """Write a file. Power may fail at any time: there is the old file or the new one, whole.
+    """Write a file atomically: after a power failure at any time, either the old or the new file exists, complete.
 
     Parameters
     ----------
     path : the file; its folder must exist.
-    parts : its content, in order.
-    overwrite : whether a file at ``path`` is replaced, keeping its mode.
+    parts : the content, in order.
+    overwrite : whether to replace a file at ``path``; its mode is kept.
 
     Raises
     ------
     FileExistsError
-        When something is at ``path``, be it since a moment ago, and ``overwrite`` is false.
+        When ``path`` exists at the time of the rename, and ``overwrite`` is false.
     OSError
-        When the file cannot be written. What was at ``path`` is unchanged, and no temporary file stays.
+        When the file cannot be written. What was at ``path`` is unchanged, and the temporary file is removed.
     """
     remove_abandoned(path.parent)
     with _temporary(path.parent) as (temporary, file):
@@ -67,14 +67,14 @@ def write(path: Path, parts: Iterable[bytes | memoryview], *, overwrite: bool) -
 
 
 def try_folder(folder: Path) -> None:
-    """See that files can be written into a folder, and remove what killed writers left there; raises `OSError`."""
+    """Raise `OSError` unless a folder is writable; first remove the temporary files of killed writers."""
     remove_abandoned(folder)
     with _temporary(folder):
         pass
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files of writers that were killed. What cannot be removed stays."""
+    """Remove the temporary files of killed writers. Files that cannot be removed are left."""
     names: list[str] = []
     with contextlib.suppress(OSError):
         names = [name for name in os.listdir(folder) if _TEMPORARY.fullmatch(name)]
@@ -85,9 +85,9 @@ def remove_abandoned(folder: Path) -> None:
 
 def _remove_if_abandoned(temporary: Path) -> None:
     if sys.platform == "win32":
-        temporary.unlink()  # refused there while its writer has it open
+        temporary.unlink()  # Windows refuses this while the writer has it open
         return
-    # Network file systems lock a file only for who may write to it.
+    # Network file systems grant an exclusive lock only on a file that is open for writing.
     access = os.O_RDWR if os.access(temporary, os.W_OK) else os.O_RDONLY
     descriptor = os.open(temporary, access | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
@@ -99,7 +99,7 @@ def _remove_if_abandoned(temporary: Path) -> None:
 
 @contextlib.contextmanager
 def _temporary(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file that is locked while it is open; it is removed at the end unless it has been renamed."""
+    """A new temporary file, locked while it is open, and removed at the end unless it has been renamed."""
     path, file = _create(folder)
     try:
         with file:
@@ -114,7 +114,7 @@ def _create(folder: Path) -> tuple[Path, BinaryIO]:
         file = open(path, "xb")  # noqa: SIM115 - the caller closes it
         try:
             if sys.platform != "win32":
-                with contextlib.suppress(OSError):  # without locks nobody can lock it, so nobody removes it
+                with contextlib.suppress(OSError):  # without locks, no other process removes it either
                     fcntl.flock(file, fcntl.LOCK_EX)
             if path.exists():
                 return path, file
@@ -126,7 +126,7 @@ def _create(folder: Path) -> tuple[Path, BinaryIO]:
 
 
 def _copy_mode(path: Path, temporary: Path) -> None:
-    """Before anything is written: what was private must not be readable for a moment."""
+    """Copy the mode before writing any data: a private file must not become readable, even briefly."""
     try:
         mode = os.stat(path).st_mode & 0o777
     except FileNotFoundError:
@@ -137,7 +137,7 @@ def _copy_mode(path: Path, temporary: Path) -> None:
 
 
 def _name_if_free(temporary: Path, path: Path) -> None:
-    """Give the file its name unless something has it: linking, unlike renaming, never replaces."""
+    """Rename the file unless ``path`` exists, by a hard link: unlike a rename it never replaces a file."""
     try:
         os.link(temporary, path)
     except OSError as error:
@@ -149,7 +149,7 @@ def _name_if_free(temporary: Path, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in the folder survive a loss of power; where that cannot be asked for, the system sees to it."""
+    """Sync the folder, so that the rename survives a power failure; skipped where the system does not support it."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     try:
@@ -159,5 +159,5 @@ def _sync_folder(folder: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:  # the file itself is there, whole
+        if error.errno not in _NO_FOLDER_SYNC:  # otherwise ignored: the file itself is complete
             raise

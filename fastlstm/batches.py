@@ -1,4 +1,4 @@
-"""Contiguous lanes over a text: time-major chunks of inputs and targets, from a cursor that can be saved."""
+"""Contiguous lanes over a text: time-major chunks of inputs and targets, with a cursor that can be saved."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fastlstm.text import IdArray
 class Lanes:
     """B contiguous lanes over a text, read in chunks of T steps.
 
-    Lane b starts at ``b * stride``, where ``stride = (N - 1) // B``. All lanes move on together, so a chunk
-    continues the one before it, lane by lane, and the carried state with it, until the text wraps. The last
-    chunk before a wrap is left out where it would end on a lane's last symbol: for one lane this is the
-    assignment's rule, ``if p + T + 1 >= N: p = 0``.
+    Lane b starts at ``b * stride``, where ``stride = (N - 1) // B``. All lanes advance together, so each chunk
+    continues the previous one in every lane, and so does the carried state, until the cursor wraps to 0. It wraps
+    when the next chunk would reach or pass the end of a lane: for one lane this is the assignment's rule,
+    ``if p + T + 1 >= N: p = 0``.
 
     Parameters
     ----------
-    ids : (N,) the text's ids, N at least ``batch * seq_len + 1``; viewed, not copied.
+    ids : (N,) the ids of the text, N at least ``batch * seq_len + 1``; not copied.
     seq_len : T.
     batch : B.
 
@@ -41,7 +41,7 @@ class Lanes:
         self.batch = batch
         self._stride = (len(ids) - 1) // batch
         covered = batch * self._stride
-        # (stride, B) views: row p holds the symbols of all lanes at cursor p, and the symbols that follow them.
+        # (stride, B) views: row p holds the symbols of all lanes at cursor p, and the symbols after them.
         self._inputs = ids[:covered].reshape(batch, self._stride).T
         self._targets = ids[1 : covered + 1].reshape(batch, self._stride).T
         self._cursor = 0
@@ -53,7 +53,7 @@ class Lanes:
 
     @property
     def cursor(self) -> int:
-        """Position in the lanes of the next chunk, 0 to ``stride``; set it to resume a run."""
+        """Position of the next chunk in the lanes, 0 to ``stride``; set it to resume a run."""
         return self._cursor
 
     @cursor.setter
@@ -66,7 +66,7 @@ class Lanes:
         self._cursor = position
 
     def next(self, x: NDArray[np.int32], y: NDArray[np.int32]) -> bool:
-        """Fill the next chunk and move on by T.
+        """Copy the next chunk into ``x`` and ``y``, and advance the cursor by T.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class Lanes:
 
         Returns
         -------
-        Whether the lanes (re)start with this chunk, so that the carried state must be reset.
+        Whether this chunk is at the start of the lanes, so that the carried state must be reset.
 
         Raises
         ------
@@ -94,16 +94,16 @@ class Lanes:
 
 
 def fit_lanes(n: int, seq_len: int, batch: int) -> tuple[int, int]:
-    """The largest lanes, up to the wished ones, that a text can feed; it lowers ``batch`` first, then ``seq_len``.
+    """Reduce T and B to what a short text can fill: ``batch`` first, then ``seq_len``.
 
     Parameters
     ----------
     n : symbols in the text.
-    seq_len, batch : the wished T and B, each at least 1.
+    seq_len, batch : the requested T and B, each at least 1.
 
     Returns
     -------
-    seq_len, batch : with ``batch * seq_len + 1 <= n``.
+    seq_len, batch : at most the requested ones, with ``batch * seq_len + 1 <= n``.
 
     Raises
     ------
@@ -111,6 +111,6 @@ def fit_lanes(n: int, seq_len: int, batch: int) -> tuple[int, int]:
         When the text has fewer than two symbols.
     """
     if n < 2:
-        raise ConfigError(f"the text has {n} of the at least two characters that it needs: give more text")
+        raise ConfigError(f"at least two characters are needed, but the text has {n}: give more text")
     batch = max(1, min(batch, (n - 1) // seq_len))
     return min(seq_len, (n - 1) // batch), batch

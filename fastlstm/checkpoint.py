@@ -8,10 +8,10 @@ version         version of this layout, ``"2"``; ``"1"``, of fastlstm 0.1.0, is 
 sha256          checksum of the whole file, see `fastlstm.tensor_file` (version 1 had none)
 config          `ModelConfig.to_dict`
 vocab           `Vocab.to_json`
-training        how the model came about (optional), free-form JSON
+training        record of the run that trained the model (optional), free-form JSON
 ==============  =====================================================================
 
-The tensors are the parameters, by their names in `fastlstm.params`. Loading a file executes nothing that is in it.
+The tensors are the parameters, by their names in `fastlstm.params`. Loading a file executes no code from it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fastlstm.params import FloatArray, Parameters, table
 from fastlstm.tensor_file import Kind, Stored
 from fastlstm.text import Vocab
 
-#: Name of a model's file in the folder of its run.
+#: Name of the model file in a run folder.
 FILE_NAME = "model.safetensors"
 
 _KIND = Kind(
@@ -42,12 +42,12 @@ _KIND = Kind(
     advice="check the path, or train one first",
     unchecked_version="1",
 )
-#: Tensors of a model beside those of its layers: the embedding, the output's weights and biases.
+#: Number of tensors outside the layers: the embedding, and the weights and biases of the output.
 _TENSORS_WITHOUT_LAYERS = 3
 
 
 class Content(NamedTuple):
-    """What a model file holds; ``training`` is ``None`` where nothing is known of it."""
+    """The content of a model file; ``training``, the record of its training, is ``None`` if there is none."""
 
     config: ModelConfig
     vocab: Vocab
@@ -56,44 +56,45 @@ class Content(NamedTuple):
 
 
 def save(path: str | os.PathLike[str], content: Content, *, overwrite: bool = True) -> None:
-    """Write a model file, whole or not at all: power may fail at any time, and the file that was there stays good.
+    """Write a model file atomically: if it fails, even by a power failure, an existing file is unchanged.
 
     Parameters
     ----------
     path : the file; its folder must exist.
     content : what to write.
-    overwrite : whether to replace what is at ``path``; a file's mode is kept.
+    overwrite : whether to replace a file at ``path``; its mode is kept.
 
     Raises
     ------
     ModelExistsError
-        When something is at ``path``, be it since a moment ago, and ``overwrite`` is false.
+        When ``path`` exists, and ``overwrite`` is false.
     ModelFileError
-        When the file cannot be written, or the memory for a copy of the model is lacking, or `load` would refuse it:
-        parameters that are not finite, a configuration or a history that JSON cannot hold. Nothing has been changed
-        then, and no stray file stays.
+        When the file cannot be written, when memory does not suffice for a copy of the model, or when `load` would
+        refuse the file: parameters that are not finite, a configuration or training record that JSON cannot
+        represent. An existing file is then unchanged, and no temporary file is left.
     """
     try:
         parts = _encode(content)
     except (TypeError, ValueError, RecursionError, FastlstmError) as error:
         raise ModelFileError(
-            f"cannot save the model to {os.fspath(path)!r} ({tensor_file.one_line(str(error))}): mend it first;"
-            " nothing was written"
+            f"cannot save the model to {os.fspath(path)!r} ({tensor_file.one_line(str(error))}): correct the model"
+            " first; nothing was written"
         ) from None
     except MemoryError:
         raise ModelFileError(
-            f"cannot save the model to {os.fspath(path)!r} (no memory for a copy of it): free some; nothing was written"
+            f"cannot save the model to {os.fspath(path)!r} (no memory for a copy of it): free some memory; nothing was"
+            " written"
         ) from None
     tensor_file.write(path, _KIND, parts, overwrite=overwrite)
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder of a run and see that a model can be written into it.
+    """Create a run folder if needed, and check that a model can be written into it.
 
     Raises
     ------
     ModelFileError
-        When it cannot: better known before training than after it.
+        When it cannot. Checking before training avoids losing the result after it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,20 +112,20 @@ def load(path: str | os.PathLike[str]) -> Content:
 
     Parameters
     ----------
-    path : the file, or the folder of a run, which holds it as ``model.safetensors``.
+    path : the file, or a run folder, which contains it as ``model.safetensors``.
 
     Raises
     ------
     ModelFileError
-        When there is no such file, or it is anything but an undamaged model.
+        When the file does not exist, or is not an undamaged model file.
     """
     return tensor_file.read(path, _KIND, _decode)
 
 
 def _encode(content: Content) -> list[bytes | memoryview]:
-    """A model as the bytes of its file; raises what `_decode` would raise."""
+    """The bytes of a model file; raises what `_decode` would raise for them."""
     config = content.config
-    # A copy: another thread may go on training, and the checksum must be of what is written.
+    # A copy: another thread may continue training, and the checksum must match what is written.
     parameters = Parameters(config, np.array(content.parameters.flat, config.dtype))
     _check_finite(parameters)
     metadata = {"config": json.dumps(config.to_dict()), "vocab": content.vocab.to_json()}
@@ -132,7 +133,7 @@ def _encode(content: Content) -> list[bytes | memoryview]:
         metadata["training"] = json.dumps(content.training)
     parts = tensor_file.encode(_KIND, metadata, parameters)
     if (_model(metadata), content.parameters.config) != ((config, content.vocab), config):
-        raise ValueError("its configuration or vocabulary would not come back the same")
+        raise ValueError("its configuration or vocabulary would not be read back unchanged")
     _training(metadata)
     return parts
 
@@ -140,7 +141,7 @@ def _encode(content: Content) -> list[bytes | memoryview]:
 def _decode(stored: Stored) -> Content:
     config, vocab = _model(stored.metadata)
     tensors = stored.take_tensors()
-    # The number first: the table of a hostile number of layers would not end.
+    # Check the number first: a malicious number of layers would make a table without end.
     of_layers = config.layers * len(config.structure.tensors(1, 1))
     if len(tensors) != _TENSORS_WITHOUT_LAYERS + of_layers:
         raise ValueError(f"{len(tensors)} tensors for {config.layers} layers")
@@ -155,7 +156,7 @@ def _decode(stored: Stored) -> Content:
 def _model(metadata: Mapping[str, str]) -> tuple[ModelConfig, Vocab]:
     config = ModelConfig.from_dict(tensor_file.parse_object(metadata, "config"))
     if "vocab" not in metadata:
-        raise ValueError("its metadata lack 'vocab'")
+        raise ValueError("its metadata has no 'vocab'")
     vocab = Vocab.from_json(metadata["vocab"])
     if len(vocab) != config.vocab_size:
         raise ValueError(f"a vocabulary of {len(vocab)} symbols for a model of {config.vocab_size}")

@@ -1,7 +1,7 @@
-"""What all verbs share on the command line, and the console script ``fastlstm``.
+"""The command line common to all verbs, and the console script ``fastlstm``.
 
-A verb is a module with ``main(argv) -> int`` (its exit status); it imports the library after it has parsed its
-arguments, so that ``--help`` answers at once.
+A verb is a module with ``main(argv) -> int`` (its exit status). It imports the library after parsing its arguments, so
+that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -22,44 +22,44 @@ from fastlstm.errors import ConfigError, FastlstmError
 
 Main = Callable[[Sequence[str] | None], int]
 
-#: Each verb and one line about it.
+#: The verbs, each with a one-line description.
 VERBS = {
     "train": "train a model on a text",
-    "sample": "write text with a model",
+    "sample": "generate text with a model",
     "evaluate": "measure how well a model predicts a text",
     "gradcheck": "check gradients against numerical ones",
 }
 
 FAILURE, USAGE = 1, 2
-#: Status of a command whose reader has left: of SIGPIPE, which not every system names.
+#: Exit status when the reader of the output has closed the pipe: that of SIGPIPE, which not every system defines.
 BROKEN_PIPE = signals.SIGNALLED + 13
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, in the words of `fail`."""
+    """An argument parser that reports an error in one line, in the format of `fail`."""
 
     def __init__(self, verb: str = "", **settings: Any) -> None:
         super().__init__(prog=command(verb), allow_abbrev=False, **settings)
         self.verb = verb
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the arguments and leave."""
+        """Report an error in the arguments and exit with status 2."""
         sys.exit(fail(self.verb, f"{message}; see --help", USAGE))
 
 
 def parser(verb: str, description: str) -> Parser:
-    """The parser of a verb, with the options that all verbs share in its group "output"."""
+    """The parser of a verb, with the options common to all verbs in its group "output"."""
     made = Parser(verb, description=description)
     output = made.add_argument_group("output")
     output.add_argument(
-        "--json", action="store_true", help="end with a line on standard output that is one JSON object"
+        "--json", action="store_true", help="print the result as one JSON object, in the last line of standard output"
     )
-    output.add_argument("--debug", action="store_true", help="on an error, show where in the program it arose")
+    output.add_argument("--debug", action="store_true", help="on an error, show the traceback")
     return made
 
 
 def command(verb: str) -> str:
-    """How the user runs a verb: ``fastlstm train`` or ``python -m fastlstm.train``, as this process was run."""
+    """The command of a verb, in the form in which this process was started: ``python -m fastlstm.train``, or so."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is None or not spec.name.startswith("fastlstm."):
         return _name(verb)
@@ -67,18 +67,18 @@ def command(verb: str) -> str:
 
 
 def fail(verb: str, message: str, status: int = FAILURE) -> int:
-    """Print one line about an error on standard error; returns the exit status."""
+    """Print an error as one line on standard error; returns the exit status."""
     note(verb, f"error: {message}")
     return status
 
 
 def print_json(values: dict[str, Any]) -> None:
-    """Print one line that is one JSON object; numbers that are not finite become null."""
+    """Print a JSON object in one line; numbers that are not finite become null."""
     print(json.dumps(_without_nan(values), allow_nan=False), flush=True)
 
 
 def _without_nan(value: Any) -> Any:
-    """A value for JSON, which has no NaN and no infinity, at any depth."""
+    """A value with NaN and infinities, which JSON does not have, replaced by ``None`` at any depth."""
     if isinstance(value, dict):
         return {key: _without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -87,17 +87,17 @@ def _without_nan(value: Any) -> Any:
 
 
 def argument_text(argument: str) -> str:
-    """The text of an argument: bytes that the locale's encoding lacks, as ASCII does, are read as UTF-8."""
+    """The text of an argument: bytes that the locale's encoding (such as ASCII) cannot decode are read as UTF-8."""
     return argument.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def say_compiling() -> None:
-    """Tell, on standard error, why nothing happens for a while."""
+    """Print on standard error that kernels are being compiled."""
     print(terminal.COMPILING, file=sys.stderr, flush=True)
 
 
 def note(verb: str, message: str) -> None:
-    """Print one line on standard error; a standard error that nobody reads is no error."""
+    """Print one line on standard error; failures to write it are ignored."""
     with contextlib.suppress(OSError):
         print(f"{_name(verb)}: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
@@ -107,7 +107,7 @@ def _name(verb: str) -> str:
 
 
 def run(main: Main, argv: Sequence[str] | None = None) -> NoReturn:
-    """Run a verb and leave the process with its exit status; errors become one line, unless ``--debug`` is given."""
+    """Run a verb and exit with its status; an error is printed as one line, unless ``--debug`` is given."""
     verb = _verb(main)
     signals.install(_name(verb))
     _open_streams()
@@ -123,7 +123,7 @@ def run(main: Main, argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _status(main: Main, verb: str, arguments: list[str]) -> int:
-    """The exit status of a verb, all it has to say said."""
+    """Run a verb and flush its output; returns the exit status."""
     try:
         try:
             status = main(arguments)
@@ -131,7 +131,7 @@ def _status(main: Main, verb: str, arguments: list[str]) -> int:
             status = end.code if isinstance(end.code, int) else 0
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever read our output has left
+    except BrokenPipeError:  # the reader of the output has closed the pipe
         return BROKEN_PIPE
     except (FastlstmError, OSError, MemoryError) as error:
         if "--debug" in arguments:
@@ -143,20 +143,20 @@ def _status(main: Main, verb: str, arguments: list[str]) -> int:
 
 
 def _open_streams() -> None:
-    """Give the null device the place of streams that are closed, else the next file opened would get their output."""
+    """Open the null device for standard streams that are closed: else the next file opened would get their output."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
-            # No `with`: like the streams of Python itself, these are in use until the process ends.
+            # No `with`: like Python's own streams, these stay open until the process ends.
             setattr(sys, name, open(descriptor, "w", closefd=False, encoding="utf-8"))  # noqa: SIM115
 
 
 def _release_streams() -> None:
-    """Leave nothing in the streams that the interpreter could fail to write when it ends."""
+    """Flush the streams, so that the interpreter does not fail to flush them at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -165,7 +165,7 @@ def _release_streams() -> None:
 
 
 class _Lacking:
-    """Handler of characters that the encoding of standard output lacks: each becomes ``?``, and is counted."""
+    """Error handler of standard output: characters that its encoding lacks are written as ``?`` and counted."""
 
     HANDLER = "fastlstm.lacking"
 
@@ -180,18 +180,18 @@ class _Lacking:
         return "?" * count, error.end
 
     def say(self, verb: str) -> None:
-        """Tell how many there were."""
+        """Report how many there were, if any."""
         if self.count:
-            characters = "1 character that" if self.count == 1 else f"{self.count:,} characters that"
+            characters = "1 character was" if self.count == 1 else f"{self.count:,} characters were"
             note(
                 verb,
-                f"{characters} standard output's encoding ({self.encoding}) lacks became '?':"
-                " set PYTHONIOENCODING=utf-8 to write all of them",
+                f"{characters} written as '?', because the encoding of standard output ({self.encoding}) lacks them:"
+                " set PYTHONIOENCODING=utf-8 to write all characters",
             )
 
 
 def _verb(main: Main) -> str:
-    """The verb of a ``main``, from its module's name, which is ``fastlstm.train`` even where it runs as the program."""
+    """The verb of a ``main``, from its module's spec: ``__name__`` is ``__main__`` when it runs as the program."""
     spec = getattr(sys.modules[main.__module__], "__spec__", None)
     verb = "" if spec is None else spec.name.rpartition(".")[2]
     return verb if verb in VERBS else ""
@@ -210,11 +210,11 @@ def _no_verb(argv: Sequence[str] | None) -> int:
     lines = "\n".join(f"  {verb:<10} {about}" for verb, about in VERBS.items())
     made = Parser(
         description="Character-level LSTM language models on an ordinary CPU.",
-        epilog=f"verbs:\n{lines}\n\n'fastlstm VERB --help' tells more of each.",
+        epilog=f"verbs:\n{lines}\n\n'fastlstm VERB --help' lists the options of a verb.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--version", action="store_true", help="print the version and leave")
-    made.add_argument("verb", nargs="?", metavar="VERB", choices=VERBS, help="what to do")
+    made.add_argument("--version", action="store_true", help="print the version and exit")
+    made.add_argument("verb", nargs="?", metavar="VERB", choices=VERBS, help="one of the verbs below")
     if made.parse_args(argv).version:
         from fastlstm import __version__
 

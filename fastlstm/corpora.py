@@ -1,4 +1,4 @@
-"""Texts known by name: the default one, one that comes with Python, and one fetched on request."""
+"""Named corpora: the default text, one that comes with Python, and one that is downloaded on first use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from fastlstm.errors import TextError
 
-#: Name of each corpus and one line about it, for help texts.
+#: The corpora, each with a one-line description.
 NAMES: Mapping[str, str] = MappingProxyType(
     {
         "input": "the default: original prose, dialogue and verse that come with fastlstm",
@@ -37,7 +37,7 @@ def load(name: str) -> bytes:
     Raises
     ------
     TextError
-        When there is no such corpus, or its text cannot be read or fetched.
+        When no corpus has this name, or its text cannot be read or downloaded.
     """
     if name == "input":
         return _read(default_text_path())
@@ -49,9 +49,9 @@ def load(name: str) -> bytes:
 
 
 def default_text_path() -> Path:
-    """Where the default text lies: inside the installed package, else beside it in a source checkout.
+    """Path of the default text: in the installed package, else beside the package in a source checkout.
 
-    The file need not exist.
+    The file may be missing.
     """
     package = Path(__file__).resolve().parent
     installed = package / "data" / "input.txt"
@@ -68,47 +68,47 @@ def cache_folder() -> Path:
 
 
 def fetch_tinyshakespeare(url: str, folder: Path, sha256: str = TINYSHAKESPEARE_SHA256) -> Path:
-    """The path of tinyshakespeare in a cache folder, downloaded if it is not there yet.
+    """The path of tinyshakespeare in a cache folder; it is downloaded if it is not cached.
 
     Parameters
     ----------
     url : ``http`` or ``https`` address to download from.
-    folder : the cache folder; made when missing. A file in it whose hash is right is not fetched again.
-    sha256 : hash that the file must have, in hexadecimal. A download with another hash is not kept.
+    folder : the cache folder; created if missing. A cached file with the right hash is not downloaded again.
+    sha256 : expected hash of the file, in hexadecimal. A download with another hash is not kept.
 
     Raises
     ------
     TextError
-        When the address does not deliver, delivers another file, or the folder cannot be used.
+        When the download fails or has another hash, or when the folder cannot be used.
     """
     import pooch
     import requests
     import urllib3
 
     pooch.get_logger().setLevel("WARNING")
-    # Not streamed, which would leave the connection open after a failure; the text is small.
+    # No streaming: it would leave the connection open after a failure, and the text is small.
     download = pooch.HTTPDownloader(timeout=(_CONNECT_SECONDS, _READ_SECONDS), stream=False)
     try:
         return Path(pooch.retrieve(url, f"sha256:{sha256}", "tinyshakespeare.txt", folder, downloader=download))
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise TextError(
-            f"cannot fetch tinyshakespeare from {url!r} ({_reason(error)}): check the network,"
-            f" or set {URL_VARIABLE} to an address that has it"
+            f"cannot download tinyshakespeare from {url!r} ({_reason(error)}): check the network,"
+            f" or set {URL_VARIABLE} to another address"
         ) from None
     except OSError as error:
         raise TextError(
             f"cannot use the cache folder {str(folder)!r} ({error.strerror or type(error).__name__}):"
-            f" set {CACHE_VARIABLE} to a folder that can be written"
+            f" set {CACHE_VARIABLE} to a writable folder"
         ) from None
     except ValueError:
         raise TextError(
-            f"what {url!r} delivers is not tinyshakespeare (its SHA-256 differs) and was not kept: try again,"
-            f" or set {URL_VARIABLE} to an address that has it"
+            f"the file at {url!r} is not tinyshakespeare (its SHA-256 differs) and was not kept: try again,"
+            f" or set {URL_VARIABLE} to another address"
         ) from None
 
 
 def _reason(error: Exception) -> str:
-    """A few words on why a request failed; the library's own message can run to several lines."""
+    """A short reason why a request failed; the library's own message can have several lines."""
     import requests
 
     if isinstance(error, requests.HTTPError) and error.response is not None:
@@ -125,7 +125,7 @@ def _pydoc() -> bytes:
         from pydoc_data.topics import topics
     except ImportError:
         raise TextError(
-            "this Python comes without pydoc_data, the text of the corpus 'pydoc': name another corpus or a file"
+            "this Python installation lacks pydoc_data, the text of the corpus 'pydoc': name another corpus, or a file"
         ) from None
     return "\n".join(topics[key] for key in sorted(topics)).encode("utf-8")
 

@@ -1,35 +1,35 @@
-"""The errors that fastlstm raises for people to read."""
+"""The exceptions of fastlstm."""
 
 from __future__ import annotations
 
 
 class FastlstmError(Exception):
-    """An error meant for a person: its message is one clear line that says what is wrong, where, and what to do."""
+    """An error to show to the user: its message is one line that states what is wrong, where, and what to do."""
 
 
 class TextError(FastlstmError):
-    """A text cannot be had: missing, unreadable, undecodable, empty, or not to be fetched."""
+    """A text is missing, unreadable, not decodable, too short, or cannot be downloaded."""
 
 
 class VocabularyError(FastlstmError):
-    """A symbol or an id outside a vocabulary, or a stored vocabulary that is not one."""
+    """A symbol or an id is not in the vocabulary, or a vocabulary is invalid."""
 
 
 class ModelFileError(FastlstmError):
-    """A file of a model, or of the state of a run, that cannot be read or written."""
+    """A model file, or the file of a run state, cannot be read or written."""
 
 
 class ModelExistsError(ModelFileError):
-    """A model, or a state, was to be saved where something is already, without replacing it."""
+    """A model or a run state was to be saved without overwriting, and the path exists."""
 
 
 class DivergenceError(FastlstmError):
-    """A training that went so wrong that its parameters predict nothing any more."""
+    """Training diverged: the loss or the parameters are not finite, or the loss is far above that of guessing."""
 
 
 class StoppedError(Exception):
-    """A computation ended early because its caller's ``stop`` said so; there is no result."""
+    """A computation ended early because the caller's ``stop`` returned true; there is no result."""
 
 
 class ConfigError(FastlstmError):
-    """A setting out of range, or settings that contradict each other or the text."""
+    """A setting is out of range, or contradicts another setting or the text."""

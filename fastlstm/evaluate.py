@@ -12,16 +12,16 @@ from fastlstm.settings import add_options, given
 def parser() -> cli.Parser:
     """The verb's arguments."""
     made = cli.parser(
-        "evaluate", "Measure how well a model predicts a text: one pass, every character but the first predicted."
+        "evaluate", "Measure how well a model predicts a text, in one pass over every character but the first."
     )
-    made.add_argument("model", metavar="MODEL", help="the model's file, or the folder of its run")
-    made.add_argument("file", metavar="FILE", help="the text: a file, '-' for standard input, or a corpus by name")
+    made.add_argument("model", metavar="MODEL", help="the model file, or its run folder")
+    made.add_argument("file", metavar="FILE", help="the text: a file, '-' for standard input, or the name of a corpus")
     add_options(made.add_argument_group("computing"), TrainConfig)
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate as the arguments say; returns the exit status."""
+    """Evaluate a model as given by the arguments; returns the exit status."""
     options = parser().parse_args(argv)
     computing = TrainConfig(**given(options, TrainConfig))
     from fastlstm.backend import warm_up
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warm_up(computing.backend, model.config, cli.say_compiling)
     result = model.evaluate(ids, backend=computing.backend, threads=computing.threads)
     print(
-        f"{result.chars:,} characters: {result.nats_per_char:.4f} nats, {result.bits_per_char:.4f} bits a character,"
+        f"{result.chars:,} characters: {result.nats_per_char:.4f} nats, {result.bits_per_char:.4f} bits per character,"
         f" perplexity {result.perplexity:.3f}"
     )
     if options.json:

@@ -1,6 +1,6 @@
-"""The verb ``gradcheck``: check the gradients of a fresh network of any shape, or of a trained model.
+"""``python -m fastlstm.gradcheck``: check the gradients of a randomly initialised network, or of a trained model.
 
-From Python: `fastlstm.check_gradients`.
+The check itself is `fastlstm.check_gradients`.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 def flip_sign(gradients: Parameters) -> None:
-    """The negative control ``--inject sign``: the gradient of the first layer's weights with the wrong sign."""
+    """The negative control ``--inject sign``: negate the gradient of the first layer's weights."""
     gradients["layers.0.W"] *= -1
 
 
 _INJECTIONS: dict[str, Callable[[Parameters], None]] = {"sign": flip_sign}
 
 
-#: The fresh network that is checked unless the options say otherwise: small enough to check all of it in a second.
+#: Defaults of the network that is checked: small enough to check every entry in a second.
 _FRESH: dict[str, Any] = {"cell": "lstm", "layers": 1, "hidden": 9, "embedding": 5, "vocab_size": 11}
 
-#: T and B of the check, unless the options say otherwise.
+#: Defaults of T and B.
 _SIZES = {"seq_len": 8, "batch": 2}
 
-#: Entries of each parameter of a trained model that are checked: all would take hours.
+#: Default number of entries checked in each parameter of a trained model: all would take hours.
 _ENTRIES_OF_A_MODEL = 50
 
 
 def parser() -> cli.Parser:
     """The verb's arguments."""
-    made = cli.parser("gradcheck", "Check every gradient against centred differences of the loss, in float64.")
+    made = cli.parser("gradcheck", "Check gradients against centred differences of the loss, in float64.")
     model = made.add_argument_group("model")
-    model.add_argument("--model", metavar="FILE", help="check at the parameters of a trained model, not of a fresh one")
+    model.add_argument("--model", metavar="FILE", help="check a trained model instead of a randomly initialised one")
     add_options(model, ModelConfig, only=_FRESH, defaults=_FRESH)
     what = made.add_argument_group("check")
     add_options(what, TrainConfig, only=_SIZES, defaults=_SIZES)
@@ -47,19 +47,19 @@ def parser() -> cli.Parser:
         "--entries",
         type=int,
         metavar="N",
-        help=f"check N random entries of each parameter (default: all; of a trained model {_ENTRIES_OF_A_MODEL})",
+        help=f"check N random entries of each parameter (default: all, or {_ENTRIES_OF_A_MODEL} of a trained model)",
     )
     what.add_argument(
         "--inject",
         choices=_INJECTIONS,
-        help="negative control: spoil the gradient first (sign: of layers.0.W), so that the check must FAIL",
+        help="negative control: corrupt the gradient (sign: negate that of layers.0.W); the check must then FAIL",
     )
     add_options(made.add_argument_group("computing"), TrainConfig, only=("seed", "backend"))
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check as the arguments say; returns the exit status: 0 when every gradient is right, 1 when one is not."""
+    """Check gradients as given by the arguments; returns the exit status: 0 if all are correct, else 1."""
     made = parser()
     options = made.parse_args(argv)
     shape, what = given(options, ModelConfig), TrainConfig(**(_SIZES | given(options, TrainConfig)))
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if shape:
             declared = settings_of(ModelConfig)
             brought = " and ".join(str(declared[name].option) for name in shape)
-            made.error(f"--model brings its own shape: leave out {brought}")
+            made.error(f"--model determines the shape: leave out {brought}")
         from fastlstm import checkpoint
 
         model = checkpoint.load(options.model).parameters

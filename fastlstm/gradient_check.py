@@ -1,20 +1,20 @@
-"""Whether gradients are right: every parameter against centred differences of the loss, in float64.
+"""The gradient check: every parameter against centred differences of the loss, in float64.
 
 The derivative of the loss J with respect to one entry is estimated from four losses (Fornberg 1988, table 1)::
 
     n = (8 (J(p+h) - J(p-h)) - (J(p+2h) - J(p-2h))) / (12 h)
 
-Its truncation error is ``h**4 J''''' / 30``, where two losses would leave ``h**2 J''' / 6``. So h can be large, and the
-rounding error, which grows as ``1/h``, stays small: a gradient of 1e-3 is still checked to seven digits.
+Its truncation error is ``h**4 J''''' / 30``; that of a formula with two losses is ``h**2 J''' / 6``. So h can be large
+and the rounding error, which grows as ``1/h``, stays small: a gradient of 1e-3 is still checked to seven digits.
 
-**The floor.** A loss is known to a rounding error of about ``eps * sqrt(T B) * (J + T B)``: a nat is a difference
-of logits of order 1, each rounded, and T*B of them are added up one after the other; such errors grow as a random
-walk does. The weights of the formula sum to 18/12 in absolute value, so the estimate is known to::
+**The floor.** A loss has a rounding error of about ``eps * sqrt(T B) * (J + T B)``: the loss of a symbol is a
+difference of logits of order 1, each rounded, T*B of them are summed one after the other, and the errors add up like a
+random walk. The weights of the formula sum to 18/12 in absolute value, so the rounding error of the estimate is about::
 
     floor = 1.5 * eps * sqrt(T B) * (J + T B) / h
 
-An entry passes when ``|a - n| <= tolerance * max(|a|, |n|)``, or when ``|a - n| <= floor``. Both are one
-condition on one number, the relative error with a denominator that tiny gradients cannot make smaller still::
+An entry passes when ``|a - n| <= tolerance * max(|a|, |n|)``, or when ``|a - n| <= floor``. Together they are
+one condition on the relative error, with a lower bound on its denominator::
 
     |a - n| / max(|a|, |n|, floor / tolerance)  <=  tolerance
 """
@@ -34,26 +34,26 @@ from fastlstm.config import BackendName, ModelConfig, TrainConfig
 from fastlstm.errors import ConfigError
 from fastlstm.params import Entry, FloatArray, Parameters, initialise, table
 
-#: Largest relative error of a right gradient. tanh and softmax are smooth everywhere, so a larger one is a mistake.
+#: Largest relative error of a correct gradient. tanh and softmax are smooth everywhere, so a larger error is a bug.
 TOLERANCE = 1e-6
 
-#: h, a little below eps**(1/5), where truncation and rounding errors would be equal were the fifth derivative as
-#: large as the first: that of a recurrent network over many steps is larger.
+#: h, a little below eps**(1/5). There truncation and rounding errors are equal if the fifth derivative is as large as
+#: the first; in a recurrent network over many steps it is larger.
 STEP = 2.0**-12
 
 
 @dataclasses.dataclass(frozen=True)
 class ParameterCheck:
-    """The check of one parameter.
+    """The result of checking one parameter.
 
     Attributes
     ----------
     name : of the parameter, as in `fastlstm.params`.
-    entries : how many of its entries were checked.
+    entries : number of entries checked.
     worst : largest relative error among them (the module's docstring defines its denominator).
     median : median relative error.
     where : index of the worst entry; analytic, numeric : both gradients there, in nats.
-    passed : whether the worst is within `TOLERANCE`.
+    passed : whether ``worst`` is within `TOLERANCE`.
     """
 
     name: str
@@ -68,7 +68,14 @@ class ParameterCheck:
 
 @dataclasses.dataclass(frozen=True)
 class GradientReport:
-    """A gradient check: the loss (nats, summed over T*B), the floor of rounding, and each parameter's result."""
+    """The result of a gradient check.
+
+    Attributes
+    ----------
+    loss : in nats, summed over the T*B symbols.
+    floor : estimated rounding error of a numerical gradient, in nats (see the module's docstring).
+    parameters : the result for each parameter.
+    """
 
     loss: float
     floor: float
@@ -80,11 +87,11 @@ class GradientReport:
         return all(parameter.passed for parameter in self.parameters)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The report as plain values, ready for JSON."""
         return {"passed": self.passed, **dataclasses.asdict(self)}
 
     def __str__(self) -> str:
-        """A table with a line for each parameter."""
+        """A table with one line per parameter."""
         lines = [_COLUMNS.format(*_TITLES)]
         for p in self.parameters:
             where = ",".join(map(str, p.where))
@@ -109,22 +116,23 @@ def check_gradients(
     threads: int = 1,
     gradient: Callable[[Parameters], None] | None = None,
 ) -> GradientReport:
-    """Compare the gradient of the loss on random symbols with differences of the loss, in float64, before any clipping.
+    """Compare the analytic gradient of the loss on random symbols with a numerical one, in float64, without clipping.
 
     Parameters
     ----------
-    model : a configuration, whose parameters are then drawn at random, or the parameters to check at, such as
-        ``Model.parameters`` (float32 ones are converted). They are not changed.
-    seq_len, batch, backend, threads : the network that is checked.
+    model : a configuration, for which parameters are drawn at random, or the parameters at which to check, such as
+        ``Model.parameters`` (float32 is converted to float64). They are not changed.
+    seq_len, batch : T and B of the random symbols.
+    backend, threads : the implementation that is checked, and its number of workers.
     seed : of parameters, symbols, carried-in state and the choice of entries.
-    entries : how many entries of each parameter, chosen at random; ``None``: all of them.
+    entries : number of entries of each parameter to check, chosen at random; ``None``: all.
     step : h.
-    gradient : called with the analytic gradients before they are compared; a negative control changes them here.
+    gradient : called with the analytic gradients before the comparison; a negative control changes them in place.
 
     Returns
     -------
     GradientReport
-        ``report.passed`` is the verdict, ``print(report)`` shows a line for each parameter.
+        ``report.passed`` is the verdict; ``print(report)`` shows one line per parameter.
 
     Raises
     ------
@@ -160,7 +168,7 @@ def check_gradients(
 
 
 def _random_point(config: ModelConfig, rng: np.random.Generator) -> Parameters:
-    """Fresh parameters where nothing is special: no bias is zero, and no two are equal."""
+    """Random parameters without special values: no bias is zero, and no two are equal."""
     parameters = initialise(dataclasses.replace(config, dtype="float64"), rng)
     for view in parameters.values():
         view += 0.2 * rng.standard_normal(view.shape)
@@ -173,7 +181,7 @@ def _in_float64(parameters: Parameters) -> Parameters:
 
 
 def _places(entry: Entry, x: NDArray[np.integer], entries: int | None, rng: np.random.Generator) -> NDArray[np.intp]:
-    """The places in a parameter to check; embeddings are chosen among symbols that occur: others have no gradient."""
+    """Indices of the entries to check; of embeddings only those of symbols in ``x``: the others have no gradient."""
     places = np.arange(entry.stop - entry.start)
     if entries is None:
         return places

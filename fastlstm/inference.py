@@ -1,4 +1,4 @@
-"""What parameters are used for when nothing is learned: the nats of a text, and drawing symbols."""
+"""Inference: the loss of a text, and sampling of symbols."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from fastlstm.errors import ConfigError, FastlstmError, StoppedError, TextError
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.text import IdArray, Vocab
 
-#: Time steps of a forward pass that no backward pass follows.
+#: Time steps of a forward pass without a backward pass.
 _READ_STEPS = 256
-#: Largest number of symbols drawn at once; a stream starts with one and doubles up to it. Each call packs the weights.
+#: Most symbols drawn in one call, each of which packs the weights; a stream starts with one and doubles up to this.
 _DRAW_STEPS = 256
-#: Networks kept for the next call of the same size.
+#: Number of networks that are cached for further calls of the same size.
 _NETWORKS_KEPT = 4
-#: Temperatures below, but 0, would be infinite as exponents in float32, and ones far above would be 0.
+#: Bounds of a temperature other than 0: far outside of them, its inverse in float32 would be infinite or 0.
 _SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE = 1e-3, 1e6
-#: Texts that can be drawn at once.
+#: Largest number of texts drawn at once.
 _MOST_LANES = 10_000
-#: Nats whose exponential is still a number.
+#: Largest exponent whose exponential is finite in float64, rounded down.
 _LARGEST_EXPONENT = 700.0
 
 
@@ -37,8 +37,8 @@ class Evaluation:
 
     Attributes
     ----------
-    chars : symbols predicted: all of the text but the first.
-    nats_per_char : mean of ``-log p`` of each, in nats.
+    chars : number of symbols predicted: all but the first.
+    nats_per_char : mean of ``-log p`` over them, in nats.
     """
 
     chars: int
@@ -46,7 +46,7 @@ class Evaluation:
 
     @property
     def bits_per_char(self) -> float:
-        """The same in bits."""
+        """The mean of ``-log2 p``, in bits."""
         return self.nats_per_char / math.log(2)
 
     @property
@@ -56,11 +56,11 @@ class Evaluation:
 
 
 class Networks:
-    """Networks of one configuration; those used last are kept for the next call of the same size.
+    """A cache of networks of one configuration: those used last are kept for further calls of the same size.
 
     Parameters
     ----------
-    config : what they are made for.
+    config : of the networks.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -69,27 +69,27 @@ class Networks:
 
     @contextlib.contextmanager
     def lend(self, backend: BackendName, T: int, B: int, threads: int | None, *, training: bool) -> Iterator[Network]:
-        """Lend a network, a kept one where there is one; only one borrower at a time has it."""
+        """A network for exclusive use in this context: a cached one if available, else a new one."""
         key = (backend, T, B, threads, training)
         network = self._kept.pop(key, None) or build(backend, self._config, T, B, threads, training=training)
         try:
             yield network
         finally:
-            self._kept[key] = network  # the last in the dictionary is the one used last
+            self._kept[key] = network  # the dictionary is in order of last use
             for oldest in list(self._kept)[:-_NETWORKS_KEPT]:
                 self._kept.pop(oldest, None)
 
 
 @dataclass(frozen=True)
 class Inference:
-    """Parameters, and how what is asked of them is computed.
+    """Evaluation and sampling with given parameters.
 
     Attributes
     ----------
-    networks : of the configuration of ``parameters``.
-    parameters : read at every call; nothing here changes them.
-    backend, threads : what computes, and with how many workers; nothing that is returned depends on the threads.
-    stop : asked every few hundred symbols whether to give up, which raises `StoppedError`.
+    networks : cache of networks of the same configuration as ``parameters``.
+    parameters : read in every call, never changed.
+    backend, threads : the implementation, and its number of workers; results do not depend on the threads.
+    stop : called every few hundred symbols; if it returns true, the computation ends with `StoppedError`.
     """
 
     networks: Networks
@@ -110,42 +110,43 @@ class Inference:
         TextError
             When the text has fewer than two symbols.
         FastlstmError
-            When the loss is no finite number.
+            When the loss is not finite.
         """
         check_length(ids)
         nats = self._read(ids, self._zero_state()) / (len(ids) - 1)
         if not math.isfinite(nats):
             raise FastlstmError(
-                f"the model's loss on this text is no finite number ({nats}): its training diverged, so train it again"
-                " with a lower learning rate"
+                f"the model's loss on this text is not a finite number ({nats}): its training diverged, so train it"
+                " again with a lower learning rate"
             )
         return Evaluation(len(ids) - 1, nats)
 
     def draw(self, start: IdArray, num: int, length: int, *, temperature: float, seed: int) -> IdArray:
-        """Continue a text ``num`` times, as lanes of one network; returns the ids drawn, (length, num).
+        """Continue a text ``num`` times, as lanes of one network; returns the sampled ids, (length, num).
 
         Parameters
         ----------
         start : (N,) ids that are read first, at least one; see `beginning`.
+        num, length : number of continuations, and of symbols in each.
         temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable symbol.
-        seed : of the random numbers; the same seed draws the same symbols.
+        seed : of the random numbers; the same seed gives the same symbols.
 
         Raises
         ------
         FastlstmError
-            When the logits are no finite numbers.
+            When the logits are not finite.
         """
         pieces = self._pieces(start, num, length, temperature, seed, count=_DRAW_STEPS)
         return np.concatenate([np.zeros((0, num), start.dtype), *pieces])
 
     def stream(self, start: IdArray, length: int, *, temperature: float, seed: int) -> Iterator[IdArray]:
-        """One continuation of `draw` in pieces (n,): one symbol first, then up to 256 at a time."""
+        """A single continuation as `draw` samples it, in pieces (n,): one symbol first, then up to 256 at a time."""
         return (ids[:, 0] for ids in self._pieces(start, 1, length, temperature, seed, count=1))
 
     def _pieces(
         self, start: IdArray, num: int, length: int, temperature: float, seed: int, count: int
     ) -> Iterator[IdArray]:
-        """Ids (count, num), ``count`` at first and then more at a time."""
+        """Ids in pieces (n, num): ``n`` is ``count`` at first, then doubles up to `_DRAW_STEPS`."""
         rng, read = np.random.default_rng(seed), self._zero_state()
         self._read(start, read)
         state = np.repeat(read, num, axis=2)
@@ -159,7 +160,7 @@ class Inference:
             last, length, count = np.ascontiguousarray(ids[-1]), length - count, min(2 * count, _DRAW_STEPS)
 
     def _read(self, ids: IdArray, state: FloatArray) -> float:
-        """Read all symbols but the last, in one lane: nats of all but the first; ``state`` is carried on in place."""
+        """Read all symbols but the last, in one lane; returns the nats of all but the first. Updates ``state``."""
         nats, last = 0.0, len(ids) - 1
         for start in range(0, last, _READ_STEPS):
             self._check_stop()
@@ -169,7 +170,7 @@ class Inference:
         return nats
 
     def _zero_state(self) -> FloatArray:
-        """The state of one lane before a text begins."""
+        """The carried state of one lane at the start of a text."""
         config = self.parameters.config
         return np.zeros(config.state_shape(1), config.dtype)
 
@@ -179,24 +180,24 @@ class Inference:
 
 
 def beginning(vocab: Vocab) -> IdArray:
-    """The id (1,) that is read before a text without a prompt: a line's end, else the vocabulary's first symbol."""
+    """The id (1,) that is read first when there is no prompt: a newline, else the vocabulary's first symbol."""
     newline = np.flatnonzero(vocab.symbols == ord("\n"))
     return smallest_ids(newline[:1] if len(newline) else np.zeros(1, np.int64), len(vocab))
 
 
 def smallest_ids(ids: Ids, vocab_size: int) -> IdArray:
-    """Ids in the smallest unsigned type that holds them all, copied only where they are of another."""
+    """Ids in the smallest unsigned type that holds all ids of the vocabulary; copied only if the type differs."""
     return ids.astype(np.min_scalar_type(vocab_size - 1), copy=False)
 
 
 def check_length(ids: Ids) -> None:
-    """Raise `TextError` when a text has nothing to predict."""
+    """Raise `TextError` when a text has fewer than two symbols, so that there is nothing to predict."""
     if len(ids) < 2:
-        raise TextError(f"the text has {len(ids)} of the at least two characters that it needs: give more text")
+        raise TextError(f"at least two characters are needed, but the text has {len(ids)}: give more text")
 
 
 def check_drawing(num: int, length: int, temperature: float, seed: int) -> None:
-    """Raise `ConfigError` when no text can be drawn so."""
+    """Validate the arguments of sampling; raises `ConfigError`."""
     for name, value in (("num", num), ("length", length), ("seed", seed)):
         if not isinstance(value, int | np.integer):
             raise ConfigError(f"{name} must be a whole number, not {value!r}")

@@ -1,4 +1,4 @@
-"""`Model`: configuration, vocabulary and parameters together, and what one can do with them."""
+"""`Model`: configuration, vocabulary and parameters of a language model, with training, evaluation and sampling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastlstm.settings import settings_of
 from fastlstm.text import IdArray, Vocab
 from fastlstm.trainer import Observer, TrainResult
 
-#: A text as a model takes it: characters, bytes, or ids of the model's own vocabulary.
+#: A text, as methods of a model take it: characters, bytes, or ids of the model's own vocabulary.
 Text = str | bytes | Ids
 
 
@@ -28,14 +28,14 @@ class Model:
     Parameters
     ----------
     config : its shape.
-    vocab : its symbols, ``config.vocab_size`` of them.
-    parameters : to be used, not copied; without them they are initialised from ``seed``.
+    vocab : its ``config.vocab_size`` symbols.
+    parameters : used, not copied; ``None``: initialised at random.
     seed : of the initialisation.
 
     Attributes
     ----------
-    config, vocab, parameters : as given; ``parameters["output.b"]`` is a view to be read and written.
-    training : how the model came about, kept in its file; ``None`` before the first `fit`.
+    config, vocab, parameters : as given; ``parameters["output.b"]`` is a view for reading and writing.
+    training : record of the training run, saved in the model file; ``None`` before the first `fit`.
 
     Raises
     ------
@@ -56,13 +56,19 @@ class Model:
 
     @classmethod
     def for_text(cls, text: str | bytes, *, seed: int = 0, **settings: Any) -> Self:
-        """A fresh model with the vocabulary of ``text``; ``settings`` are those of `ModelConfig`."""
+        """A new model with the vocabulary of ``text``; ``settings`` are fields of `ModelConfig`."""
         vocab = Vocab.from_text(text)
         return cls(ModelConfig(len(vocab), **settings), vocab, seed=seed)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The model in a file, or in the folder of a run. Raises `ModelFileError` when there is none."""
+        """Load a model from a file or a run folder.
+
+        Raises
+        ------
+        ModelFileError
+            When the file does not exist, or is not an undamaged model file.
+        """
         content = checkpoint.load(path)
         model = cls(content.config, content.vocab, content.parameters)
         model.training = content.training
@@ -74,24 +80,24 @@ class Model:
         Parameters
         ----------
         path : the file; its folder must exist.
-        overwrite : whether to replace what is at ``path``.
+        overwrite : whether to replace a file at ``path``; its mode is kept.
 
         Raises
         ------
         ModelExistsError
-            When something is at ``path`` and ``overwrite`` is false.
+            When ``path`` exists, and ``overwrite`` is false.
         ModelFileError
-            When the file cannot be written, or the model is not one that `load` would take back.
+            When the file cannot be written, or `load` would refuse it, as with parameters that are not finite.
         """
         checkpoint.save(path, self.content, overwrite=overwrite)
 
     @property
     def content(self) -> checkpoint.Content:
-        """What `save` writes; its parameters are these, not a copy."""
+        """The content of a model file, as `save` writes it; the parameters are not copied."""
         return checkpoint.Content(self.config, self.vocab, self.parameters, self.training)
 
     def zero_state(self, batch: int) -> FloatArray:
-        """The carried state before a text begins: zeros of shape (S, L, B, H)."""
+        """The carried state at the start of a text: zeros of shape (S, L, B, H)."""
         return np.zeros(self.config.state_shape(batch), self.config.dtype)
 
     def loss_and_grads(
@@ -108,21 +114,23 @@ class Model:
 
         Parameters
         ----------
-        x, y : (T, B) ids of the symbols read, and of those to be predicted.
+        x, y : (T, B) ids of the inputs and of the targets.
         state : (S, L, B, H), carried in; not changed. ``None``: zeros.
-        reduction : whether loss and gradients are of the ``"mean"`` over the T*B symbols or of their ``"sum"``.
-        backend, threads : what computes it, and with how many workers.
+        reduction : whether the loss is the ``"mean"`` over the T*B symbols or their ``"sum"``.
+        backend, threads : the implementation, and its number of workers.
 
         Returns
         -------
         loss : in nats.
-        gradients : of that loss, before any clipping.
+        gradients : of that loss, not clipped.
         state : (S, L, B, H), carried out.
 
         Raises
         ------
         ValueError
-            When an array has the wrong shape or type, or an id is out of range.
+            When an array has the wrong shape or dtype, or an id is out of range.
+        ConfigError
+            When ``reduction`` is neither.
         """
         x, y = self._checked_ids("x", x, 2), self._checked_ids("y", y, 2)
         if x.shape != y.shape:
@@ -145,24 +153,25 @@ class Model:
         observer: Observer | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> TrainResult:
-        """Train on a text, from the parameters as they are and in place; `training` is set, whatever ends the run.
+        """Train on a text, changing the parameters in place; `training` is set even if the run ends with an exception.
 
         Parameters
         ----------
-        text : its last ``config.val_frac`` is kept for validation.
-        config : how to train.
-        observer : is told of progress.
-        stop : asked before each step, and within validation and samples, whether to end early.
+        text : its last ``config.val_frac`` is used for validation.
+        config : settings of the run; ``None``: the defaults.
+        observer : its methods are called as the run progresses.
+        stop : called before each step, and during validation and sampling; if it returns true, the run ends early.
 
         Raises
         ------
         TextError, ConfigError
-            When the text is too short for any training, or for the lanes asked for.
+            When the text is too short to train on, or too short for ``seq_len`` and ``batch``.
         VocabularyError
-            When the text has a symbol that the model does not know.
+            When the text has a symbol that is not in the vocabulary.
         DivergenceError
-            When a loss is no finite number or more than `fastlstm.trainer.DIVERGED_NATS` above that of guessing, or a
-            parameter at the end is not finite. The model is then as it was at an earlier step, which the message names.
+            When a loss is not finite or more than `fastlstm.trainer.DIVERGED_NATS` above that of guessing, or a
+            parameter is not finite at the end. The parameters are then restored to an earlier step, which the message
+            names.
         """
         run = trainer.begin(self.content, self.encode(text), config or TrainConfig(), observer or Observer())
         try:
@@ -180,18 +189,18 @@ class Model:
     ) -> Evaluation:
         """Predict every symbol of a text but the first, in one pass that carries the state from start to end.
 
-        ``stop`` is asked every few hundred symbols whether to give up.
+        ``stop`` is called every few hundred symbols; if it returns true, evaluation ends with `StoppedError`.
 
         Raises
         ------
         TextError
             When the text has fewer than two symbols.
         VocabularyError
-            When the text has a symbol that the model does not know.
+            When the text has a symbol that is not in the vocabulary.
         FastlstmError
-            When the loss is no finite number.
+            When the loss is not finite.
         StoppedError
-            When ``stop`` said so.
+            When ``stop`` returned true.
         """
         return self._inference(backend, threads, stop).evaluate(self.encode(text))
 
@@ -206,15 +215,15 @@ class Model:
         threads: int | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> str | bytes:
-        """Continue ``prompt`` by ``length`` symbols; the prompt is not part of what is returned.
+        """Sample ``length`` symbols that continue ``prompt``; the prompt is not part of the result.
 
         Parameters
         ----------
-        prompt : read first. Without one the text begins as after a line's end, or after the vocabulary's first symbol.
+        prompt : read first. If it is empty, a newline is read, or the vocabulary's first symbol if it has no newline.
         temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable symbol.
         seed : of the random numbers; the same seed gives the same text.
-        backend, threads : what computes it, and with how many workers; the text does not depend on the threads.
-        stop : asked every few hundred symbols whether to give up.
+        backend, threads : the implementation, and its number of workers; the text does not depend on the threads.
+        stop : called every few hundred symbols; if it returns true, sampling ends with `StoppedError`.
 
         Returns
         -------
@@ -223,11 +232,13 @@ class Model:
         Raises
         ------
         VocabularyError
-            When the prompt has a symbol that the model does not know.
+            When the prompt has a symbol that is not in the vocabulary.
         ConfigError
-            When ``length`` or ``temperature`` is out of range.
+            When ``length``, ``temperature`` or ``seed`` is out of range.
+        FastlstmError
+            When the logits are not finite.
         StoppedError
-            When ``stop`` said so.
+            When ``stop`` returned true.
         """
         settings: dict[str, Any] = {"temperature": temperature, "seed": seed, "backend": backend, "threads": threads}
         return self.continuations(prompt, 1, length, **settings, stop=stop)[0]
@@ -244,14 +255,14 @@ class Model:
         threads: int | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> list[str] | list[bytes]:
-        """Continue ``prompt`` ``num`` times at once, as lanes of one network; otherwise as `sample`.
+        """Sample ``num`` continuations of ``prompt`` at once, as lanes of one network; otherwise as `sample`.
 
-        The weights are read once for all lanes, so that a character costs less than in one text after the other.
+        The weights are read once for all lanes, so a character takes less time than in texts sampled one by one.
         """
         check_drawing(num, length, temperature, seed)
         inference = self._inference(backend, threads, stop)
         ids = inference.draw(self._start(prompt), num, length, temperature=temperature, seed=seed)
-        # A vocabulary decodes to str always or to bytes always, which its type cannot say.
+        # A vocabulary decodes either always to str or always to bytes, which its type does not express.
         return [self.vocab.decode(lane) for lane in ids.T]  # type: ignore[return-value]
 
     def stream(
@@ -264,23 +275,23 @@ class Model:
         backend: BackendName = "fast",
         threads: int | None = None,
     ) -> Iterator[str | bytes]:
-        """The text of `sample` in pieces, as they are drawn: one symbol first, then up to 256 at a time."""
+        """The text of `sample` in pieces, as they are sampled: one symbol first, then up to 256 at a time."""
         check_drawing(1, length, temperature, seed)
         inference = self._inference(backend, threads)
         pieces = inference.stream(self._start(prompt), length, temperature=temperature, seed=seed)
         return (self.vocab.decode(ids) for ids in pieces)
 
     def encode(self, text: Text) -> IdArray:
-        """The ids of a text (N,), in the smallest type that holds them.
+        """The ids of a text (N,), in the smallest unsigned type that holds all ids of the vocabulary.
 
-        Ids are checked, and returned without a copy where they are of that type already.
+        Ids are validated, and returned without a copy if they have that type already.
 
         Raises
         ------
         VocabularyError
-            When the text has a symbol that the model does not know.
+            When the text has a symbol that is not in the vocabulary.
         ValueError
-            When ids are not a row of integers, or out of range.
+            When ids are not a one-dimensional array of integers, or out of range.
         """
         if isinstance(text, str | bytes):
             return self.vocab.encode(text)
@@ -301,11 +312,11 @@ class Model:
         return f"<Model: {c.cell}, {shape}, {c.dtype}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies: all but the networks, which are made again when they are needed."""
+        """For copying and pickling: all but the networks, which are built again when needed."""
         return self.__dict__ | {"_networks": Networks(self.config)}
 
     def _checked_ids(self, name: str, ids: Ids, dimensions: int) -> Ids:
-        """As the kernels, which check nothing, need them: int32, C-contiguous, every one in range."""
+        """Validated ids in the form that a network needs: int32, C-contiguous, in range."""
         ids = self._checked_range(name, ids, dimensions)
         if ids.size == 0:
             raise ValueError(f"{name} of shape {ids.shape} is empty")

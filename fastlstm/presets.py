@@ -1,4 +1,4 @@
-"""Presets: settings that belong together, by name."""
+"""Presets: named combinations of settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastlstm.errors import ConfigError
 
 @dataclass(frozen=True)
 class Preset:
-    """Fields of `fastlstm.ModelConfig` and of `fastlstm.TrainConfig` that a preset sets."""
+    """Values of a preset for fields of `fastlstm.ModelConfig` and of `fastlstm.TrainConfig`."""
 
     model: Mapping[str, Any]
     train: Mapping[str, Any]
@@ -23,9 +23,9 @@ _ASSIGNMENT_LOOP: dict[str, Any] = {
     "val_frac": 0.0, "smoothing": 0.999, "smooth_from_guessing": True,
 }  # fmt: skip
 
-#: Each preset by name, for the cells that it has.
+#: The presets by name, then by cell.
 PRESETS: dict[str, dict[CellName, Preset]] = {
-    # The assignment to the letter: what each cell's template sets.
+    # The assignment, with exactly the values of each cell's template.
     "assignment": {
         "lstm": Preset(
             {"embedding": 4, "hidden": 32, "layers": 1, "weight_std": 0.1, "output_std": 0.01, "forget_bias": 0.0},
@@ -45,7 +45,7 @@ def preset(name: str, cell: CellName) -> Preset:
     Raises
     ------
     ConfigError
-        When there is no such preset, or it has no template for the cell.
+        When no preset has this name, or it has no template for the cell.
     """
     if name not in PRESETS:
         raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")

@@ -1,4 +1,4 @@
-"""What a run shows of itself: a live display on a terminal, plain lines elsewhere."""
+"""Progress output of a training run: a live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from fastlstm import signals
 from fastlstm.terminal import COMPILING, printable
 from fastlstm.trainer import Observer, Progress
 
-#: Seconds between two pictures of the live display, and between two plain lines.
+#: Seconds between updates of the live display, and between plain lines.
 _PICTURE_SECONDS, _LINE_SECONDS = 0.1, 10.0
 
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
 def nats_and_bits(nats: float) -> str:
-    """A loss in both units: ``1.234 nats (1.780 bits)``."""
+    """A loss in nats and bits: ``1.234 nats (1.780 bits)``."""
     return f"{nats:#.4g} nats ({nats / math.log(2):#.4g} bits)"
 
 
 def clock(seconds: float) -> str:
-    """A time span as ``m:ss`` or ``h:mm:ss``."""
+    """A duration as ``m:ss`` or ``h:mm:ss``."""
     if not math.isfinite(seconds):
         return "-:--"
     minutes, rest = divmod(round(seconds), 60)
@@ -42,11 +42,11 @@ def clock(seconds: float) -> str:
 
 
 class Lines(Observer):
-    """Plain lines: one whenever something has been measured, and every ten seconds besides.
+    """Plain lines: one after each validation and sample, and otherwise one every ten seconds.
 
     Parameters
     ----------
-    output : where they go.
+    output : the stream to print to.
     """
 
     def __init__(self, output: TextIO) -> None:
@@ -73,7 +73,7 @@ class Lines(Observer):
         if progress.val_step != progress.step:
             self._line(progress)
         body = printable(text).rstrip("\n")
-        self._print(f"--- a sample at step {progress.step:,}\n{body}\n---")
+        self._print(f"--- sample at step {progress.step:,}\n{body}\n---")
 
     def _line(self, progress: Progress) -> None:
         parts = [f"step {progress.step:,}/{progress.total:,}", f"train {nats_and_bits(progress.train_nats)}"]
@@ -113,7 +113,7 @@ class Display(Observer):
         self._context.close()
 
     def _show_cursor(self) -> None:
-        """Undo what the live display has done to the terminal, without a look at what it was just doing."""
+        """Show the cursor again, which the live display hides; safe at any point of its work."""
         os.write(self._live.console.file.fileno(), _SHOW_CURSOR)
 
     def compiling(self) -> None:
@@ -151,12 +151,12 @@ class Display(Observer):
         )
         parts: list[RenderableType] = [bar, facts]
         if self._sample:
-            title = f"a sample at step {self._sample_step:,}"
+            title = f"sample at step {self._sample_step:,}"
             parts.append(Panel(self._sample, title=title, title_align="left", border_style="dim"))
         return Group(*parts)
 
 
 def observer(output: TextIO) -> Lines | Display:
-    """The display that fits an output: live on a terminal, plain lines elsewhere."""
+    """The display for an output: live on a terminal, plain lines elsewhere."""
     console = Console(file=output, highlight=False)
     return Display(console) if console.is_terminal and not console.is_dumb_terminal else Lines(output)

@@ -1,7 +1,7 @@
-"""Where the model of a run is saved, and what it may replace.
+"""The run folder: where the model of a run is saved, and which files may be overwritten.
 
-Nothing is replaced that the run has not written itself, unless it was asked to overwrite; and even then an unfinished
-run replaces no finished model. Where something is in the way, the next free folder is taken: ``NAME-2``, ...
+A run overwrites only its own files, unless the user asked for overwriting; even then an unfinished run does not
+overwrite a finished model. If the path is taken, the next free folder is used: ``NAME-2``, ...
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from fastlstm import atomic, checkpoint
 from fastlstm.errors import ConfigError, ModelExistsError, ModelFileError
 from fastlstm.trainer import Budget, Observer, Progress
 
-#: Share of a run's time that saving it on the way may take, and what the first save is expected to take, in seconds
-#: and in bytes a second: so it comes after five seconds, later for large models.
+#: Fraction of a run's time that intermediate saves may take, and the expected cost of the first save, in seconds and in
+#: bytes per second: the first save thus comes after five seconds, for large models later.
 SAVING_SHARE, _FIRST_SECONDS, _BYTES_PER_S = 0.008, 0.04, 200e6
 
 
 class RunFolder:
-    """The folder of a run; as a context, it removes in the end what it made and left empty.
+    """A run folder; as a context manager, it finally removes the folders that it created and that are empty.
 
     Parameters
     ----------
-    wanted : the folder that the model is meant for; it is made if it is missing.
-    named : whether the user named it: then a model in it is an error, else the next free folder is taken.
-    overwrite : whether a model in it may be replaced, once the run is finished.
-    say : is told, in a line, where the model goes instead.
+    wanted : the folder in which to save the model; it is created if missing.
+    named : whether the user named it: then a model in it is an error, else the next free folder is used.
+    overwrite : whether a model in it may be overwritten; an unfinished run does not overwrite a finished model.
+    say : called with a line of text when the model is saved to another folder instead.
 
     Attributes
     ----------
-    saved : path of the model as it was saved last, and its step; ``None`` before.
+    saved : path and step of the model that was saved last; ``None`` before the first save.
 
     Raises
     ------
     ConfigError
-        When the folder holds a model that is not to be replaced.
+        When the named folder contains a model, and ``overwrite`` is false.
     ModelFileError
-        When no model can be written into the folder.
+        When the folder cannot be created or is not writable.
     """
 
     def __init__(self, wanted: Path, *, named: bool, overwrite: bool, say: Callable[[str], None]) -> None:
@@ -52,9 +52,9 @@ class RunFolder:
         self._made: list[Path] = []
         if not overwrite and _occupied(wanted, named):
             if named:
-                atomic.remove_abandoned(wanted)  # no run comes here again without --overwrite
+                atomic.remove_abandoned(wanted)  # without --overwrite, no other run would do so
                 raise ConfigError(
-                    f"{str(wanted)!r} holds a model already: choose another folder with --out, or replace it with"
+                    f"{str(wanted)!r} already contains a model: choose another folder with --out, or overwrite it with"
                     " --overwrite"
                 )
             self._move()
@@ -67,13 +67,13 @@ class RunFolder:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove the folders that this run has made, as far as they are empty."""
+        """Remove the folders that this run created and that are empty."""
         for folder in reversed(self._made):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
     def save(self, model: checkpoint.Content) -> Path:
-        """Save the model of the run as it is now; returns the path of its file.
+        """Save a model of the run; returns the path of the file.
 
         Raises
         ------
@@ -87,19 +87,21 @@ class RunFolder:
             self._write(model, overwrite=True)
         else:
             self._write_beside(model, overwrite=before is not None)
-        if before is not None and before != self._path:  # saved beside the model that is now replaced
+        if (
+            before is not None and before != self._path
+        ):  # an earlier save of this run, beside the model that is now overwritten
             with contextlib.suppress(OSError):
                 before.unlink()
         self.saved = self._path, training["steps"]
         return self._path
 
     def save_somewhere(self, model: checkpoint.Content) -> Path:
-        """Save the model, in another place if its own fails.
+        """Save the model; if that fails, save it to another folder.
 
         Raises
         ------
         ModelFileError
-            When its own place fails; the message says where the model is instead.
+            When `save` fails; the message states where the model was saved instead.
         """
         try:
             return self.save(model)
@@ -112,13 +114,13 @@ class RunFolder:
                 except ModelFileError:
                     tried.append(repr(str(place)))
                     continue
-                raise ModelFileError(f"{error}; the model is {self._path} instead") from None
-            raise ModelFileError(f"{error}; nor could it be written to {', '.join(tried)}: {self._left()}") from None
+                raise ModelFileError(f"{error}; the model was saved to {self._path} instead") from None
+            raise ModelFileError(f"{error}; saving to {', '.join(tried)} failed too: {self._left()}") from None
 
     def _left(self) -> str:
         if self.saved is None:
             return "the model is lost"
-        return f"the model of step {self.saved[1]:,} is {self.saved[0]}"
+        return f"the model of step {self.saved[1]:,} is in {self.saved[0]}"
 
     def _other_places(self) -> Iterator[Path]:
         yield self._wanted.parent
@@ -142,14 +144,14 @@ class RunFolder:
                 overwrite = False
 
     def _write(self, model: checkpoint.Content, *, overwrite: bool) -> None:
-        self._prepare(self._folder)  # somebody may have removed it
+        self._prepare(self._folder)  # it may have been removed since
         checkpoint.save(self._path, model, overwrite=overwrite)
         self._own = _identity(self._path)
 
     def _move(self) -> None:
         taken = self._folder
         self._folder = _next_free(self._wanted)
-        self._say(f"{taken} holds a model already: this run's goes to {self._folder}")
+        self._say(f"{taken} already contains a model: this run is saved to {self._folder}")
 
     def _prepare(self, folder: Path) -> None:
         missing = [path for path in (folder, *folder.parents) if not _there(path)]
@@ -158,14 +160,14 @@ class RunFolder:
 
 
 class Saver(Observer):
-    """Saves an unfinished run on its way, so rarely that it costs less than a hundredth of the run's time.
+    """Saves the model during a run, so rarely that it takes less than a hundredth of the run's time.
 
     Parameters
     ----------
-    folder : of the run.
+    folder : the run folder.
     size : bytes of the model's parameters.
-    saving : context in which the model is saved.
-    say : is told, in a line, of the first failure; the run goes on.
+    saving : makes the context in which the model is saved.
+    say : called with a line of text on the first failure; the run continues.
     """
 
     def __init__(
@@ -184,16 +186,16 @@ class Saver(Observer):
         self._progress = progress
 
     def lost(self) -> str | None:
-        """What would be lost if the process ended now; ``None`` before the first step."""
+        """A description of what would be lost if the process ended now; ``None`` before the first step."""
         if self._progress is None or self._progress.step == 0:
             return None
         step, saved = self._progress.step, self._folder.saved
         if saved is None:
             return f"all {step:,} steps are lost"
-        return f"the model of step {saved[1]:,} is {saved[0]}, the {step - saved[1]:,} steps since are lost"
+        return f"the model of step {saved[1]:,} is in {saved[0]}, the {step - saved[1]:,} steps since are lost"
 
     def kept(self, progress: Progress, content: checkpoint.Content) -> None:
-        """Save the copy of the model, if it is time."""
+        """Save the copy of the model, if a save is due."""
         if not self._budget.allows():
             return
         with self._budget.spending(), self._saving():
@@ -201,12 +203,12 @@ class Saver(Observer):
                 self._folder.save(content)
             except ModelFileError as error:
                 if not self._failed:
-                    self._say(f"the run goes on, but could not be saved at step {progress.step:,}: {error}")
+                    self._say(f"the run continues, but could not be saved at step {progress.step:,}: {error}")
                 self._failed = True
 
 
 def _siblings(folder: Path) -> Iterator[Path]:
-    """The folder, and then NAME-2, NAME-3, ... beside it."""
+    """The folder, then NAME-2, NAME-3, ... in the same parent folder."""
     if folder.name in ("", ".."):
         folder = Path(os.path.abspath(folder))
     yield folder
@@ -223,12 +225,12 @@ def _there(path: Path) -> bool:
 
 
 def _occupied(folder: Path, named: bool = False) -> bool:
-    """Whether something is in the model's place; for a folder that nobody named, also in the folder's own."""
+    """Whether the path of the model file exists; for a folder not named by the user, also whether it is no folder."""
     return _there(folder / checkpoint.FILE_NAME) or (not named and _there(folder) and not folder.is_dir())
 
 
 def _next_free(wanted: Path) -> Path:
-    """The first free folder of a name; what killed runs left in those before it is removed: none writes there again."""
+    """The first free folder; temporary files in those before it, where no run writes again, are removed."""
     for folder in _siblings(wanted):
         if not _occupied(folder):
             break
@@ -237,7 +239,7 @@ def _next_free(wanted: Path) -> Path:
 
 
 def _finished(folder: Path) -> bool:
-    """Whether a folder holds a finished model; one that cannot be read, or does not say, is taken for finished."""
+    """Whether a folder contains a finished model; a model that cannot be read or has no record counts as finished."""
     if not _there(folder / checkpoint.FILE_NAME):
         return False
     try:

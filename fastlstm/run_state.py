@@ -1,9 +1,9 @@
-"""Where a run is, as one value: a run that goes on from it is, bit for bit, the run that was not interrupted.
+"""The state of a run as one value: a run continued from it gives, bit for bit, the result of an uninterrupted run.
 
-What the state does not hold is what the caller gives a run: the text, and the `fastlstm.config.TrainConfig`. Samples
-take no generator along: the seed of each follows from the configuration and the step.
+The state does not contain what the caller passes to a run: the text, and the `fastlstm.config.TrainConfig`. It contains
+no random generator either: the seed of each sample follows from the configuration and the step.
 
-In a file (`fastlstm.tensor_file`) the arrays are tensors, and these are metadata:
+In a file (`fastlstm.tensor_file`) the arrays are tensors, and the metadata are:
 
 ==============  =====================================================================
 metadata        meaning
@@ -46,19 +46,20 @@ _ARRAYS = ("parameters", "slots", "carried")
 class RunState:
     """The state of a run between two steps; a step changes it in place.
 
-    Two states are equal when all their bits are: a NaN equals itself, and -0.0 is not 0.0.
+    States are compared bit for bit: NaN equals NaN, and -0.0 differs from 0.0.
 
     Attributes
     ----------
     parameters : of the model.
-    slots : (slots of the update rule, parameters).
+    slots : (slots of the update rule, number of parameters), the state of the optimizer.
     carried : (S, L, B, H), the carried state of the network.
-    step : steps done.
+    step : number of steps done.
     cursor : position of the next chunk in the lanes, see `fastlstm.batches.Lanes`.
-    loss : of the last step, nats a symbol; NaN before the first.
+    loss : of the last step, nats per symbol; NaN before the first.
     loss_sum, loss_weight : weighted sum of the losses so far, and the sum of their weights: see `smooth`.
-    val_nats : of the last validation, nats a symbol, and val_step, when it was; ``None`` before the first.
-    seconds : spent in steps.
+    val_nats : loss of the last validation, nats per symbol; ``None`` before the first.
+    val_step : step of the last validation; ``None`` before the first.
+    seconds : time spent in steps.
     """
 
     parameters: Parameters
@@ -81,9 +82,9 @@ class RunState:
         ----------
         parameters : used, not copied.
         batch : B.
-        slots : numbers that the update rule keeps for each parameter.
-        first_loss : what the smoothed loss starts from, as if that had been the loss of all steps before the first
-            (the assignment's rule, with log V); ``None``: from the first loss.
+        slots : numbers that the update rule stores per parameter.
+        first_loss : initial value of the smoothed loss, nats per symbol (the assignment's rule, with log V);
+            ``None``: it starts from the loss of the first step.
         """
         config = parameters.config
         return cls(
@@ -96,15 +97,15 @@ class RunState:
 
     @property
     def smoothed_loss(self) -> float | None:
-        """The smoothed training loss, nats a symbol; ``None`` before there is any."""
+        """The smoothed training loss, nats per symbol; ``None`` before the first, unless `start` was given one."""
         return self.loss_sum / self.loss_weight if self.loss_weight else None
 
     def smooth(self, smoothing: float) -> None:
-        """Take the last loss into the smoothed one.
+        """Update the smoothed loss with the loss of the last step.
 
-        That is an exponential average, in which each loss weighs ``smoothing`` times the next one. It is divided by the
-        sum of its weights, so that it is a mean of the losses there were, from the first on.
-        ``smoothing`` is from 0, which leaves the last loss alone, to below 1.
+        It is an exponential average: each loss has ``smoothing`` times the weight of the next one. The sum is divided
+        by the sum of the weights, which corrects its bias in the first steps. ``smoothing`` is at least 0, which
+        gives the last loss alone, and below 1.
         """
         new = 1.0 - smoothing
         self.loss_sum = smoothing * self.loss_sum + new * self.loss
@@ -115,11 +116,11 @@ class RunState:
         return dict(zip(_ARRAYS, (self.parameters.flat, self.slots, self.carried), strict=True))
 
     def scalars(self) -> dict[str, Any]:
-        """All but the arrays, by name: plain values, which Python's JSON holds exactly."""
+        """All other fields by name: plain values, which Python's JSON represents exactly."""
         return {name: getattr(self, name) for name in _SCALARS}
 
     def copy(self) -> Self:
-        """A state that shares nothing with this one."""
+        """A deep copy: it shares no array with this state."""
         parameters = Parameters(self.parameters.config, self.parameters.flat.copy())
         return dataclasses.replace(self, parameters=parameters, slots=self.slots.copy(), carried=self.carried.copy())
 
@@ -138,17 +139,17 @@ _SCALARS = tuple(field.name for field in dataclasses.fields(RunState) if field.n
 
 
 def write(path: str | os.PathLike[str], state: RunState, *, overwrite: bool = True) -> None:
-    """Write a state to a file, whole or not at all; no step may be taken meanwhile.
+    """Write a state to a file, atomically; the state must not change meanwhile.
 
     Parameters
     ----------
     path : the file; its folder must exist.
-    overwrite : whether to replace what is at ``path``.
+    overwrite : whether to replace a file at ``path``; its mode is kept.
 
     Raises
     ------
     ModelExistsError
-        When something is at ``path`` and ``overwrite`` is false.
+        When ``path`` exists, and ``overwrite`` is false.
     ModelFileError
         When the file cannot be written.
     """
@@ -157,16 +158,16 @@ def write(path: str | os.PathLike[str], state: RunState, *, overwrite: bool = Tr
 
 
 def read(path: str | os.PathLike[str]) -> RunState:
-    """Read a state that `write` has written: equal to that, bit for bit.
+    """Read a state that was written by `write`; it is equal to the original, bit for bit.
 
     Parameters
     ----------
-    path : the file, or the folder of a run, which holds it as ``last.safetensors``.
+    path : the file, or a run folder, which contains it as ``last.safetensors``.
 
     Raises
     ------
     ModelFileError
-        When there is no such file, or it is anything but the undamaged state of a run.
+        When the file does not exist, or is not an undamaged run state.
     """
     return tensor_file.read(path, _KIND, _decode)
 
@@ -189,14 +190,14 @@ def _decode(stored: Stored) -> RunState:
 def _check_scalars(scalars: dict[str, Any]) -> None:
     types = typing.get_type_hints(RunState)
     if set(scalars) != set(_SCALARS):
-        raise ValueError(f"its state holds {sorted(scalars)} instead of {sorted(_SCALARS)}")
+        raise ValueError(f"its state has the fields {sorted(scalars)} instead of {sorted(_SCALARS)}")
     for name, value in scalars.items():
         if not isinstance(value, types[name]) or (isinstance(value, int) and value < 0):
             raise ValueError(f"{name!r} in its state is {value!r}")
 
 
 def _length(tensors: dict[str, Any], name: str, axis: int) -> int:
-    """A dimension that the configuration does not say; where there is none, `check_tensors` refuses the file."""
+    """A dimension that does not follow from the configuration; if it is missing, `check_tensors` refuses the file."""
     shape = tensors.get(name, {}).get("shape", ())
     return int(shape[axis]) if axis < len(shape) else 0
 

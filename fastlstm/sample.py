@@ -1,4 +1,4 @@
-"""``python -m fastlstm.sample``: write text with a model."""
+"""``python -m fastlstm.sample``: generate text with a model."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from fastlstm.terminal import Printable
 
 def parser() -> cli.Parser:
     """The verb's arguments."""
-    made = cli.parser("sample", "Write text with a model, to standard output, as it is drawn.")
-    made.add_argument("model", metavar="MODEL", help="the model's file, or the folder of its run")
+    made = cli.parser("sample", "Generate text with a model and write it to standard output as it is sampled.")
+    made.add_argument("model", metavar="MODEL", help="the model file, or its run folder")
     text = made.add_argument_group("text")
     text.add_argument(
         "--prompt", type=cli.argument_text, default="", metavar="S", help="text to continue; it is written first"
     )
-    text.add_argument("--length", type=int, default=1000, metavar="N", help="characters to draw (default: 1000)")
-    text.add_argument("--num", type=int, default=1, metavar="N", help="continuations to draw at once (default: 1)")
+    text.add_argument("--length", type=int, default=1000, metavar="N", help="characters to sample (default: 1000)")
+    text.add_argument("--num", type=int, default=1, metavar="N", help="continuations to sample at once (default: 1)")
     text.add_argument(
         "--temperature", type=float, default=1.0, metavar="X",
-        help="below 1 more likely text, above 1 more varied; 0 takes the most likely; else at least 0.001 (default: 1)",
+        help="below 1: more likely text, above 1: more varied; 0: the most likely; else at least 0.001 (default: 1)",
     )  # fmt: skip
     add_options(made.add_argument_group("computing"), TrainConfig)
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Sample as the arguments say; returns the exit status."""
+    """Sample as given by the arguments; returns the exit status."""
     options = parser().parse_args(argv)
     computing = TrainConfig(**given(options, TrainConfig))
     import time
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write_all(prompt: str | bytes, texts: Sequence[str | bytes]) -> None:
-    """Write several continuations, each under a line with its number."""
+    """Write several continuations, each after a line with its number."""
     for number, text in enumerate(texts, start=1):
         print(f"--- {number} ---", flush=True)
         if not _write([prompt, text]):
@@ -73,7 +73,7 @@ def _write_all(prompt: str | bytes, texts: Sequence[str | bytes]) -> None:
 
 
 def _write(pieces: Iterable[str | bytes]) -> bool:
-    """Write pieces as they come; returns whether they end with a line's end."""
+    """Write each piece as it arrives; returns whether the text ends with a newline."""
     ends_a_line = False
     for piece in _for_terminal(pieces) if sys.stdout.isatty() else pieces:
         if isinstance(piece, bytes):

@@ -1,11 +1,11 @@
-"""Settings: each is declared once, on the field of a dataclass that it sets.
+"""Settings: each is declared once, on a field of a dataclass.
 
-The field gives name, type and default; `setting` adds what the type cannot say: meaning, bounds, and the option on the
-command line. From that follow validation (`Settings`), options and their help (`add_options`, `given`), and the
-documentation of the class (`documented`).
+The field has a name, a type and a default; `setting` adds meaning, bounds, and the option on the command line.
+Validation (`Settings`), options and their help (`add_options`, `given`), and the documentation of the class
+(`documented`) are derived from them.
 
-A setting is a whole number (``int``), a number (``float``), a switch (``bool``) or one of several words (``Literal``);
-``| None`` makes it one that can be left out, and then `Declaration.none` says what that means.
+A setting is a whole number (``int``), a number (``float``), a switch (``bool``) or one of several choices
+(``Literal``). With ``| None`` it is optional; `Declaration.none` then describes the meaning of ``None``.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from fastlstm.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """What a field declares beside its name, type and default.
+    """The declaration of a field beyond its name, type and default.
 
     Attributes
     ----------
-    help : what it means, in a phrase.
-    group : heading under which help lists it.
-    unit : placeholder of the value in help, such as T, the letter of a dimension; empty: N, or X of a ``float``.
+    help : meaning, in a phrase.
+    group : heading in the help text.
+    unit : placeholder of the value in the help text, such as T, a dimension; empty: N, or X for a ``float``.
     at_least, at_most, below : bounds of a number.
-    none : what ``None`` means, where the type allows it.
-    inf_is_none : whether the option takes ``inf`` for ``None``, which has no other spelling on a command line.
-    exclusive : at most one of the settings with the same word here can be given.
-    option : name on the command line; empty: made from the field's name; ``None``: it has none.
+    none : meaning of ``None``, if the type allows it.
+    inf_is_none : whether ``inf`` on the command line means ``None``, which has no other spelling there.
+    exclusive : name of a group of settings of which at most one can be given; empty: none.
+    option : option on the command line; empty: derived from the field's name; ``None``: no option.
     """
 
     help: str
@@ -53,12 +53,12 @@ class Declaration:
 
 
 def declare(help: str, group: str, **more: Any) -> dict[str, Declaration]:
-    """Metadata of a field with a `Declaration`, for `dataclasses.field`."""
+    """Metadata that attach a `Declaration` to a field, for `dataclasses.field`."""
     return {"setting": Declaration(help, group, **more)}
 
 
 def setting(default: Any, help: str, group: str, **more: Any) -> Any:
-    """A field with a default and a `Declaration`, whose attributes are the further arguments."""
+    """A field with a default and a `Declaration`; further arguments are attributes of the declaration."""
     return dataclasses.field(default=default, metadata=declare(help, group, **more))
 
 
@@ -68,11 +68,11 @@ class Setting:
 
     Attributes
     ----------
-    name, default : of the field; the default is ``dataclasses.MISSING`` where a value must be given.
-    type : ``int``, ``float``, ``bool`` or, with choices, ``str``; values are of this type exactly.
-    choices : the words to choose from.
-    optional : whether ``None`` is a value.
-    declared : what the field declares.
+    name, default : of the field; the default is ``dataclasses.MISSING`` for a required setting.
+    type : ``int``, ``float``, ``bool`` or, with choices, ``str``; validated values have exactly this type.
+    choices : the allowed strings; empty for other types.
+    optional : whether ``None`` is allowed.
+    declared : the declaration of the field.
     """
 
     name: str
@@ -84,13 +84,13 @@ class Setting:
 
     @property
     def option(self) -> str | None:
-        """The option on the command line."""
+        """The option on the command line; ``None``: there is none."""
         option = self.declared.option
         return "--" + self.name.replace("_", "-") if option == "" else option
 
     @property
     def domain(self) -> str:
-        """The values it takes, in words that follow "must be"."""
+        """A description of the allowed values, to follow "must be"."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if self.type is bool:
@@ -101,12 +101,12 @@ class Setting:
         return " ".join(["a whole number" if self.type is int else "a finite number", " and ".join(bounds)]).strip()
 
     def validated(self, value: object) -> Any:
-        """The value as plain Python: a NumPy scalar or dtype can be given, and saved as JSON.
+        """The value as a plain Python type, ready for JSON; NumPy scalars and dtypes are accepted and converted.
 
         Raises
         ------
         ConfigError
-            When it is of another type or out of bounds.
+            When the value has another type or is out of bounds.
         """
         if value is None and self.optional:
             return None
@@ -118,7 +118,7 @@ class Setting:
         return plain
 
     def _plain(self, value: object) -> Any:
-        """The value as one of `domain`, or ``None``."""
+        """The value as a plain Python type if it is in `domain`, else ``None``."""
         if self.choices:
             return str(value) if str(value) in self.choices else None
         if self.type is bool:
@@ -127,7 +127,7 @@ class Setting:
         return number if number is not None and self.declared.at_least <= number < self.declared.below else None
 
     def argument(self, default: Any) -> dict[str, Any]:
-        """Arguments of ``add_argument``; an option that is not given is ``None``, whatever default its help shows."""
+        """Arguments of ``add_argument``; ``default`` is shown in the help; an option not given is ``None``."""
         declared = self.declared
         inf = f"; inf: {declared.none}" if declared.inf_is_none else ""
         usual = f" (default: {declared.none if default is None else default})"
@@ -139,7 +139,7 @@ class Setting:
         return {"help": about, "type": self.type, "metavar": declared.unit or {int: "N", float: "X"}[self.type]}
 
     def __str__(self) -> str:
-        """Documentation, as a parameter in NumPy's style."""
+        """Documentation of the setting, as a parameter in NumPy style."""
         declared = self.declared
         most = f", at most {declared.at_most:,}" if declared.at_most < math.inf else ""
         optional = ", or None" if self.optional else ""
@@ -150,10 +150,10 @@ class Setting:
 
 
 class Settings:
-    """Base of a frozen dataclass whose fields are settings: they are validated when it is made."""
+    """Base class of a frozen dataclass whose fields are settings; they are validated on construction."""
 
     def __post_init__(self) -> None:
-        """Replace each value by the plain one that its declaration allows, or raise `ConfigError`."""
+        """Validate each value and convert it to a plain Python type; raises `ConfigError`."""
         for name, one in settings_of(type(self)).items():
             object.__setattr__(self, name, one.validated(getattr(self, name)))
         for names in _exclusive(type(self)).values():
@@ -163,12 +163,12 @@ class Settings:
                 raise ConfigError(f"{' and '.join(names)} exclude each other: {what_to_do}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """The settings as plain values, ready for JSON."""
         return {name: getattr(self, name) for name in settings_of(type(self))}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Inverse of `to_dict`; unknown or missing keys raise `ConfigError`."""
+        """Inverse of `to_dict`. An unknown key, or a missing one without a default, raises `ConfigError`."""
         known = settings_of(cls)
         if unknown := sorted(set(values) - set(known)):
             raise ConfigError(f"unknown setting {unknown[0]!r} in {cls.__name__}")
@@ -180,7 +180,7 @@ class Settings:
 
 def settings_of(cls: type[Settings]) -> dict[str, Setting]:
     """All settings of a class by name, in the order of its fields."""
-    return _resolved(cls)  # type: ignore[arg-type]  # mypy 2.4 takes no class for hashable
+    return _resolved(cls)  # type: ignore[arg-type]  # mypy 2.4 does not consider a class hashable
 
 
 @functools.cache
@@ -200,7 +200,7 @@ def add_options(
 ) -> None:
     """Add options that set fields of ``cls``: those declared for the group's title, or those named by ``only``.
 
-    Help shows the declared default, or the verb's own of ``defaults``. An option that is not given is ``None``.
+    The help shows the declared default, or the verb's own from ``defaults``. An option that is not given is ``None``.
     """
     settings, own = settings_of(cls), defaults or {}
     names = only or [name for name, one in settings.items() if one.option and one.declared.group == group.title]
@@ -214,7 +214,7 @@ def add_options(
 
 
 def given(options: argparse.Namespace, cls: type[Settings]) -> dict[str, Any]:
-    """Fields of ``cls`` that options set; one that is given takes the place of those it excludes."""
+    """Fields of ``cls`` that are set by options; those that a given option excludes are set to ``None``."""
     values: dict[str, Any] = {}
     for name, one in settings_of(cls).items():
         value = getattr(options, name, None)
@@ -230,7 +230,7 @@ _RAISES = """\
 Raises
 ------
 ConfigError
-    When a value is out of range, or contradicts another; the message names the setting.
+    When a value is out of range or contradicts another; the message names the setting.
 """
 
 
@@ -238,15 +238,15 @@ _Class = TypeVar("_Class", bound=Settings)
 
 
 def documented(cls: type[_Class]) -> type[_Class]:
-    """Decorate a class of settings: its docstring lists them."""
-    if cls.__doc__ is not None:  # it is where Python runs with -OO
+    """Class decorator: add a list of the settings to the docstring."""
+    if cls.__doc__ is not None:  # with -OO, Python removes docstrings
         parameters = "\n".join(map(str, settings_of(cls).values()))
         cls.__doc__ = f"{inspect.cleandoc(cls.__doc__)}\n\nParameters\n----------\n{parameters}\n\n{_RAISES}"
     return cls
 
 
 def _exclusive(cls: type[Settings]) -> dict[str, list[str]]:
-    """Names of the settings that exclude each other, by the word they share."""
+    """Names of the settings in each group of mutually exclusive ones."""
     groups: dict[str, list[str]] = {}
     for name, one in settings_of(cls).items():
         if word := one.declared.exclusive:
@@ -255,7 +255,7 @@ def _exclusive(cls: type[Settings]) -> dict[str, list[str]]:
 
 
 def _type(annotation: Any) -> tuple[type, tuple[str, ...], bool]:
-    """Type, choices, and whether None is allowed."""
+    """Type, choices, and whether ``None`` is allowed."""
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     (kind,) = (part for part in parts if part is not NoneType)
     choices = get_args(kind) if get_origin(kind) is Literal else ()
@@ -276,7 +276,7 @@ def _finite(value: object) -> float | None:
         return None
     try:
         number = float(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer beyond the range of floats
         return None
     return number if math.isfinite(number) else None
 
@@ -284,5 +284,5 @@ def _finite(value: object) -> float | None:
 def _shown(value: object) -> str:
     try:
         return repr(value)
-    except ValueError:  # Python writes no whole number of more than some 4,300 digits
+    except ValueError:  # Python does not convert integers of more than about 4,300 digits to a string
         return "a number of thousands of digits"

@@ -1,19 +1,19 @@
-"""Signals that ask the program to end, from its first import to its last line.
+"""Handling of termination signals, from the first import of the program to its last line.
 
-A handler never raises an exception, which could come up anywhere, break up what must stay whole, or be swallowed by a
-callback. It leaves the process at once, or notes that the run is to stop:
+A handler never raises an exception: that could occur anywhere, interrupt an operation that must complete, or be
+swallowed by a callback. It either ends the process at once, or records that the run is to stop:
 
 =========================  ===================================================================================
-while                      a signal
+state                      effect of a signal
 =========================  ===================================================================================
-nothing would be lost      ends the process at once, with one line
-a model is being trained   asks the run to stop and to save; a second one ends the process at once
-the model is being saved,  waits until it is saved; a third one ends the process at once
+nothing would be lost      ends the process at once, after a message of one line
+a model is being trained   the run stops and saves the model; a second signal ends the process at once
+the model is being saved,  takes effect when it is saved; a third signal ends the process at once
 or the run is stopping
-all is done                changes nothing; a second one ends the process, with the status it would have had
+the model is saved         none; a second signal ends the process, with the exit status of the run
 =========================  ===================================================================================
 
-A signal that the caller of the program has set to be ignored, as ``nohup`` does, stays ignored.
+A signal that was ignored when the program was started, as ``nohup`` does, stays ignored.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-#: The signals that ask a program to end, those that this system has.
+#: The termination signals that this system has.
 NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name))
 
-#: Exit status of a command that a signal ended is this plus the signal's number.
+#: The exit status of a command ended by a signal is this plus the signal's number.
 SIGNALLED = 128
 
 _STANDARD_ERROR = 2
 
-#: What the process must do before it leaves at once, the last one first.
+#: Functions to call, last one first, before a signal ends the process.
 _cleanups: list[Callable[[], None]] = []
 
 
 def install(name: str = "fastlstm") -> None:
-    """Handle the signals; ``name`` begins the line about one."""
+    """Install the handlers; messages about a signal begin with ``name``."""
     global _name
     _name = name
     for number in NUMBERS:
@@ -47,22 +47,22 @@ def install(name: str = "fastlstm") -> None:
 
 
 def install_for_module() -> None:
-    """Handle the signals if Python was started to run a module of this package, ``python -m fastlstm...``."""
-    # Python has "-m" in `sys.argv` for the module while it looks for it; the arguments after it are the module's own.
+    """Install the handlers if Python was started as ``python -m fastlstm...``."""
+    # While Python locates the module, `sys.argv` is "-m" and then the arguments of the module.
     for module in sys.orig_argv[-len(sys.argv) :][:1]:
         if module.removeprefix("-m").partition(".")[0] == "fastlstm":
             install()
 
 
 def ignore() -> None:
-    """Nothing is left to do but to end: no signal changes the exit status any more."""
+    """Ignore all signals: from here on, none changes the exit status."""
     for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def cleanup(function: Callable[[], None]) -> Iterator[None]:
-    """Have ``function`` called before a signal ends the process at once, while the context lasts."""
+    """While the context is active, call ``function`` before a signal ends the process."""
     _cleanups.append(function)
     try:
         yield
@@ -71,12 +71,13 @@ def cleanup(function: Callable[[], None]) -> Iterator[None]:
 
 
 class Stop:
-    """Makes signals stop a run rather than the process, while it is entered; calling it says whether one has come.
+    """While this context is active, signals stop the run rather than the process. Calling it returns whether to stop.
 
     Attributes
     ----------
-    status : exit status to end with, 0 while no signal has come.
-    lost : says what would be lost if the process ended now; ``None`` while that is nothing, and signals need not wait.
+    status : exit status of the run, 0 unless a signal has been received.
+    lost : returns a description of what would be lost if the process ended now, or
+        ``None``: then a signal ends it at once.
     """
 
     def __init__(self) -> None:
@@ -86,7 +87,7 @@ class Stop:
         self._saving = self._done = False
 
     def __call__(self) -> bool:
-        """Whether the run is to stop; from then on it is on its way to be saved, and a second signal waits for that."""
+        """Whether the run is to stop; once this has returned true, a second signal waits until the model is saved."""
         self._saving = self._saving or self.status != 0
         return self.status != 0
 
@@ -102,7 +103,7 @@ class Stop:
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
-        """Let the model be saved whole, whatever a second signal says."""
+        """While the model is being saved, a second signal does not end the process."""
         before, self._saving = self._saving, True
         try:
             yield
@@ -110,7 +111,7 @@ class Stop:
             self._saving = before
 
     def done(self) -> None:
-        """The model is saved: from here on the exit status stays as it is."""
+        """To be called when the model is saved: from here on, signals do not change the exit status."""
         self._done, self._received = True, 0
 
     def _note(self, number: int) -> None:
@@ -132,7 +133,7 @@ def _end(number: int, how: str = "") -> None:
 
 
 def _leave(status: int, line: str = "") -> None:
-    """End the process, whatever it is doing: not even its buffers, which may be in use, are touched."""
+    """End the process at once, without flushing its buffers, which may be in use."""
     ignore()
     for function in reversed(_cleanups):
         with contextlib.suppress(Exception):
@@ -149,5 +150,5 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 _name = "fastlstm"
-#: What is done with a signal's number now.
+#: The current reaction to a signal, called with its number.
 _receive: Callable[[int], None] = _end

@@ -1,4 +1,4 @@
-"""Files of named tensors: safetensors with a checksum, written whole or not at all.
+"""Files of named tensors: safetensors with a checksum, written atomically.
 
 ==============  =====================================================================
 metadata        meaning
@@ -8,11 +8,11 @@ version         version of that kind's layout
 sha256          checksum of the whole file, in hexadecimal
 ==============  =====================================================================
 
-Each kind adds its own metadata, as strings. Loading a file executes nothing that is in it.
+Each kind adds its own metadata, as strings. Loading a file executes no code from it.
 
-The checksum is computed over all bytes of the file, with 64 zeros in the place of its own digits. The header is written
-here, for the safetensors library orders metadata at random: with sorted keys, without spaces, and padded to a multiple
-of 8 bytes, so that the same content is the same bytes at every save. Reading is the library's.
+The checksum is computed over all bytes of the file, with 64 zeros in place of its own digits. The header is written by
+this module, because the safetensors library orders metadata at random: keys are sorted, without spaces, and padded to a
+multiple of 8 bytes, so that the same content always gives the same bytes. Tensors are read by the library.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from fastlstm import atomic
 from fastlstm.errors import FastlstmError, ModelExistsError, ModelFileError
 from fastlstm.params import FloatArray
 
-#: Of each dtype: its code in safetensors, and NumPy's name for it as it lies in the file, little-endian.
+#: For each dtype: its code in safetensors, and the NumPy dtype in the file, which is little-endian.
 _CODES = {"float32": ("F32", "<f4"), "float64": ("F64", "<f8")}
-#: Bytes of the header's length, before the header.
+#: Size of the header's length, which precedes the header, in bytes.
 _PREFIX = 8
-#: Longest header: twice the vocabulary of all code points. Parsing it takes some 25 times its size at most.
+#: Largest header in bytes: twice that of a vocabulary of all code points. Parsing takes at most 25 times that memory.
 _LONGEST_HEADER = 22_000_000
 _METADATA, _CHECKSUM = "__metadata__", "sha256"
 _NO_CHECKSUM = "0" * 64
@@ -49,11 +49,11 @@ class Kind(NamedTuple):
 
     Attributes
     ----------
-    format, version : in its metadata.
-    noun : what messages call it.
-    file_name : of such a file in the folder of a run.
-    advice : what to do when there is none.
-    unchecked_version : an older version that is read too and had no checksum.
+    format, version : values in the metadata.
+    noun : name of the content in messages.
+    file_name : name of such a file in a run folder.
+    advice : in the error when the file does not exist: what the user can do.
+    unchecked_version : an older version without a checksum that can still be read.
     """
 
     format: str
@@ -65,7 +65,7 @@ class Kind(NamedTuple):
 
 
 class Stored:
-    """A file in memory, its checksum verified.
+    """A file in memory, after its checksum was verified.
 
     Attributes
     ----------
@@ -77,26 +77,27 @@ class Stored:
         self._data = data
 
     def take_tensors(self) -> dict[str, Any]:
-        """The tensors, as `check_tensors` and `copy_tensor` know them; once, for they replace the file in memory."""
+        """The tensors, for `check_tensors` and `copy_tensor`. To be called once: it frees the bytes of the file."""
         data, self._data = self._data, b""
-        # The library sees to it that each tensor has its place in the file, and copies each. (It has no types.)
+        # The library validates the offsets of the tensors, and copies each. (It has no types.)
         return dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
 
 
 class _Header(NamedTuple):
-    """A file's header: its bytes, with those of its length before them, and its metadata."""
+    """A file's header: its bytes, including the length before it, and its metadata."""
 
     raw: bytes
     metadata: dict[str, str]
 
 
 def encode(kind: Kind, metadata: Mapping[str, str], tensors: Mapping[str, FloatArray]) -> list[bytes | memoryview]:
-    """The bytes of a file, in parts; the tensors' are views, which must not change until they are written.
+    """The bytes of a file, in parts; those of tensors are views, which must not change until they are written.
 
     Parameters
     ----------
-    metadata : what the kind adds.
-    tensors : float32 or float64, C-contiguous; they lie in the file in their order here.
+    kind : of the file.
+    metadata : the metadata specific to the kind.
+    tensors : float32 or float64, C-contiguous; the file has them in the same order.
 
     Raises
     ------
@@ -121,49 +122,53 @@ def encode(kind: Kind, metadata: Mapping[str, str], tensors: Mapping[str, FloatA
 def write(
     path: str | os.PathLike[str], kind: Kind, parts: Iterable[bytes | memoryview], *, overwrite: bool = True
 ) -> None:
-    """Write what `encode` gave: power may fail at any time, and the file that was there stays good.
+    """Write the result of `encode` atomically: if it fails, even by a power failure, an existing file is unchanged.
 
     Parameters
     ----------
     path : the file; its folder must exist.
-    overwrite : whether to replace what is at ``path``; a file's mode is kept.
+    kind : of the file.
+    parts : the content, in order.
+    overwrite : whether to replace a file at ``path``; its mode is kept.
 
     Raises
     ------
     ModelExistsError
-        When something is at ``path``, be it since a moment ago, and ``overwrite`` is false.
+        When ``path`` exists, and ``overwrite`` is false.
     ModelFileError
-        When the file cannot be written. Nothing has been changed then, and no stray file stays.
+        When the file cannot be written. An existing file is then unchanged, and no temporary file is left.
     """
     name = os.fspath(path)
     try:
-        # A link is followed by who replaces its target, but is something in the way of who must not replace.
+        # Overwriting follows a symbolic link; without overwriting, a link counts as an existing file.
         target = Path(os.path.realpath(path) if overwrite else path)
         atomic.write(target, parts, overwrite=overwrite)
     except (OSError, ValueError) as error:
         if isinstance(error, FileExistsError) and not overwrite:
-            raise ModelExistsError(f"{name!r} exists already: choose another place for the {kind.noun}") from None
+            raise ModelExistsError(f"{name!r} already exists: choose another place for the {kind.noun}") from None
         raise ModelFileError(
-            f"cannot write {name!r} ({reason(error)}): check the folder, its rights, and the space left"
+            f"cannot write {name!r} ({reason(error)}): check the folder, its permissions, and the free space"
         ) from None
 
 
 def read(path: str | os.PathLike[str], kind: Kind, interpret: Callable[[Stored], Result]) -> Result:
-    """Read a file.
+    """Read and verify a file.
 
-    The file is read into memory once. What its header says is compared with the file's size and its checksum with all
-    of its bytes before anything is used, so that a damaged or hostile file is refused, and costs no more memory than
-    some twice its own size.
+    The file is read into memory once. The header is checked against the file's size, and the checksum against all of
+    its bytes, before anything is used: a damaged or malicious file is refused, and takes no more memory than about
+    twice its own size.
 
     Parameters
     ----------
-    path : the file, or the folder of a run, which holds it under the kind's name.
-    interpret : makes of the file what is returned; a `ValueError` or `FastlstmError` of it refuses the file.
+    path : the file, or a run folder, which contains it under the kind's file name.
+    kind : of the file.
+    interpret : converts the verified file to the result; if it raises `ValueError` or `FastlstmError`, the file is
+        refused.
 
     Raises
     ------
     ModelFileError
-        When there is no such file, or it is anything but an undamaged one of this kind.
+        When the file does not exist, or is not an undamaged file of this kind.
     """
     file = Path(path)
     try:
@@ -180,16 +185,16 @@ def read(path: str | os.PathLike[str], kind: Kind, interpret: Callable[[Stored],
         raise _refusal(file, kind, str(error)) from None
     except OSError as error:
         raise ModelFileError(
-            f"cannot read {str(file)!r} ({reason(error)}): check the file and the right to read it"
+            f"cannot read {str(file)!r} ({reason(error)}): check the file and its permissions"
         ) from None
     except FastlstmError as error:
         raise error if isinstance(error, ModelFileError) else _refusal(file, kind, str(error)) from None
 
 
 def parse_object(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
-    """The JSON object in a string of the metadata; raises `ValueError` when there is none."""
+    """Parse an entry of the metadata as a JSON object; raises `ValueError` if it is missing or not an object."""
     if key not in metadata:
-        raise ValueError(f"its metadata lack {key!r}")
+        raise ValueError(f"its metadata has no {key!r}")
     try:
         value = json.loads(metadata[key])
     except (ValueError, RecursionError):
@@ -200,7 +205,7 @@ def parse_object(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
 
 
 def check_tensors(stored: Mapping[str, Any], dtype: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise `ValueError` unless a file's tensors are those of ``shapes``, all of one dtype."""
+    """Raise `ValueError` unless a file has exactly the tensors of ``shapes``, all of type ``dtype``."""
     if len(stored) != len(shapes):
         raise ValueError(f"{len(stored)} tensors instead of {len(shapes)}")
     for name, shape in shapes.items():
@@ -211,17 +216,17 @@ def check_tensors(stored: Mapping[str, Any], dtype: str, shapes: Mapping[str, tu
 
 
 def copy_tensor(tensor: Mapping[str, Any], into: FloatArray) -> None:
-    """Copy a file's tensor, which `check_tensors` has found to be of its shape and dtype, into an array."""
+    """Copy a file's tensor, whose shape and dtype were validated by `check_tensors`, into an array."""
     into[...] = np.frombuffer(tensor["data"], _CODES[into.dtype.name][1]).reshape(into.shape)
 
 
 def one_line(why: str) -> str:
-    """What a file says of itself, shortened: it may be long."""
+    """A text from a file in one line, shortened, because it may be long."""
     return " ".join(why[:300].split())
 
 
 def reason(error: Exception) -> str:
-    """Why a file could not be read or written, in the system's words."""
+    """Why a file could not be read or written: the system's message, if it has one."""
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -238,7 +243,7 @@ def _encode_header(content: Mapping[str, Any]) -> bytes:
 
 
 def _field(checksum: str) -> bytes:
-    """The checksum as it stands in the header; in a metadata's text, where quotes are escaped, this cannot occur."""
+    """The checksum as written in the header. Strings in the metadata cannot contain it: their quotes are escaped."""
     return f'"{_CHECKSUM}":"{checksum}"'.encode()
 
 
@@ -250,7 +255,7 @@ def _checksum(raw: bytes, data: Iterable[memoryview]) -> str:
 
 
 def _read_verified(file: Path, kind: Kind) -> Stored:
-    """A file in memory, whole: one that is mapped and then truncated would kill the process."""
+    """Read a file completely: if a memory-mapped file were truncated, accessing it would kill the process."""
     with open(file, "rb") as stored:
         size = os.fstat(stored.fileno()).st_size
         header = _parse_header(_read_header(stored, size, kind))
@@ -286,7 +291,7 @@ def _parse_header(raw: bytes) -> _Header:
 
 
 def _check_version(file: Path, kind: Kind, header: _Header, tensors: memoryview) -> None:
-    """The checksum first: a version that is damaged is no reason to update."""
+    """Verify checksum and version; the checksum first, since a damaged version must not lead to advice to update."""
     recorded, version = header.metadata.get(_CHECKSUM), header.metadata.get("version")
     if recorded is not None:
         without = header.raw.replace(_field(recorded), _field(_NO_CHECKSUM), 1)
@@ -301,4 +306,4 @@ def _check_version(file: Path, kind: Kind, header: _Header, tensors: memoryview)
             f" version{'s' * (len(known) > 1)} {' and '.join(known)}: update fastlstm"
         )
     if recorded is None and version != kind.unchecked_version:
-        raise _refusal(file, kind, "it lacks its checksum")
+        raise _refusal(file, kind, "it has no checksum")

@@ -1,4 +1,4 @@
-"""Text from a model or a file, made safe for a terminal."""
+"""Make text from a model or a file safe to print on a terminal."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import codecs
 import io
 import re
 
-#: What tells why nothing happens for a while.
+#: Message before kernels are compiled, which takes a while.
 COMPILING = "compiling kernels ..."
 
-#: What could disturb a terminal: control characters but tab and line feed, line separators, changes of the direction of
-#: writing, surrogates.
+#: Characters that are unsafe on a terminal: control characters other than tab and line feed, line separators, changes
+#: of the writing direction, surrogates.
 _DISTURBING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Printable:
-    """Makes the pieces of a text, characters or UTF-8 bytes, safe to print: no terminal takes them for a command.
+    """Converts pieces of text, characters or UTF-8 bytes, so that a terminal interprets none of them as a command.
 
-    What only the next piece can complete, a part of a character or of a line end, is kept until then.
+    An incomplete character or line end at the end of a piece is buffered until the next one.
     """
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class Printable:
         self._lines = io.IncrementalNewlineDecoder(None, translate=True)
 
     def __call__(self, piece: str | bytes, final: bool = False) -> str:
-        """The next piece, for people to read; with ``final`` nothing is kept."""
+        """Convert the next piece; with ``final``, nothing is buffered."""
         text = piece if isinstance(piece, str) else self._characters.decode(piece, final)
         return _DISTURBING.sub("\N{REPLACEMENT CHARACTER}", self._lines.decode(text, final))
 
 
 def printable(text: str | bytes) -> str:
-    """A text that no terminal takes for a command, for people to read."""
+    """Convert a whole text, so that a terminal interprets nothing in it as a command."""
     return Printable()(text, final=True)

@@ -1,4 +1,4 @@
-"""From files to ids and back: reading texts, the vocabulary, and the split for validation."""
+"""Reading texts, the vocabulary (encoding and decoding), and the split into training and validation parts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ STANDARD_INPUT = "-"
 
 _CODE_POINTS = 0x110000
 _BYTE_VALUES = 0x100
-#: Symbols encoded, or bytes decoded, at a time, which bounds the temporaries of a long text.
+#: Symbols encoded, or bytes decoded, at a time; this bounds the temporary memory for a long text.
 _CHUNK = 1 << 18
-#: Bytes of a source in which UTF-16 and UTF-32 are looked for.
+#: Number of bytes of a source that are examined for UTF-16 and UTF-32.
 _SAMPLE = 1 << 20
-#: NULs that say nothing about a text's encoding.
+#: Fewer NULs than this do not indicate UTF-16 or UTF-32.
 _FEW_NULS = 8
 #: Byte order marks of UTF-16 and UTF-32; those of UTF-32, little-endian, begin with those of UTF-16.
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
@@ -36,20 +36,20 @@ _LONGEST_JSON = 10 * _CODE_POINTS
 
 
 def read_ids(sources: Sequence[str], *, as_bytes: bool = False, vocab: Vocab | None = None) -> tuple[Vocab, IdArray]:
-    """Read sources and encode them as one text, which is decoded piece by piece and never held as a whole.
+    """Read sources and encode them as one text, which is decoded in pieces and never as a whole.
 
-    The peak of memory is the encoded text and its ids. The text is read through twice: for the vocabulary and the
+    Peak memory is that of the sources' bytes and the ids. The text is traversed twice: for the vocabulary and the
     length, then for the ids.
 
     Parameters
     ----------
     sources : as in `read_text`.
-    as_bytes : whether the symbols are bytes rather than characters. A vocabulary that is given decides that itself.
-    vocab : whose ids are wanted; ``None``: the text's own vocabulary is made.
+    as_bytes : whether the symbols are bytes rather than characters; ignored if ``vocab`` is given.
+    vocab : vocabulary to encode with; ``None``: that of the text.
 
     Returns
     -------
-    vocab : the one given, or that of the text.
+    vocab : the given one, or that of the text.
     ids : (N,) of the smallest unsigned type that holds all ids of the vocabulary.
 
     Raises
@@ -81,14 +81,14 @@ def read_text(sources: Sequence[str], *, as_bytes: bool = False) -> str | bytes:
     Parameters
     ----------
     sources : file paths, ``-`` for standard input, or names of corpora (`fastlstm.corpora.NAMES`;
-        an existing file of that name wins). None at all means the default text.
-    as_bytes : return the bytes as they are. Otherwise they are decoded as UTF-8: a byte order mark at a
-        source's start is dropped, line ends stay as they are.
+        an existing file of that name takes precedence). An empty sequence means the default text.
+    as_bytes : return the bytes as they are. Otherwise they are decoded as UTF-8: a byte order mark at the
+        start of a source is removed, line ends are unchanged.
 
     Raises
     ------
     TextError
-        When a source is missing, a folder, unreadable or not UTF-8, or when the whole is empty.
+        When a source is missing, a folder, unreadable or not UTF-8, or when the whole text is empty.
     """
     contents = _read_all(sources)
     text: str | bytes
@@ -101,7 +101,7 @@ def read_text(sources: Sequence[str], *, as_bytes: bool = False) -> str | bytes:
     return text
 
 
-#: The bytes of a source, with the source's name for messages.
+#: Name of a source, for messages, and its bytes.
 _Source = tuple[str, bytes]
 
 
@@ -110,7 +110,7 @@ def _read_all(sources: Sequence[str]) -> list[_Source]:
 
 
 def _released(contents: list[_Source]) -> Iterator[_Source]:
-    """The sources in order, each taken off the list, so that its bytes are freed when they have been used."""
+    """The sources in order; each is removed from the list, so that its bytes are freed after use."""
     while contents:
         yield contents.pop(0)
 
@@ -121,7 +121,7 @@ def _pieces(contents: Iterable[_Source], as_bytes: bool) -> Iterator[str | bytes
 
 
 def _empty(contents: list[_Source]) -> TextError:
-    return TextError(f"the text is empty ({', '.join(name for name, _ in contents)}): give a file with some text in it")
+    return TextError(f"the text is empty ({', '.join(name for name, _ in contents)}): give a file with text in it")
 
 
 def _read(source: str) -> bytes:
@@ -139,9 +139,9 @@ def _read(source: str) -> bytes:
     except IsADirectoryError:
         raise TextError(f"{source!r} is a folder: name the files in it one by one") from None
     except OSError as error:
-        raise TextError(f"cannot read {source!r} ({error.strerror}): check the file and the right to read it") from None
-    except ValueError:  # a NUL, or a character that the file system's encoding lacks
-        raise TextError(f"{source!r} cannot be the path of a file: check it for stray characters") from None
+        raise TextError(f"cannot read {source!r} ({error.strerror}): check the file and its permissions") from None
+    except ValueError:  # a NUL, or a character that the file system's encoding cannot represent
+        raise TextError(f"{source!r} cannot be the path of a file: check it for invalid characters") from None
 
 
 def _read_standard_input() -> bytes:
@@ -154,7 +154,7 @@ def _read_standard_input() -> bytes:
 
 
 def _decode_utf8(data: bytes, name: str, size: int) -> Iterator[str]:
-    """The characters of a source, up to ``size`` bytes at a time: at least a character's 4, or all of them."""
+    """Decode a source, up to ``size`` bytes at a time; ``size`` is at least 4, or the whole."""
     if _is_wide(data):
         raise TextError(
             f"{name} is not UTF-8 but looks like UTF-16 or UTF-32: convert it to UTF-8, or train a model of bytes"
@@ -175,7 +175,7 @@ def _decode_utf8(data: bytes, name: str, size: int) -> Iterator[str]:
 
 
 def _character_start(data: bytes, place: int) -> int:
-    """Where the UTF-8 character at a place starts; the place itself where there is no character."""
+    """Index of the first byte of the UTF-8 character at ``place``; ``place`` itself if there is no valid one."""
     for start in range(place, place - 4, -1):
         if start >= len(data) or data[start] & 0xC0 != 0x80:
             return min(start, len(data))
@@ -183,10 +183,11 @@ def _character_start(data: bytes, place: int) -> int:
 
 
 def _is_wide(data: bytes) -> bool:
-    """Whether bytes look like UTF-16 or UTF-32, which is valid UTF-8 where all characters have small code points.
+    """Whether bytes look like UTF-16 or UTF-32; these are also valid UTF-8 if all characters have small code points.
 
-    Half of the bytes are then upper ones and NUL for many characters, such as spaces and line ends in any script. A
-    text with some NULs has them at even and at odd places alike; UTF-32 has more NULs than any text.
+    In UTF-16, every other byte is the high byte of a character, which is NUL for many characters, such as spaces and
+    line ends in any script. Other text that contains NULs has them at even and odd indices alike. UTF-32 has more NULs
+    than any text.
     """
     sample = np.frombuffer(data, np.uint8, min(len(data), _SAMPLE))
     counts = [int(np.count_nonzero(sample[parity::2] == 0)) for parity in (0, 1)]
@@ -201,12 +202,12 @@ def _name(source: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Vocab:
-    """The distinct symbols of a text; a symbol's id is its place among them.
+    """The distinct symbols of a text; the id of a symbol is its index in ``symbols``.
 
     Parameters
     ----------
-    symbols : (V,) uint32, strictly increasing: code points (0 to 0x10FFFF, lone surrogates among them)
-        or byte values (0 to 255). Copied, and read-only in the vocabulary.
+    symbols : (V,) uint32, strictly increasing: code points (0 to 0x10FFFF, including lone surrogates)
+        or byte values (0 to 255). Copied; the copy is read-only.
     is_bytes : whether the symbols are bytes rather than characters.
 
     Raises
@@ -221,23 +222,27 @@ class Vocab:
     def __post_init__(self) -> None:
         symbols = np.array(self.symbols)
         if symbols.dtype != np.uint32 or symbols.ndim != 1:
-            raise VocabularyError(f"a vocabulary is a row of uint32, not {symbols.dtype} of shape {symbols.shape}")
+            raise VocabularyError(
+                f"a vocabulary is a one-dimensional array of uint32, not {symbols.dtype} of shape {symbols.shape}"
+            )
         if np.any(symbols[1:] <= symbols[:-1]):
-            raise VocabularyError("a vocabulary's symbols must increase, each once: build it with Vocab.from_text")
+            raise VocabularyError(
+                "the symbols of a vocabulary must be strictly increasing: build it with Vocab.from_text"
+            )
         limit = _BYTE_VALUES if self.is_bytes else _CODE_POINTS
         if symbols.size and symbols[-1] >= limit:
             kind = "byte value" if self.is_bytes else "code point"
-            raise VocabularyError(f"{symbols[-1]} in a vocabulary is no {kind}: the largest is {limit - 1}")
+            raise VocabularyError(f"{symbols[-1]} in a vocabulary is not a {kind}: the largest is {limit - 1}")
         symbols.flags.writeable = False
         object.__setattr__(self, "symbols", symbols)
 
     @classmethod
     def from_text(cls, text: str | bytes) -> Self:
-        """The vocabulary of a text: of characters for a ``str``, of bytes for ``bytes``."""
+        """The vocabulary of a text: characters of a ``str``, byte values of ``bytes``."""
         return cls(_survey(_slices(text))[0], isinstance(text, bytes))
 
     def __len__(self) -> int:
-        """V, the number of symbols."""
+        """V: the number of symbols."""
         return len(self.symbols)
 
     def __eq__(self, other: object) -> bool:
@@ -253,13 +258,13 @@ class Vocab:
 
         Parameters
         ----------
-        text : ``str`` for a vocabulary of characters; ``bytes`` for one of bytes, or a ``str``, which then stands
-            for its UTF-8 encoding (characters that escape single bytes, as in command-line arguments,
-            become those bytes again).
+        text : ``str`` for a vocabulary of characters; ``bytes`` or ``str`` for one of bytes. A ``str`` is then
+            encoded as UTF-8; surrogates that escape single bytes, as in command-line arguments, become those bytes
+            again.
 
         Returns
         -------
-        (len(text),) of the smallest unsigned type that holds all ids of the vocabulary.
+        (number of symbols,), in the smallest unsigned type that holds all ids of the vocabulary.
 
         Raises
         ------
@@ -275,7 +280,7 @@ class Vocab:
         return self._encode_pieces(_slices(text), len(text))
 
     def _encode_pieces(self, pieces: Iterable[str | bytes], length: int) -> IdArray:
-        """The ids of the ``length`` symbols of a text in pieces."""
+        """The ids of a text of ``length`` symbols, given in pieces."""
         table, start = self._table(), 0
         ids = np.empty(length, np.min_scalar_type(max(len(self) - 1, 0)))
         for piece in pieces:
@@ -289,7 +294,7 @@ class Vocab:
         return ids
 
     def _table(self) -> NDArray[np.int32]:
-        """Id of every code up to the last symbol's, -1 where there is none; the entry after it stands for the rest."""
+        """Id of each code up to the largest symbol, -1 if it has none; one more entry, -1, for all larger codes."""
         table = np.full(int(self.symbols[-1]) + 2 if len(self) else 1, -1, np.int32)
         table[self.symbols] = np.arange(len(self))
         return table
@@ -298,11 +303,11 @@ class Vocab:
         symbol = f"byte 0x{code:02X}" if self.is_bytes else f"character {chr(code)!r} (U+{code:04X})"
         return VocabularyError(
             f"{symbol} at position {position} is not among the vocabulary's {len(self)} symbols:"
-            " leave it out, or train on a text that has it"
+            " remove it, or train on a text that contains it"
         )
 
     def decode(self, ids: IdArray | Sequence[int]) -> str | bytes:
-        """The text of some ids: ``str`` or, for a vocabulary of bytes, ``bytes``.
+        """The text of ids: ``str`` or, for a vocabulary of bytes, ``bytes``.
 
         Parameters
         ----------
@@ -313,15 +318,15 @@ class Vocab:
         VocabularyError
             When an id is out of range.
         TypeError
-            When the ids are not a row of integers.
+            When ``ids`` is not a one-dimensional array of integers.
         """
         places = np.asarray(ids)
         if places.ndim != 1:
-            raise TypeError(f"ids are a row of integers, not an array of shape {places.shape}")
+            raise TypeError(f"ids must be a one-dimensional array, not one of shape {places.shape}")
         if places.size == 0:
             return b"" if self.is_bytes else ""
         if not np.issubdtype(places.dtype, np.integer):
-            raise TypeError(f"ids are integers, not {places.dtype}")
+            raise TypeError(f"ids must be integers, not {places.dtype}")
         for id_ in (int(places.min()), int(places.max())):
             if not 0 <= id_ < len(self):
                 raise VocabularyError(f"id {id_} is outside this vocabulary of {len(self)} symbols: use its own ids")
@@ -334,14 +339,14 @@ class Vocab:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Inverse of `to_json`, safe with a text from anywhere.
+        """Inverse of `to_json`, safe for untrusted text.
 
         Raises
         ------
         VocabularyError
-            When ``text`` is anything but a vocabulary.
+            When ``text`` is not a valid vocabulary.
         """
-        # One object with one list, of a bounded length: parsing it can neither nest deeply nor take much memory.
+        # Require one object with one list, of bounded length: parsing then neither nests deeply nor takes much memory.
         if len(text) > _LONGEST_JSON or text.count("{") != 1 or text.count("[") != 1:
             raise _not_a_vocabulary("not an object with one list of symbols")
         try:
@@ -368,7 +373,7 @@ def _slices(text: str | bytes) -> Iterator[str | bytes]:
 
 
 def _survey(pieces: Iterable[str | bytes]) -> tuple[NDArray[np.uint32], int]:
-    """The distinct symbols of a text in pieces, increasing, and its length."""
+    """The distinct symbols of a text given in pieces, in increasing order, and its length."""
     seen, length = np.zeros(_CODE_POINTS, np.bool_), 0
     for piece in pieces:
         seen[_codes(piece)] = True
@@ -386,21 +391,21 @@ def _codes(text: str | bytes) -> NDArray[np.unsignedinteger]:
 def _utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # surrogates that stand for no byte: keep them as they are
+    except UnicodeEncodeError:  # surrogates that do not escape a byte: encode them as they are
         return text.encode("utf-8", "surrogatepass")
 
 
 def split(ids: IdArray, val_frac: float) -> tuple[IdArray, IdArray]:
-    """Split a text into its first part, for training, and its last, for validation.
+    """Split a text into its first part, for training, and its last part, for validation.
 
     Parameters
     ----------
     ids : (N,) the whole text.
-    val_frac : share for validation, at least 0 and below 1; rounded up to whole symbols.
+    val_frac : fraction for validation, at least 0 and below 1; rounded up to whole symbols.
 
     Returns
     -------
-    train, val : views of ``ids``. With ``val_frac`` 0 the second is empty.
+    train, val : views of ``ids``. With ``val_frac`` 0, ``val`` is empty.
 
     Raises
     ------

@@ -29,28 +29,32 @@ def parser() -> cli.Parser:
     text = made.add_argument_group("text")
     text.add_argument(
         "--data", nargs="+", action="extend", metavar="TEXT",
-        help="files, '-' for standard input, or corpora by name: input (the default), pydoc, tinyshakespeare",
+        help="files, '-' for standard input, or names of corpora: input (the default), pydoc, tinyshakespeare",
     )  # fmt: skip
-    text.add_argument("--bytes", action="store_true", help="model bytes instead of characters")
+    text.add_argument("--bytes", action="store_true", help="use bytes as symbols instead of characters")
     add_options(text, TrainConfig)
     model = made.add_argument_group("model")
-    model.add_argument("--preset", choices=PRESETS, help="the assignment to the letter; other options override")
+    model.add_argument(
+        "--preset", choices=PRESETS, help="exactly the settings of the assignment; other options override them"
+    )
     add_options(model, ModelConfig)
     add_options(made.add_argument_group("training"), TrainConfig)
     add_options(made.add_argument_group("computing"), TrainConfig)
     progress = made.add_argument_group("progress and result")
     progress.add_argument(
-        "--out", metavar="DIR", help="folder of the model (runs/NAME after the first text, or the next that is free)"
+        "--out", metavar="DIR", help="run folder (default: runs/NAME, named after the first text, or the next free one)"
     )
     progress.add_argument(
-        "--overwrite", action="store_true", help="replace the model in that folder, once this one is finished"
+        "--overwrite",
+        action="store_true",
+        help="overwrite the model in that folder; a finished one only when this run is finished",
     )
     add_options(progress, TrainConfig)
     return made
 
 
 def configuration(options: argparse.Namespace) -> tuple[dict[str, Any], TrainConfig]:
-    """Fields of `ModelConfig`, and the training: the preset's, overridden by the options that are given."""
+    """Fields of `ModelConfig`, and the `TrainConfig`: those of the preset, overridden by the options."""
     model, train = given(options, ModelConfig), given(options, TrainConfig)
     if options.preset:
         chosen = preset(options.preset, options.cell or ModelConfig.cell)
@@ -59,7 +63,7 @@ def configuration(options: argparse.Namespace) -> tuple[dict[str, Any], TrainCon
 
 
 def output_folder(options: argparse.Namespace) -> Path:
-    """The folder asked for, else ``runs/<name>`` with the name of the first text."""
+    """The folder given by ``--out``, else ``runs/NAME`` with the name of the first text."""
     if options.out:
         return Path(options.out)
     first = options.data[0] if options.data else "input"
@@ -67,10 +71,10 @@ def output_folder(options: argparse.Namespace) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train as the arguments say; returns the exit status."""
+    """Train a model as given by the arguments; returns the exit status."""
     options = parser().parse_args(argv)
     model_values, config = configuration(options)
-    ModelConfig(vocab_size=1, **model_values)  # what is wrong with it is better known before the text is read
+    ModelConfig(vocab_size=1, **model_values)  # validate it before the text is read
     from fastlstm.run_folder import RunFolder
 
     model, ids = _model_and_ids(options, model_values, config.seed)
@@ -85,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell(line: str) -> None:
-    """Print a line for whoever still reads; what is being saved does not depend on that."""
+    """Print a line; if the reader of the output has left, saving must still go on."""
     with contextlib.suppress(OSError):
         print(line, flush=True)
 
@@ -103,7 +107,7 @@ def _model_and_ids(options: argparse.Namespace, values: dict[str, Any], seed: in
 
 
 def _fitted(options: argparse.Namespace, config: TrainConfig, ids: IdArray) -> TrainConfig:
-    """Lower the lanes that the user did not ask for to what a short text can feed."""
+    """Reduce T and B to what a short text can fill, except those given by the user."""
     import dataclasses
 
     from fastlstm.batches import fit_lanes
@@ -111,7 +115,7 @@ def _fitted(options: argparse.Namespace, config: TrainConfig, ids: IdArray) -> T
 
     count = len(split(ids, config.val_frac)[0])
     if count < 2:
-        return config  # too short for any: the trainer says so
+        return config  # too short to train on: the trainer raises the error
     seq_len, batch = fit_lanes(count, config.seq_len, config.batch)
     return dataclasses.replace(config, seq_len=options.seq_len or seq_len, batch=options.batch or batch)
 
@@ -122,13 +126,13 @@ def _introduce(model: Model, ids: IdArray, config: TrainConfig) -> None:
     print(f"text: {len(ids):,} characters, {len(model.vocab):,} of them distinct")
     print(
         f"model: {shape.cell}, {layers} of {shape.hidden}, embedding {shape.embedding}, {count:,} parameters;"
-        f" {config.batch} x {config.seq_len} characters a step",
+        f" {config.batch} x {config.seq_len} characters per step",
         flush=True,
     )
 
 
 def _train(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, *, as_json: bool) -> int:
-    """Train, save and tell; returns the exit status."""
+    """Train, save and print the summary; returns the exit status."""
     with signals.Stop() as stop:
         try:
             result = _fit(model, ids, config, folder, stop)
@@ -140,13 +144,13 @@ def _train(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, *
             if as_json:
                 cli.print_json(_json(result, path))
         except OSError:
-            if not stop.status:  # else it went with the terminal, which had sent the signal
+            if not stop.status:  # else: the terminal was closed, which also sent the signal
                 raise
     return stop.status
 
 
 def _fit(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, stop: signals.Stop) -> TrainResult:
-    """Train; whatever ends it, what was learned is saved, unless that is nothing."""
+    """Train; if an error ends the run after its first step, save the model before raising it."""
     from fastlstm import progress
     from fastlstm.run_folder import Saver
     from fastlstm.trainer import Observers
@@ -160,8 +164,8 @@ def _fit(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, sto
         if model.training and model.training["steps"]:
             with stop.saving():
                 path = folder.save_somewhere(model.content)
-            if not isinstance(error, OSError):  # to a reader that has left there is nothing to say
-                _say(f"the model of step {model.training['steps']:,} is {path}")
+            if not isinstance(error, OSError):  # else the reader of the output has left
+                _say(f"the model of step {model.training['steps']:,} is in {path}")
         raise
 
 
@@ -171,9 +175,12 @@ def _summarise(result: TrainResult, path: Path) -> None:
     validation = "" if result.val_nats is None else f", validation {nats_and_bits(result.val_nats)}"
     print(
         f"{result.steps:,} steps in {result.seconds:.1f} s, {result.chars_per_s:,.0f} characters/s:"
-        f" train {nats_and_bits(result.train_nats)}{validation} a character"
+        f" train {nats_and_bits(result.train_nats)}{validation} per character"
     )
-    print(f"the model is {path}; let it write:\n  {cli.command('sample')} {shlex.quote(str(path.parent))}", flush=True)
+    print(
+        f"the model is in {path}; to sample from it:\n  {cli.command('sample')} {shlex.quote(str(path.parent))}",
+        flush=True,
+    )
 
 
 def _warn_of_failure(result: TrainResult, vocab_size: int) -> None:
@@ -181,7 +188,7 @@ def _warn_of_failure(result: TrainResult, vocab_size: int) -> None:
 
     if worse_than_guessing(result.train_nats, vocab_size):
         _say(
-            f"the model predicts worse than guessing, which takes {math.log(vocab_size):.4g} nats a character:"
+            f"the model predicts worse than uniform guessing ({math.log(vocab_size):.4g} nats per character):"
             " lower the learning rate, or clip gradients harder"
         )
 

@@ -1,7 +1,7 @@
-"""The training loop: truncated BPTT over the lanes of a text, with validation and samples on the way.
+"""The training loop: truncated BPTT over the lanes of a text, with periodic validation and samples.
 
-What it computes depends on parameters, text and configuration alone: validation, samples and copies of the parameters
-take generators, networks and states of their own, and change no bit of the result.
+Its result depends only on parameters, text and configuration: validation, samples and copies of the parameters use
+their own generators, networks and states, and do not change a bit of it.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ from fastlstm.params import FloatArray, Parameters
 from fastlstm.run_state import RunState
 from fastlstm.text import IdArray, Vocab, split
 
-#: Validations, and samples, in a run that does not say how often.
+#: Number of validations, and of samples, in a run whose configuration does not set it.
 LOOKS = 10
 
-#: Nats a symbol above log V at which training has diverged: the symbols that came were given, on average, less than
-#: exp(-100) of the probability that guessing gives them, and float32 has no positive number below exp(-104).
+#: Nats per symbol above log V from which training has diverged: the targets then have, on average, less than exp(-100)
+#: of the probability that guessing gives them, and float32 has no positive number below exp(-104).
 DIVERGED_NATS = 100.0
 
-#: Nats a symbol above log V from which a model is clearly worse than guessing, whatever the text of a few steps.
+#: Nats per symbol above log V from which a model is clearly worse than guessing, even on the text of a few steps.
 _WORSE_NATS = 1.0
 
-#: Share of a run's time that copies of the parameters may take, and the seconds that the first is expected to take.
+#: Fraction of a run's time that copies of the parameters may take, and the expected seconds for the first copy.
 _COPYING_SHARE, _COPYING_SECONDS = 0.002, 0.001
 
 
 def guessing_nats(config: ModelConfig) -> float:
-    """The loss of guessing, log V, in nats a symbol."""
+    """The loss of uniform guessing, log V, in nats per symbol."""
     return math.log(config.vocab_size)
 
 
 def worse_than_guessing(nats: float, vocab_size: int) -> bool:
-    """Whether a loss, in nats a symbol, is clearly above log V, that of a model that knows nothing."""
+    """Whether a loss, in nats per symbol, is NaN or clearly above log V, the loss of uniform guessing."""
     return not nats <= math.log(vocab_size) + _WORSE_NATS
 
 
 class Budget:
-    """Keeps something that is done now and then to a share of the time.
+    """Limits the time spent on a repeated operation to a fraction of the elapsed time.
 
     Parameters
     ----------
-    share : of the time since the budget was made.
-    expected : seconds that doing it for the first time will take; later the last time is the guide.
+    share : largest fraction of the time since the budget was created.
+    expected : expected seconds of the first operation; later ones are expected to take as long as the last one did.
     """
 
     def __init__(self, share: float, expected: float) -> None:
@@ -65,12 +65,12 @@ class Budget:
         self._made = time.perf_counter()
 
     def allows(self) -> bool:
-        """Whether it can be done now."""
+        """Whether the operation fits into the budget now."""
         return self._spent + self._next <= self._share * (time.perf_counter() - self._made)
 
     @contextlib.contextmanager
     def spending(self) -> Iterator[None]:
-        """Measure what is done in this context."""
+        """Charge the time spent in this context to the budget."""
         started = time.perf_counter()
         try:
             yield
@@ -80,13 +80,13 @@ class Budget:
 
 
 class Progress:
-    """Where a run is, for whoever shows it: its state's numbers, and what follows from them.
+    """A read-only view of the progress of a run: numbers of its state, and those derived from them.
 
     Parameters
     ----------
-    state : of the run; what is read here is what it is now.
-    total : steps of the whole run.
-    chars_per_step : T*B, symbols predicted in a step.
+    state : of the run; attributes reflect its current values.
+    total : number of steps of the whole run.
+    chars_per_step : T*B, the number of symbols predicted in a step.
 
     Attributes
     ----------
@@ -99,54 +99,54 @@ class Progress:
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """Number of steps done."""
         return self._state.step
 
     @property
     def loss(self) -> float:
-        """Of the last step, nats a symbol; NaN before the first."""
+        """Loss of the last step, nats per symbol; NaN before the first."""
         return self._state.loss
 
     @property
     def train_nats(self) -> float:
-        """The smoothed loss (`RunState.smooth`), nats a symbol; before the first step log V, the loss of guessing."""
+        """The smoothed loss (`RunState.smooth`), nats per symbol; before the first step log V, the loss of guessing."""
         smoothed = self._state.smoothed_loss
         return guessing_nats(self._state.parameters.config) if smoothed is None else smoothed
 
     @property
     def val_nats(self) -> float | None:
-        """Of the last validation, nats a symbol; ``None`` before the first."""
+        """Loss of the last validation, nats per symbol; ``None`` before the first."""
         return self._state.val_nats
 
     @property
     def val_step(self) -> int | None:
-        """When the last validation was; ``None`` before the first."""
+        """Step of the last validation; ``None`` before the first."""
         return self._state.val_step
 
     @property
     def seconds(self) -> float:
-        """Spent in training steps."""
+        """Seconds spent in training steps."""
         return self._state.seconds
 
     @property
     def chars_per_s(self) -> float:
-        """Symbols trained on in a second."""
+        """Symbols trained on per second."""
         return self.step * self.chars_per_step / self.seconds if self.seconds else 0.0
 
     @property
     def seconds_left(self) -> float:
-        """Seconds of training until the end, at the speed so far."""
+        """Estimated seconds of training until the end, at the average speed so far; NaN before the first step."""
         return self.seconds / self.step * (self.total - self.step) if self.step else math.nan
 
 
 class Observer:
-    """What a run tells to whoever looks on; every method does nothing here."""
+    """Callbacks of a run; override those of interest. Here every method does nothing."""
 
     def compiling(self) -> None:
         """The kernels are about to be compiled, which takes a while."""
 
     def started(self, progress: Progress) -> None:
-        """The first step is about to be taken. ``progress`` is the same object throughout the run."""
+        """The first step is about to be taken. All calls get the same ``progress``."""
 
     def stepped(self, progress: Progress) -> None:
         """A step has been taken."""
@@ -155,18 +155,18 @@ class Observer:
         """The validation part has been evaluated."""
 
     def sampled(self, progress: Progress, text: str | bytes) -> None:
-        """A sample has been written."""
+        """A sample has been generated."""
 
     def kept(self, progress: Progress, content: Content) -> None:
-        """A copy of the parameters has been kept to go back to, and `fastlstm.checkpoint.save` can write it.
+        """A copy of the parameters has been kept, to restore it if training diverges.
 
-        ``content`` is what the model's file would hold, with that copy, some steps old: ``content.training["steps"]``.
-        Its parameters are changed after this call.
+        ``content`` is the content of a model file with that copy; `fastlstm.checkpoint.save` can write it. It is of an
+        earlier step than ``progress``: ``content.training["steps"]``. Its arrays are reused after this call.
         """
 
 
 class Observers(Observer):
-    """Tells several observers, in their order."""
+    """Forwards each call to several observers, in order."""
 
     def __init__(self, *observers: Observer) -> None:
         self.observers = observers
@@ -198,18 +198,18 @@ class Observers(Observer):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came out of a run.
+    """The result of a run.
 
     Attributes
     ----------
-    steps : done.
-    seconds, chars_per_s : of the training steps themselves, without compiling, validation and samples.
-    compile_seconds : spent on compiling the kernels, or on loading them.
-    train_nats : the smoothed training loss (`RunState.smooth`), nats a symbol.
-    val_nats : of the last validation, which a run that is not stopped ends with; ``None`` before the first, or
-        without a validation part.
-    parameters : how many the model has.
-    finished : whether all steps were done, rather than the run stopped.
+    steps : number of steps done.
+    seconds, chars_per_s : time and speed of the training steps, without compiling, validation and samples.
+    compile_seconds : time spent on compiling the kernels, or on loading them.
+    train_nats : the smoothed training loss (`RunState.smooth`), nats per symbol.
+    val_nats : loss of the last validation, nats per symbol; a run that is not stopped ends with one. ``None`` without
+        a validation.
+    parameters : number of parameters of the model.
+    finished : whether all steps were done; false if the run was stopped.
     """
 
     steps: int
@@ -223,25 +223,25 @@ class TrainResult:
 
 
 def begin(start: Content, ids: IdArray, config: TrainConfig, observer: Observer) -> Run:
-    """A run before its first step.
+    """Prepare a run; `Run.train` then takes its steps.
 
     Parameters
     ----------
-    start : the model; its parameters are the start and, changed in place, the result.
-    ids : (N,) the text, each id in range; its last ``config.val_frac`` is kept for validation.
-    config : how to train.
-    observer : is told of progress.
+    start : the model; the run changes its parameters in place.
+    ids : (N,) the text, each id in range; its last ``config.val_frac`` is used for validation.
+    config : settings of the run.
+    observer : its methods are called as the run progresses.
 
     Raises
     ------
     TextError, ConfigError
-        When the text is too short for any training, or for the lanes asked for.
+        When the text is too short to train on, or too short for ``seq_len`` and ``batch``.
     """
     train_ids, val_ids = split(ids, config.val_frac)
     if len(train_ids) < 2:
         raise TextError(
-            f"the text leaves {len(train_ids)} of the at least two characters that training needs: give more text,"
-            f" or keep less of it for validation (now {config.val_frac:g})"
+            f"at least two characters are needed for training, but the text leaves {len(train_ids)}: give more text,"
+            f" or use less of it for validation (now {config.val_frac:g})"
         )
     lanes = Lanes(train_ids, config.seq_len, config.batch)
     first_loss = guessing_nats(start.config) if config.smooth_from_guessing else None
@@ -250,14 +250,14 @@ def begin(start: Content, ids: IdArray, config: TrainConfig, observer: Observer)
 
 
 class Steps:
-    """The steps of a run: each advances its state.
+    """Takes the steps of a run.
 
     Parameters
     ----------
     model : configuration of the model.
-    lanes : the text.
-    config : how to train.
-    total : steps of the whole run.
+    lanes : the training text.
+    config : settings of the run.
+    total : number of steps of the whole run.
     """
 
     def __init__(self, model: ModelConfig, lanes: Lanes, config: TrainConfig, total: int) -> None:
@@ -268,7 +268,7 @@ class Steps:
         self._y = np.zeros_like(self._x)
 
     def take(self, state: RunState) -> None:
-        """Take one step; ``state`` changes in place, its loss is that before the update."""
+        """Take one step; ``state`` changes in place. The loss is that before the update."""
         started = time.perf_counter()
         config, lanes, x, y = self._config, self._lanes, self._x, self._y
         lanes.cursor = state.cursor
@@ -285,7 +285,7 @@ class Steps:
         state.smooth(config.smoothing)
 
     def loss_after(self, state: RunState) -> float:
-        """The loss that the last step's symbols have now, nats a symbol; ``state`` is not changed."""
+        """The loss of the last step's symbols after its update, nats per symbol; ``state`` is not changed."""
         nats = self._network.forward(state.parameters, self._x, self._y, state.carried.copy())
         return nats / self._x.size
 
@@ -300,20 +300,21 @@ class Steps:
 
 
 class Run:
-    """One run: what happens before, between and after its steps.
+    """One training run: its steps, and what is done before, between and after them.
 
     Parameters
     ----------
-    state : where the run is; it is advanced in place. After a `DivergenceError` only its parameters are good.
-    lanes, val_ids : the text to train on, and (N,) the ids to validate with.
-    vocab, training : the model's; how it came about before the run.
-    config : how to train.
-    observer : is told of progress.
+    state : of the run; changed in place. After a `DivergenceError` only its parameters are valid.
+    lanes, val_ids : the text to train on, and (N,) the ids for validation.
+    vocab : of the model.
+    config : settings of the run.
+    observer : its methods are called as the run progresses.
+    training : record of the model's training before the run; ``None`` if there is none.
 
     Attributes
     ----------
     state : as given.
-    training : how the model came about, with this run once it has ended.
+    training : record of the model's training; that of this run once it has ended.
     """
 
     def __init__(
@@ -334,13 +335,13 @@ class Run:
         self._progress = Progress(state, config.total_steps(lanes.steps_per_epoch), config.seq_len * config.batch)
 
     def train(self, stop: Callable[[], bool]) -> TrainResult:
-        """Take all steps that are left, or those until ``stop`` says so; it is asked before each.
+        """Take all remaining steps, or those until ``stop``, which is called before each of them, returns true.
 
         Raises
         ------
         DivergenceError
-            When a loss is no finite number or more than `DIVERGED_NATS` above that of guessing, or a parameter at the
-            end is not finite. The parameters are then those of an earlier step, which the message names.
+            When a loss is not finite or more than `DIVERGED_NATS` above that of guessing, or a parameter is not finite
+            at the end. The parameters are then restored to an earlier step, which the message names.
         """
         config, state = self._config, self.state
         compile_seconds = self._compile()
@@ -380,7 +381,7 @@ class Run:
             self._measure()
 
     def _measure(self) -> None:
-        """Validate and sample, whatever is due."""
+        """Validate and sample, if due."""
         try:
             self._validate()
             self._sample()
@@ -396,7 +397,7 @@ class Run:
     def _sample(self) -> None:
         config = self._config
         if config.sample_length and self._due(config.sample_every):
-            seed = config.seed + self.state.step  # another sample each time
+            seed = config.seed + self.state.step  # a different sample each time
             start = beginning(self._vocab)
             ids = self._inference.draw(start, 1, config.sample_length, temperature=1.0, seed=seed)
             self._observer.sampled(self._progress, self._vocab.decode(ids[:, 0]))
@@ -411,10 +412,10 @@ class Run:
         if not math.isfinite(nats):
             raise self._diverged(f"the loss is no longer a finite number ({nats})")
         if nats > self._guessing + DIVERGED_NATS:
-            raise self._diverged(f"the loss is {nats:.3g} nats a symbol, and that of guessing {self._guessing:.3g}")
+            raise self._diverged(f"the loss is {nats:.3g} nats per symbol, that of guessing {self._guessing:.3g}")
 
     def _check_result(self) -> None:
-        """The last update is followed by no step that would show what it broke."""
+        """Check the parameters after the last update, which no further step would check."""
         if self.state.step == self._first_step:
             return
         for name, view in self.state.parameters.items():
@@ -423,19 +424,19 @@ class Run:
         self._check_loss(self._steps.loss_after(self.state))
 
     def _diverged(self, why: str) -> DivergenceError:
-        """The error to raise, after the parameters have been set to those that were good."""
+        """Restore the last good parameters; returns the error to raise."""
         good, step, now = self._copies.good, self._copies.step, self.state.step
         self.state.parameters.flat[...] = good.parameters.flat
         self.training = good.training
-        back = f"as it was at step {step:,}" if step else "as it was before the run"
+        back = f"step {step:,}" if step else "its state before the run"
         rate = self._steps.rate(max(now - 1, 0))
         return DivergenceError(
-            f"training diverged at step {now} with a learning rate of {rate:.3g}: {why}; the model is {back}: lower the"
-            f" learning rate (now {self._config.lr:g}), or clip gradients harder"
+            f"training diverged at step {now} with a learning rate of {rate:.3g}: {why}; the model was restored to"
+            f" {back}: lower the learning rate (now {self._config.lr:g}), or clip gradients harder"
         )
 
     def _record(self) -> dict[str, Any]:
-        """What is kept in the model's file about the run, as it is now."""
+        """The record of the run so far, for the model file."""
         progress = self._progress
         return {
             "steps": progress.step,
@@ -461,19 +462,20 @@ class Run:
 
 
 class _Copies:
-    """Copies of the parameters in training, to go back to when it diverges.
+    """Copies of the parameters during training, to restore when it diverges.
 
-    The loss of a step is that of the parameters before it. So a copy is taken before a step and is good if, and when,
-    the step's loss is.
+    The loss of a step is that of the parameters before it. So a copy is taken before a step, and confirmed as good by
+    the loss of that step.
 
     Parameters
     ----------
-    start : the model before the run, whose parameters are those in training.
+    start : the model before the run; its parameters are those being trained.
     step : at which the run starts.
 
     Attributes
     ----------
-    good : the last good copy, at first of the model before the run, good or not; step : when it was taken.
+    good : the last good copy; at first the model before the run, which is not checked.
+    step : the step of that copy.
     """
 
     def __init__(self, start: Content, step: int) -> None:
@@ -484,7 +486,7 @@ class _Copies:
         self._budget = Budget(_COPYING_SHARE, _COPYING_SECONDS)
 
     def take_if_due(self, record: Callable[[], dict[str, Any]]) -> None:
-        """Copy the parameters, with ``record()`` as their history, if there is time for it."""
+        """Copy the parameters, with ``record()`` as their training record, if the budget allows it."""
         if not self._budget.allows():
             return
         with self._budget.spending():
@@ -493,7 +495,7 @@ class _Copies:
         self._new = self._new._replace(training=record())
 
     def confirm(self, loss: float, vocab_size: int) -> bool:
-        """Judge the copy taken before the last step, if any, by the step's loss; returns whether there is a new one."""
+        """Accept or discard the copy taken before the last step, by that step's loss; returns whether it is good."""
         if not self._taken:
             return False
         self._taken = False
@@ -510,5 +512,5 @@ def _copy(content: Content) -> Content:
 
 
 def _all_finite(values: FloatArray) -> bool:
-    """Whether no value is infinite or NaN, found without an array of as many answers."""
+    """Whether all values are finite, computed without a temporary array."""
     return math.isfinite(float(values.min())) and math.isfinite(float(values.max()))

@@ -148,7 +148,7 @@ def test_a_checksum_is_checked_in_every_version_and_must_be_there_since_version_
     saved.write_bytes(data.replace(b'"version":"2"', b'"version":"3"'))
     refused(saved, "its checksum is wrong")
     rewrite(saved, {"version": "2"})
-    refused(saved, "lacks its checksum")
+    refused(saved, "has no checksum")
     rewrite(saved, {"version": "1", "sha256": "0" * 64})
     refused(saved, "its checksum is wrong")
 
@@ -308,7 +308,7 @@ def test_a_model_that_may_not_be_read_is_not_called_absent(saved, monkeypatch, c
         for path in (saved, saved.parent):
             with pytest.raises(ModelFileError) as caught:
                 Model.load(path)
-            assert "(Permission denied): check the file and the right to read it" in str(caught.value)
+            assert "(Permission denied): check the file and its permissions" in str(caught.value)
     saved.unlink()
     refused(saved.parent, "there is no model")
 
@@ -378,7 +378,7 @@ def test_a_save_that_must_not_overwrite_does_not(saved, model, tmp_path):
     (tmp_path / "folder").mkdir()
     names = sorted(os.listdir(tmp_path))
     for name in ("model.safetensors", "dangling", "folder"):
-        with pytest.raises(ModelExistsError, match=f"{name}' exists already"):
+        with pytest.raises(ModelExistsError, match=f"{name}' already exists"):
             model.save(tmp_path / name, overwrite=False)
     assert saved.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == names

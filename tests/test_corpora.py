@@ -79,7 +79,7 @@ def test_a_download_is_kept_and_served_from_the_cache_without_the_server(server,
     [
         ("wrong", "SHA-256 differs.*was not kept: try again"),
         ("missing", "HTTP status 404.*check the network, or set FASTLSTM_TINYSHAKESPEARE_URL"),
-        ("broken", "cannot fetch.*check the network"),
+        ("broken", "cannot download.*check the network"),
     ],
 )
 def test_a_failed_download_is_one_line_and_leaves_nothing(server, tmp_path, page, message):
@@ -102,7 +102,7 @@ def test_a_server_that_does_not_answer_is_given_up(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1/x", "http://", "http://" + "x" * 100 + "/"])
 def test_an_address_that_is_none_is_one_line(tmp_path, url):
-    assert_refused("cannot fetch tinyshakespeare", corpora.fetch_tinyshakespeare, url, tmp_path, SHA256)
+    assert_refused("cannot download tinyshakespeare", corpora.fetch_tinyshakespeare, url, tmp_path, SHA256)
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(server, tmp_path):
@@ -153,7 +153,7 @@ def test_pydoc_is_a_text_of_some_hundred_thousand_characters():
 
 def test_a_python_without_pydoc_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    assert_refused("comes without pydoc_data", corpora.load, "pydoc")
+    assert_refused("lacks pydoc_data", corpora.load, "pydoc")
 
 
 def test_an_unknown_name_is_one_line():

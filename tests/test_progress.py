@@ -44,7 +44,7 @@ def test_lines_say_step_loss_validation_speed_and_time_left(progress):
     assert output.getvalue().splitlines() == [
         "compiling kernels ...",
         "step 50/200  train 0.6931 nats (1.000 bits)  validation 2.000 nats (2.885 bits)  500 characters/s  0:15 left",
-        "--- a sample at step 50",
+        "--- sample at step 50",
         "a sample",
         "---",
     ]

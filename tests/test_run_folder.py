@@ -56,8 +56,8 @@ def test_a_run_takes_the_next_free_folder_and_says_so(folder, said):
             assert run.save(trained(number)) == Path(expected, "model.safetensors")
     assert [steps_of(f"runs/notes{n}") for n in ("", "-2", "-3")] == [1, 2, 3]
     assert said == [
-        "runs/notes holds a model already: this run's goes to runs/notes-2",
-        "runs/notes holds a model already: this run's goes to runs/notes-3",
+        "runs/notes already contains a model: this run is saved to runs/notes-2",
+        "runs/notes already contains a model: this run is saved to runs/notes-3",
     ]
 
 
@@ -165,9 +165,12 @@ def test_a_save_that_fails_goes_to_another_place_and_says_where(usable, folder, 
     save = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", full)
     (tmp_path / "home" / "notes").mkdir()  # somebody's notes: not to be mixed with
-    with folder("runs/deep/notes") as run, pytest.raises(ModelFileError, match=r"full; the model is .* instead$") as e:
+    with (
+        folder("runs/deep/notes") as run,
+        pytest.raises(ModelFileError, match=r"full; the model was saved to .* instead$") as e,
+    ):
         run.save_somewhere(trained(7))
-    path = Path(str(e.value).split("the model is ")[1].removesuffix(" instead"))
+    path = Path(str(e.value).split("the model was saved to ")[1].removesuffix(" instead"))
     assert path.resolve().is_relative_to(Path(places[usable - 1]).resolve())
     assert steps_of(path) == 7
     assert os.listdir(tmp_path / "home" / "notes") == []
@@ -180,7 +183,9 @@ def test_a_model_that_can_be_written_nowhere_is_said_to_be_lost(folder, monkeypa
     with folder() as run:
         run.save(trained(5, finished=False))
         monkeypatch.setattr(checkpoint, "save", full)
-        with pytest.raises(ModelFileError, match=r"nor could .*home.*temporary.*the model of step 5 is runs/notes"):
+        with pytest.raises(
+            ModelFileError, match=r"saving to .*home.*temporary.* failed too: the model of step 5 is in runs/notes"
+        ):
             run.save_somewhere(trained(7))
 
 
@@ -197,11 +202,11 @@ def test_a_save_on_the_way_that_fails_is_said_once(folder, said, monkeypatch):
         state.step = 3
         assert saver.lost() == "all 3 steps are lost"
         saver.kept(progress, trained(2, finished=False))
-        assert "the model of step 2 is runs/notes/model.safetensors, the 1 steps since" in saver.lost()
+        assert "the model of step 2 is in runs/notes/model.safetensors, the 1 steps since" in saver.lost()
         monkeypatch.setattr(checkpoint, "save", lambda *a, **k: (_ for _ in ()).throw(ModelFileError("full")))
         for _ in range(3):
             saver.kept(progress, trained(3, finished=False))
-    assert told == ["the run goes on, but could not be saved at step 3: full"]
+    assert told == ["the run continues, but could not be saved at step 3: full"]
 
 
 @pytest.fixture
@@ -219,7 +224,7 @@ def test_train_replaces_nothing_unasked(notes, tmp_path):
     first = (tmp_path / "runs/notes/model.safetensors").read_bytes()
     output = train("--seed", 1)[1]
     assert last_json(output)["model"] == "runs/notes-2/model.safetensors"
-    assert "this run's goes to runs/notes-2" in output
+    assert "this run is saved to runs/notes-2" in output
     code, output, errors = train("--out", "runs/notes")
     assert (code, output, errors.count("\n")) == (2, "", 1)
     assert "--overwrite" in errors
@@ -292,7 +297,7 @@ def test_a_folder_lost_during_a_run_costs_no_work(tmp_path):
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors.count("\n") == 1
-    assert "the model is run-2/model.safetensors instead" in errors
+    assert "the model was saved to run-2/model.safetensors instead" in errors
     assert steps_of(tmp_path / "run-2") >= 50
 
 
@@ -305,5 +310,5 @@ def test_a_file_size_limit_is_said_with_all_that_was_tried(notes, tmp_path):
     done = python("-c", limited, cwd=tmp_path, env=ENVIRONMENT | {"HOME": str(tmp_path)})
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
-    assert b"nor could it be written to" in done.stderr
+    assert b" failed too: the model is lost" in done.stderr
     assert not (tmp_path / "runs").exists()

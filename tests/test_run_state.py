@@ -239,7 +239,7 @@ def test_what_is_no_undamaged_state_is_refused(kind, message, state, tmp_path):
         ({"step": -1}, "'step' in its state is -1"),
         ({"cursor": None}, "'cursor' in its state is None"),
         ({"loss": "1"}, "'loss' in its state is '1'"),
-        ({"other": 1}, "its state holds"),
+        ({"other": 1}, "its state has the fields"),
     ],
 )
 def test_numbers_that_are_no_state_are_refused(changes, message, state, tmp_path, monkeypatch):

@@ -265,7 +265,7 @@ def assert_cursor_is_shown(output):
 @pytest.mark.parametrize("key", [b"\x03", b"\x1c"], ids=repr)
 def test_the_cursor_is_shown_again(key, tmp_path):
     process, terminal = on_terminal(*endless("--out", "run"), cwd=tmp_path)
-    output = shown(terminal, b"a sample at step")
+    output = shown(terminal, b"sample at step")
     os.write(terminal, key)
     output += shown(terminal)
     os.close(terminal)
@@ -294,7 +294,7 @@ def test_the_cursor_is_shown_again_by_a_run_that_ends_at_once(tmp_path):
 
 def test_a_terminal_that_closes_costs_no_work(tmp_path):
     process, terminal = on_terminal(*endless("--out", "run"), cwd=tmp_path)
-    shown(terminal, b"a sample at step")
+    shown(terminal, b"sample at step")
     os.close(terminal)
     assert process.wait(timeout=30) == 128 + signal.SIGHUP
     assert Model.load(tmp_path / "run").training["steps"] >= 50

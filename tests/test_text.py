@@ -497,5 +497,5 @@ def test_a_share_out_of_range_is_one_line(val_frac):
 
 @pytest.mark.parametrize("ids", [[[0, 1], [1, 0]], np.zeros((0, 2), np.int64), 1])
 def test_only_a_row_of_ids_is_decoded(ids):
-    with pytest.raises(TypeError, match="a row of integers"):
+    with pytest.raises(TypeError, match="a one-dimensional array"):
         Vocab.from_text("ab").decode(ids)

@@ -52,7 +52,7 @@ def test_train_leaves_a_model_and_says_what_it_did(verb, tmp_path):
     model = Model.load(tmp_path / "runs" / "input")
     assert len(model.parameters.flat) == result["parameters"]
     assert model.training["val_nats"] == result["val_nats"]
-    assert "--- a sample at step 12" in output
+    assert "--- sample at step 12" in output
     assert "python -m fastlstm.sample runs/input" in output
 
 
@@ -85,7 +85,7 @@ def test_every_cell_is_trained_sampled_and_evaluated(cell, verb, notes, tmp_path
     status, text, _ = verb("sample", "runs/notes", "--length", 20)
     assert (status, len(text)) == (0, 20)
     status, said, _ = verb("evaluate", "runs/notes", "notes.txt")
-    assert (status, "bits a character" in said) == (0, True)
+    assert (status, "bits per character" in said) == (0, True)
 
 
 def test_a_short_text_gets_shorter_lanes_unless_they_were_asked_for(verb, notes):
@@ -195,9 +195,9 @@ def test_a_run_that_diverges_is_one_line_and_keeps_what_was_good(verb, notes, tm
     done = python("-c", program, cwd=tmp_path)
     assert done.returncode == 1
     where, error = done.stderr.decode().splitlines()
-    assert where == "fastlstm train: the model of step 9 is runs/notes/model.safetensors"
+    assert where == "fastlstm train: the model of step 9 is in runs/notes/model.safetensors"
     assert "diverged at step 11 " in error
-    assert "as it was at step 9:" in error
+    assert "restored to step 9:" in error
     training = Model.load(tmp_path / "runs" / "notes").training
     assert (training["steps"], training["finished"]) == (9, False)
 
@@ -205,7 +205,7 @@ def test_a_run_that_diverges_is_one_line_and_keeps_what_was_good(verb, notes, tm
 def test_a_result_worse_than_guessing_is_said(verb, notes):
     code, _, errors = verb("train", *QUICK, "--data", "notes.txt", "--lr", 5, "--schedule", "constant")
     assert code == 0
-    assert errors.startswith("fastlstm train: the model predicts worse than guessing, which takes ")
+    assert errors.startswith("fastlstm train: the model predicts worse than uniform guessing (")
     assert errors.count("\n") == 1
 
 
@@ -213,7 +213,7 @@ def test_a_model_of_nonsense_is_one_line_to_evaluate(verb, notes, tmp_path):
     model = Model.for_text(TEXT, hidden=2, embedding=2)
     model.parameters.flat[...] = 3.4e38
     model.save(tmp_path / "model.safetensors")
-    assert_one_clear_line(verb("evaluate", ".", "notes.txt"), 1, "no finite number")
+    assert_one_clear_line(verb("evaluate", ".", "notes.txt"), 1, "not a finite number")
 
 
 def test_debug_shows_where_an_error_arose(verb):
