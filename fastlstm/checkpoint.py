@@ -42,8 +42,6 @@ _KIND = Kind(
     advice="check the path, or train one first",
     unchecked_version="1",
 )
-#: Number of tensors outside the layers: the embedding, and the weights and biases of the output.
-_TENSORS_WITHOUT_LAYERS = 3
 
 
 class Content(NamedTuple):
@@ -143,7 +141,7 @@ def _decode(stored: Stored) -> Content:
     tensors = stored.take_tensors()
     # Check the number first: a malicious number of layers would make a table without end.
     of_layers = config.layers * len(config.structure.tensors(1, 1))
-    if len(tensors) != _TENSORS_WITHOUT_LAYERS + of_layers:
+    if len(tensors) != len(config.outer_tensors) + of_layers:
         raise ValueError(f"{len(tensors)} tensors for {config.layers} layers")
     tensor_file.check_tensors(tensors, config.dtype, {entry.name: entry.shape for entry in table(config)})
     parameters = Parameters(config)

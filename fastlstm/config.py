@@ -121,11 +121,17 @@ class ModelConfig(Settings):
         return len(self.structure.state)
 
     @property
-    def parameter_count(self) -> int:
-        """Number of parameters: the sum of the sizes in `fastlstm.params.table`."""
+    def outer_tensors(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameters that are not a layer's: the embedding, then those of the output."""
         V, E, H = self.vocab_size, self.embedding, self.hidden
-        first, above = (self.structure.parameter_count(inputs, H) for inputs in (E, H))
-        return V * E + first + (self.layers - 1) * above + (H + 1) * V
+        return {"embedding": (V, E), "output.W": (H, V), "output.b": (V,)}
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters: the sizes of `fastlstm.params.table`, added up."""
+        outer = sum(math.prod(shape) for shape in self.outer_tensors.values())
+        first, above = (self.structure.parameter_count(inputs, self.hidden) for inputs in (self.embedding, self.hidden))
+        return outer + first + (self.layers - 1) * above
 
     def inputs(self, layer: int) -> int:
         """X of a layer: the length of its input vectors."""

@@ -41,22 +41,17 @@ class Entry(NamedTuple):
 
 def table(config: ModelConfig) -> tuple[Entry, ...]:
     """The parameter table of a configuration, in storage order."""
-    V, E, H = config.vocab_size, config.embedding, config.hidden
-    shapes: list[tuple[str, tuple[int, ...]]] = [("embedding", (V, E))]
+    embedding, *output = config.outer_tensors.items()
+    shapes = [embedding]
     for layer in range(config.layers):
-        tensors = config.structure.tensors(config.inputs(layer), H)
+        tensors = config.structure.tensors(config.inputs(layer), config.hidden)
         shapes += [(f"layers.{layer}.{name}", shape) for name, shape in tensors.items()]
-    shapes += [("output.W", (H, V)), ("output.b", (V,))]
+    shapes += output
     entries, start = [], 0
     for name, shape in shapes:
         entries.append(Entry(name, shape, start, start + math.prod(shape)))
         start += math.prod(shape)
     return tuple(entries)
-
-
-def count(config: ModelConfig) -> int:
-    """Number of parameters of a configuration."""
-    return config.parameter_count
 
 
 class Parameters(Mapping[str, FloatArray]):
@@ -68,7 +63,7 @@ class Parameters(Mapping[str, FloatArray]):
     Parameters
     ----------
     config : the configuration whose table applies.
-    flat : array of `count(config)` elements to view; zeros of the configuration's dtype if omitted.
+    flat : array of ``config.parameter_count`` elements to view; zeros of the configuration's dtype if omitted.
 
     Attributes
     ----------
@@ -82,10 +77,11 @@ class Parameters(Mapping[str, FloatArray]):
 
     def __init__(self, config: ModelConfig, flat: FloatArray | None = None) -> None:
         self.config = config
-        self.flat: FloatArray = np.zeros(count(config), config.dtype) if flat is None else flat
-        if self.flat.shape != (count(config),) or not self.flat.flags.c_contiguous:
+        count = config.parameter_count
+        self.flat: FloatArray = np.zeros(count, config.dtype) if flat is None else flat
+        if self.flat.shape != (count,) or not self.flat.flags.c_contiguous:
             raise ValueError(
-                f"flat must be a C-contiguous array of {count(config)} parameters, not one of shape {self.flat.shape}"
+                f"flat must be a C-contiguous array of {count} parameters, not one of shape {self.flat.shape}"
                 f" and strides {self.flat.strides}"
             )
         self._entries = {entry.name: entry for entry in table(config)}
