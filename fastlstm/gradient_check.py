@@ -140,8 +140,10 @@ def check_gradients(
         When a size is out of range.
     """
     TrainConfig(seq_len=seq_len, batch=batch, backend=backend, seed=seed, threads=threads)  # validates them
-    if entries is not None and entries < 1:
-        raise ConfigError(f"entries must be at least 1, not {entries}")
+    if entries is not None and (not isinstance(entries, int | np.integer) or entries < 1):
+        raise ConfigError(f"entries must be a whole number of at least 1, not {entries!r}")
+    if not (math.isfinite(step) and step > 0):
+        raise ConfigError(f"step must be a finite number above 0, not {step!r}")
     rng = np.random.default_rng(seed)
     parameters = _random_point(model, rng) if isinstance(model, ModelConfig) else _in_float64(model)
     config = parameters.config

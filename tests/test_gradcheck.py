@@ -150,7 +150,10 @@ def test_gradients_of_nan_fail_and_their_json_is_json(monkeypatch, capsys):
     assert {p["worst"] for p in result["parameters"]} == {None}
 
 
-@pytest.mark.parametrize("setting", [{"seq_len": 0}, {"batch": 0}, {"entries": 0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "setting",
+    [{"seq_len": 0}, {"batch": 0}, {"entries": 0}, {"entries": 1.5}, {"seed": -1}, {"step": 0.0}, {"step": -1e-4}],
+)
 def test_sizes_out_of_range_are_refused(setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
         check_gradients(CONFIG, **setting)
