@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from fastlstm import ModelConfig
+from fastlstm.cells import CELLS, Cell
+from fastlstm.errors import ConfigError
 from fastlstm.kernels import workspace
 from fastlstm.kernels.workspace import ALIGNMENT, BUFFERS, NETWORK, Buffer, Workspace, place
 
-CONFIGS = [
-    ModelConfig(13, cell, layers, hidden=21, embedding=7) for cell in ("lstm", "rnn", "gru") for layers in (1, 2)
-]
+CONFIGS = [ModelConfig(13, cell, layers, hidden=21, embedding=7) for cell in CELLS for layers in (1, 2)]
 
 
 def all_views(made):
@@ -74,6 +74,12 @@ def test_a_buffer_of_the_backward_pass_is_not_there_without_training():
     made = Workspace(CONFIGS[0], 4, 2, 1, training=False)
     with pytest.raises(IndexError, match="the buffer dy has 0 blocks"):
         made.view("dy")
+
+
+def test_a_cell_with_more_gates_than_a_tile_has_vectors_is_refused(monkeypatch):
+    monkeypatch.setitem(CELLS, "lstm", Cell(gates=tuple("ifogq"), state=("h", "c")))
+    with pytest.raises(ConfigError, match=r"^the cell lstm has 5 gates, and the kernels take at most 4: use the "):
+        Workspace(CONFIGS[0], 4, 2, 1, training=True)
 
 
 def test_every_buffer_is_in_the_table():

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
+from fastlstm.errors import ConfigError
 from fastlstm.kernels import jit
 from fastlstm.kernels.cells import Chosen
 from fastlstm.kernels.host import vector_unit
@@ -149,6 +150,10 @@ def dimensions(config: ModelConfig, seq_len: int, batch: int, workers: int, *, t
     structure = config.structure
     T, B, L, V, E, H = seq_len, batch, config.layers, config.vocab_size, config.embedding, config.hidden
     G, R = len(structure.gates), len(structure.separate)
+    if G > VECTORS:
+        raise ConfigError(
+            f"the cell {config.cell} has {G} gates, and the kernels take at most {VECTORS}: use the backend reference"
+        )
     U = vector_unit().width(np.dtype(config.dtype).itemsize)
     Hp, Vp, Ep = (-(-n // U) * U for n in (H, V, E))
     N = G * Hp
