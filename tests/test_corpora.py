@@ -130,7 +130,7 @@ def test_a_cache_folder_that_cannot_be_written_is_one_line(server, tmp_path, mon
 def test_the_environment_names_the_mirror_and_the_cache_folder(server, tmp_path, monkeypatch):
     monkeypatch.setenv("FASTLSTM_TINYSHAKESPEARE_URL", f"{server.url}/wrong")
     monkeypatch.setenv("FASTLSTM_CACHE_DIR", str(tmp_path / "cache"))
-    assert_refused(re.escape(f"what '{server.url}/wrong' delivers"), corpora.load, "tinyshakespeare")
+    assert_refused(re.escape(f"the file at '{server.url}/wrong' is not"), corpora.load, "tinyshakespeare")
     assert (tmp_path / "cache").is_dir()
 
 
