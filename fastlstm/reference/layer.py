@@ -131,8 +131,8 @@ def _add_separate(gradients: Parameters, layer: int, dW: FloatArray, db: FloatAr
     H = gradients.config.hidden
     X, columns = dW.shape[0] - H, len(separate) * H
     W = gradients[f"layers.{layer}.W"]
-    G = W.shape[1]
-    dW[X:, G - columns : G] = dW[X:, G:]
-    W += dW[:, :G]
-    gradients[f"layers.{layer}.b"] += db[:G]
-    gradients[f"layers.{layer}.b_h"] += db[G:]
+    width = W.shape[1]  # of the gates' columns: G * H
+    dW[X:, width - columns : width] = dW[X:, width:]
+    W += dW[:, :width]
+    gradients[f"layers.{layer}.b"] += db[:width]
+    gradients[f"layers.{layer}.b_h"] += db[width:]
