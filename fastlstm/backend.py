@@ -28,12 +28,12 @@ def build(
     """The network of backend ``name`` for ``config``, T = ``seq_len`` and B = ``batch``.
 
     ``threads`` is the number of workers of the fast backend (``None``: `fastlstm.threads.default_threads`).
-    Without ``training`` it only reads and generates, and saves the memory of backward passes.
+    Without ``training`` it has no backward pass, and saves the memory for it.
 
     Raises
     ------
     ConfigError
-        When there is no such backend, ``threads`` is below 1, or an environment variable about threads is wrong.
+        When there is no such backend, ``threads`` is below 1, or an environment variable about threads is invalid.
     """
     settings = settings_of(TrainConfig)
     name, threads = settings["backend"].validated(name), settings["threads"].validated(threads)
@@ -50,8 +50,8 @@ def build(
 def warm_up(name: BackendName, config: ModelConfig, compiling: Callable[[], None]) -> None:
     """Compile the kernels that a network of ``config`` needs, or load them from the cache of an earlier run.
 
-    Anything that would compile comes after this, so that the time it takes is known. ``compiling`` is called before
-    the first kernel is compiled, and not at all when they are all loaded.
+    Call it first, so that the time for compiling can be measured apart from that for computing. ``compiling`` is called
+    before the first kernel is compiled, and not at all when all are loaded from the cache.
     """
     if name == "reference":
         return
@@ -67,7 +67,7 @@ def _announced(compiling: Callable[[], None]) -> Iterator[None]:
 
     failures: list[Exception] = []
 
-    # numba has no types, so its class is of type Any.
+    # numba has no type annotations, so its class is of type Any.
     class Announcement(event.Listener):  # type: ignore[misc]
         announced = False
 
@@ -77,11 +77,11 @@ def _announced(compiling: Callable[[], None]) -> Iterator[None]:
             self.announced = True
             try:
                 compiling()
-            except Exception as error:  # numba, in the midst of typing, would take it for a failure to compile
+            except Exception as error:  # raised here, numba would treat it as a failure to compile
                 failures.append(error)
 
         def on_end(self, found: Any) -> None:
-            """Nothing to say."""
+            """Required by `event.Listener`; nothing to do."""
 
     with event.install_listener("numba:compile", Announcement()):
         yield
@@ -90,7 +90,7 @@ def _announced(compiling: Callable[[], None]) -> Iterator[None]:
 
 
 def _run_tiny(name: BackendName, config: ModelConfig) -> None:
-    """Use every kernel once; of a model's configuration they depend on cell and dtype alone."""
+    """Run every kernel once; of a model's configuration they depend on cell and dtype alone."""
     tiny = ModelConfig(vocab_size=1, cell=config.cell, hidden=1, embedding=1, dtype=config.dtype)
     network, parameters, rule = build(name, tiny, 1, 1, 1), Parameters(tiny), UpdateRule(lr=0.0)
     x, state = np.zeros((1, 1), np.int32), np.zeros(tiny.state_shape(1), tiny.dtype)

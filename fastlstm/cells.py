@@ -1,6 +1,6 @@
-"""The recurrent cells: what each is made of, declared once.
+"""The recurrent cells: the structure of each, declared once.
 
-Configuration, parameter table, both networks and the files of models read `CELLS`. The equations of a cell stand in
+Configuration, parameter table, both networks and checkpoints read `CELLS`. The equations of a cell are in
 `fastlstm.reference.cells`, its kernels in `fastlstm.kernels.cells`, each in a file of the cell's name.
 """
 
@@ -21,10 +21,10 @@ class Cell:
     ----------
     gates : names of the G gates, in the order of their blocks of H columns in ``W`` and ``b``.
     state : names of the S parts of the carried state; the first is h, which the layer above and the output read.
-    separate : the last R gates, whose recurrent part ``h W + b_h`` stays apart from their input part ``x W + b``: the
-        cell combines the two itself, so that they have different gradients, and the recurrent part has its own bias.
-    forget_gate : the gate whose bias starts at ``forget_bias``; ``None``: there is none.
-    keeps_gates : whether the backward pass needs the gates; else it gets by with the state.
+    separate : the last R gates, whose recurrent part ``h W + b_h`` is kept separate from their input part ``x W + b``:
+        the cell combines the two itself. So they have different gradients, and the recurrent part has its own bias.
+    forget_gate : the gate whose bias starts at ``forget_bias``; ``None`` if there is none.
+    keeps_gates : whether the backward pass needs the gates; else the state is enough.
     """
 
     gates: tuple[str, ...]
@@ -44,7 +44,7 @@ class Cell:
 
     @property
     def saved(self) -> tuple[str, ...]:
-        """Names of what the forward pass keeps beside the state: the gates, and the separate recurrent parts."""
+        """Names of what the forward pass saves besides the state: the gates, and the separate recurrent parts."""
         return self.parts if self.keeps_gates else ()
 
     def tensors(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,7 @@
-"""The contract of a network, and the checks of what its callers pass: the same for both implementations.
+"""The contract of a network, and the validation of its arguments: the same for both implementations.
 
 A network offers small verbs: `Network.forward`, `Network.backward`, `Network.norm`, `Network.update` and
-`Network.generate`. `Network.train_step` is their composition, to the bit; an implementation may do it in one go.
+`Network.generate`. `Network.train_step` composes them, with bitwise the same result; an implementation may fuse them.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ Ids = NDArray[np.integer]
 class Network(abc.ABC):
     """A network of one configuration for sequences of T steps in B lanes.
 
-    Arrays: ``x, y`` (T, B) int32; ``state`` (S, L, B, H), carried in and overwritten with what is carried out;
-    ``slots`` (slots of the rule, parameters). All are C-contiguous; state, slots, parameters and gradients have the
-    configuration's dtype. Losses are sums of nats over the T*B predicted symbols. Threads that call one network take
-    turns.
+    Arrays: ``x, y`` (T, B) int32; ``state`` (S, L, B, H), the carried state, which is read and then overwritten with
+    the state after the sequence; ``slots`` (slots of the rule, parameters). All are C-contiguous; state, slots,
+    parameters and gradients have the configuration's dtype. Losses are sums of nats over the T*B predicted symbols.
+    Several threads may call one network: calls run one at a time.
 
     Parameters
     ----------
-    config, seq_len, batch : what the network is made for.
-    training : whether it can go backward.
+    config, seq_len, batch : the model's configuration, T and B.
+    training : whether the network can run `backward` and `train_step`.
 
     Raises
     ------
     ValueError
-        By every verb, when an array has another shape or dtype, is not contiguous or, where it would be written to, is
-        read-only, and when an id is out of range. Nothing has been changed then.
+        By every method, when an array has the wrong shape or dtype, is not contiguous, or is read-only although the
+        method writes to it, and when an id is out of range. No argument has been modified then.
     """
 
     def __init__(self, config: ModelConfig, seq_len: int, batch: int, *, training: bool) -> None:
@@ -51,12 +51,12 @@ class Network(abc.ABC):
         self._state = config.state_shape(batch)
         self._flat = (config.parameter_count,)
         self._dtype = np.dtype(config.dtype)
-        self._forward_thread: int | None = None  # whose activations there are, for a backward pass
+        self._forward_thread: int | None = None  # the thread whose forward pass `backward` may use
 
     def forward(
         self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None = None
     ) -> float:
-        """Nats of predicting ``y`` from ``x``; keeps what `backward` needs.
+        """Return the nats of predicting ``y`` from ``x``, and keep the activations for `backward`.
 
         ``nats`` (T, B) float64, if given, is overwritten with the nats of each symbol.
         """
@@ -73,25 +73,26 @@ class Network(abc.ABC):
     def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
         """Accumulate the gradient of ``scale`` times the last forward pass's nats into ``gradients``.
 
-        Once for each forward pass, whose activations it may use up, by the same thread.
+        At most once for each forward pass, in the same thread: the activations are overwritten. ``parameters`` are those
+        of the forward pass, unchanged since.
 
         Raises
         ------
         RuntimeError
-            When there was no such forward pass.
+            When there is no such forward pass.
         """
         self._check_parameters("parameters", parameters)
         self._check_parameters("gradients", gradients, written=True)
         with self.turn():
             if self._forward_thread != threading.get_ident():
                 raise RuntimeError(
-                    "backward needs a forward pass before it, by the same thread: each uses up its activations"
+                    "backward needs a forward pass before it, in the same thread: it overwrites the activations"
                 )
             self._forward_thread = None
             self._backward(parameters, scale, gradients)
 
     def norm(self, gradients: Parameters) -> float:
-        """The norm of all gradients together."""
+        """The L2 norm of all gradients together."""
         self._check_parameters("gradients", gradients)
         with self.turn():
             return self._norm(gradients)
@@ -99,10 +100,10 @@ class Network(abc.ABC):
     def update(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray, rule: UpdateRule, norm: float = 0.0
     ) -> None:
-        """Clip and take one step of ``rule``: parameters and slots change in place.
+        """Apply one step of ``rule``, with clipping: parameters and slots change in place, gradients do not.
 
-        ``norm`` is what ``rule.clip_norm`` bounds: that of all gradients, of all machines that share a step. Without
-        such a bound it does not matter.
+        ``norm`` is the norm that ``rule.clip_norm`` bounds: that of all gradients, summed over all machines that share
+        a step. It is ignored when there is no such bound.
         """
         self._check_update(parameters, slots, rule)
         self._check_parameters("gradients", gradients)
@@ -115,7 +116,7 @@ class Network(abc.ABC):
     ) -> float:  # fmt: skip
         """Forward, backward, norm, update: parameters, gradients and slots change in place. Returns the nats.
 
-        Gradients are replaced, and left as they were before clipping.
+        Gradients are overwritten with those of this step, before clipping.
 
         Raises
         ------
@@ -134,25 +135,26 @@ class Network(abc.ABC):
     def generate(
         self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], temperature: float
     ) -> Ids:
-        """Draw symbols one after the other in every lane; the network must be one of T = 1.
+        """Draw symbols one after another in every lane; the network must have T = 1.
 
         Parameters
         ----------
         first : (B,) int32, the symbols read first.
+        state : as for `forward`.
         uniforms : (n, B) float64 in [0, 1), a number for each symbol drawn.
         temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable.
 
         Returns
         -------
-        ids : (n, B) int32; the last one drawn has not been read yet.
+        ids : (n, B) int32; the network has not read the last one yet.
 
         Raises
         ------
         FastlstmError
-            When the logits are no finite numbers.
+            When the logits are not finite.
         """
         if self.seq_len != 1:
-            raise ValueError(f"a network that generates reads one symbol at a time: T is 1, not {self.seq_len}")
+            raise ValueError(f"generate needs a network that reads one symbol at a time: T = 1, not {self.seq_len}")
         self._check_parameters("parameters", parameters)
         if not (math.isfinite(temperature) and temperature >= 0):
             raise ValueError(f"temperature must be a finite number of at least 0, not {temperature}")
@@ -167,7 +169,7 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def turn(self) -> contextlib.AbstractContextManager[Any]:
-        """What to hold while the network is used: one caller at a time."""
+        """The lock, as a context manager, that a caller holds while it uses the network."""
 
     @abc.abstractmethod
     def _forward(
@@ -217,7 +219,7 @@ class Network(abc.ABC):
 
 
 def check_array(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: Any, *, written: bool = False) -> None:
-    """Raise `ValueError` unless an array is C-contiguous, of this shape and dtype, and writable where it is written."""
+    """Raise `ValueError` unless an array is C-contiguous, of this shape and dtype, and writable if ``written``."""
     if written and not array.flags.writeable:
         raise ValueError(f"{name} would be written to, but the array is read-only")
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
@@ -228,13 +230,13 @@ def check_array(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: A
 
 
 def bad_ids(config: ModelConfig) -> ValueError:
-    """The error of ids that are out of range; nothing has been computed from them."""
+    """The error for ids that are out of range."""
     return ValueError(f"x, y and first must be ids from 0 to {config.vocab_size - 1}")
 
 
 def no_distribution() -> FastlstmError:
-    """The error of logits from which no symbol can be drawn."""
+    """The error for logits from which no symbol can be drawn."""
     return FastlstmError(
-        "the model's logits are no finite numbers, so there is nothing to draw from: its parameters are too large,"
+        "the model's logits are not finite numbers, so no symbol can be drawn: its parameters are too large,"
         " use another model"
     )

@@ -1,4 +1,4 @@
-"""What an update of the parameters needs to know; each backend carries it out over flat arrays."""
+"""The hyperparameters of an update of the parameters; each backend implements it over flat arrays."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class UpdateRule(NamedTuple):
     Attributes
     ----------
     lr : learning rate.
-    clip_value : bound on each entry of the gradient; inf: none.
-    clip_norm : bound on the norm of the whole gradient; inf: none.
-    eps : added to m, so that nothing is divided by 0.
+    clip_value : bound on the absolute value of each element of the gradient; inf: no bound.
+    clip_norm : bound on the norm of the whole gradient; inf: no bound.
+    eps : added to m, to avoid division by 0.
     """
 
     lr: float
@@ -24,5 +24,5 @@ class UpdateRule(NamedTuple):
 
     @property
     def slots(self) -> int:
-        """Numbers that the rule keeps for each parameter: m."""
+        """Number of values that the rule keeps for each parameter: 1, m."""
         return 1

@@ -1,7 +1,7 @@
 """The parameter table: every parameter's name, shape and initialisation, declared once.
 
-All parameters of a model lie in one flat array, in the order of the table; `Parameters` makes
-named views of it. Gradients and optimizer slots are `Parameters` of the same table.
+All parameters of a model are stored in one flat array, in the order of the table; `Parameters` makes
+named views of it. Gradients and optimizer slots have the same layout.
 
 ============  ============  =====================================================================
 name          shape         meaning
@@ -10,7 +10,7 @@ embedding     (V, E)        row v is the vector of symbol v
 layers.l.W    (X+H, G*H)    the assignment's concatenated form: rows multiply ``[x; h]``, x first; columns are
                             blocks of H, one for each gate, in the order of `fastlstm.cells.Cell.gates`
 layers.l.b    (G*H,)        the gates' biases, in the same order
-layers.l.b_h  (R*H,)        biases of the recurrent parts of separate gates (GRU: of n), where there are any
+layers.l.b_h  (R*H,)        biases of the recurrent parts of separate gates (GRU: of n), if the cell has any
 output.W      (H, V)        logits are ``h @ output.W + output.b``
 output.b      (V,)
 ============  ============  =====================================================================
@@ -55,7 +55,7 @@ def table(config: ModelConfig) -> tuple[Entry, ...]:
 
 
 class Parameters(Mapping[str, FloatArray]):
-    """Named views of one flat array, which alone holds the numbers.
+    """Named views of one flat array, which holds all values.
 
     ``parameters["layers.0.W"]`` is a view that can be read and written in place;
     ``parameters["layers.0.W"] = value`` copies ``value`` into it.
@@ -67,12 +67,12 @@ class Parameters(Mapping[str, FloatArray]):
 
     Attributes
     ----------
-    flat : (parameters,) the whole, C-contiguous.
+    flat : (parameters,) all values, C-contiguous.
 
     Raises
     ------
     ValueError
-        When ``flat`` has another shape or is not contiguous.
+        When ``flat`` has the wrong shape or is not contiguous.
     """
 
     def __init__(self, config: ModelConfig, flat: FloatArray | None = None) -> None:
@@ -87,7 +87,7 @@ class Parameters(Mapping[str, FloatArray]):
         self._entries = {entry.name: entry for entry in table(config)}
 
     def __getitem__(self, name: str) -> FloatArray:
-        # Made anew each time: a stored view would be detached from `flat` by a copy.
+        # A new view each time: after a copy, a stored view would still refer to the old `flat`.
         entry = self._entries[name]
         return self.flat[entry.start : entry.stop].reshape(entry.shape)
 
@@ -109,14 +109,14 @@ class Parameters(Mapping[str, FloatArray]):
 
 
 def _restored(config: ModelConfig, flat: FloatArray) -> Parameters:
-    """Parameters that can be trained: buffers out of band and memory maps arrive read-only, and are copied."""
+    """Writable parameters: out-of-band buffers and memory maps arrive read-only, and are copied."""
     return Parameters(config, flat if flat.flags.writeable else np.array(flat))
 
 
 def initialise(config: ModelConfig, rng: np.random.Generator) -> Parameters:
-    """Fresh parameters: normal weights, zero biases but for those of forget gates.
+    """New parameters: weights drawn from normal distributions, biases zero except those of forget gates.
 
-    Numbers are drawn in float64 in the table's order, so that both dtypes start from the same point.
+    Weights are drawn in float64 in the table's order, so that both dtypes start from the same point.
     """
     parameters = Parameters(config)
     for name, view in parameters.items():

@@ -1,4 +1,4 @@
-"""How many worker threads a process should use."""
+"""The default number of worker threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from fastlstm.config import MOST_THREADS
 from fastlstm.errors import ConfigError
 
-#: Environment variable that sets the number of worker threads where no option does.
+#: Environment variable that sets the number of worker threads when no option does.
 VARIABLE = "FASTLSTM_THREADS"
 
 _CGROUP, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -17,30 +17,30 @@ _CGROUP, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 def default_threads() -> int:
     """``FASTLSTM_THREADS``, or all cores this process may use.
 
-    Those are the cores of its affinity mask, no more than the quota of processor time of its cgroup and of those around
-    it, no more than ``NUMBA_NUM_THREADS`` where that is set, and no more than `fastlstm.config.MOST_THREADS`.
+    Those are the cores of its affinity mask, limited by the CPU quotas of its cgroup and of that cgroup's parents, by
+    ``NUMBA_NUM_THREADS`` if it is set, and by `fastlstm.config.MOST_THREADS`.
 
     Raises
     ------
     ConfigError
         When one of the variables is not a whole number of at least 1, or the first is more than ``MOST_THREADS``.
     """
-    if (wished := _variable(VARIABLE)) is not None:
-        if wished > MOST_THREADS:
-            raise ConfigError(f"{VARIABLE} must be at most {MOST_THREADS}, not {wished}")
-        return wished
+    if (requested := _variable(VARIABLE)) is not None:
+        if requested > MOST_THREADS:
+            raise ConfigError(f"{VARIABLE} must be at most {MOST_THREADS}, not {requested}")
+        return requested
     limits = [usable_cores(), _variable("NUMBA_NUM_THREADS"), MOST_THREADS]
     return min(limit for limit in limits if limit is not None)
 
 
 def usable_cores() -> int:
-    """Cores that the system grants this process: its affinity mask, and the quotas of its cgroups."""
+    """Number of cores that this process may use: its affinity mask, limited by the quotas of its cgroups."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(limit for limit in [affinity, *map(_quota, _groups(_CGROUP))] if limit is not None)
 
 
 def _groups(root: Path) -> list[Path]:
-    """The folders of this process's cgroup and of all around it, of version 2 or of version 1's controller ``cpu``."""
+    """The folders of this process's cgroup and its parents, of version 2 or of version 1's controller ``cpu``."""
     folders = {root, root / "cpu"}
     try:
         lines = _MEMBERSHIP.read_text().splitlines()
@@ -55,7 +55,7 @@ def _groups(root: Path) -> list[Path]:
 
 
 def _quota(group: Path) -> int | None:
-    """Whole cores granted to a cgroup, at least one: a worker with less than a core is waited for by the others."""
+    """Whole cores of a cgroup's quota, at least 1; rounded down, because workers wait for one with a part of a core."""
     try:
         if (unified := group / "cpu.max").exists():
             quota, period = unified.read_text().split()

@@ -321,7 +321,7 @@ def test_what_is_only_read_may_be_read_only(verb):
         getattr(net, verb)(*arguments.values())
 
 
-BACKWARD = "backward needs a forward pass before it, by the same thread: each uses up its activations"
+BACKWARD = "backward needs a forward pass before it, in the same thread: it overwrites the activations"
 
 
 def backward(net, p):
@@ -403,7 +403,7 @@ def test_a_network_without_training_does_not_go_backward(backend, rng):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_only_a_network_of_one_time_step_draws_symbols(backend, rng):
     p = problem(rng, "lstm", seq_len=8)
-    with pytest.raises(ValueError, match=r"^a network that generates reads one symbol at a time: T is 1, not 8$"):
+    with pytest.raises(ValueError, match=r"^generate needs a network that reads one symbol at a time: T = 1, not 8$"):
         generated(network(p, backend), p)
 
 
@@ -431,5 +431,5 @@ def test_drawing_no_symbol_changes_nothing(backend, rng):
 def test_logits_that_are_no_numbers_are_not_drawn_from(backend, temperature, rng):
     p = problem(rng, "lstm", seq_len=1)
     p.parameters["output.b"][...] = math.nan
-    with pytest.raises(FastlstmError, match=r"^the model's logits are no finite numbers, so there is nothing to draw"):
+    with pytest.raises(FastlstmError, match=r"^the model's logits are not finite numbers, so no symbol can be drawn"):
         network(p, backend).generate(p.parameters, p.x[0], p.state, np.full((3, p.batch), 0.5), temperature)

@@ -1,12 +1,12 @@
-"""Files of machine code that are verified before anything in them is used.
+"""Files of machine code that are verified before they are used.
 
-Unpickling a damaged file can do anything, and running damaged machine code even more. So each file begins with the
-SHA-256 of what it is for and of what it holds, and a file that does not match counts as absent: it is built again and
-overwritten. That covers a damaged, truncated or foreign file, one of another version, and one under another's name.
-(It is a check against damage, not against an attacker: whoever can write here can also write a matching digest.)
+Unpickling a damaged file, or running damaged machine code, has undefined behaviour. So each file begins with a SHA-256
+digest of its key and its contents. A file that does not match counts as absent: the entry is built again and
+overwritten. That covers damaged, truncated and foreign files, those of other versions, and renamed ones.
+(The digest detects damage, not an attack: who can write here can also write a matching digest.)
 
-There is no index: an entry is one file, put in place by one rename, so processes that start at once cannot mix up
-each other's entries, and one that is killed leaves no half-written entry.
+There is no index. An entry is one file, put in place by an atomic rename, so processes that start at the same time
+cannot mix up each other's entries, and a process that is killed leaves no incomplete entry.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Any, NamedTuple
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
-#: Age in seconds from which a temporary file is what a killed process left: writing one takes milliseconds.
+#: Age in seconds from which a temporary file must be the leftover of a killed process: writing one takes milliseconds.
 _ABANDONED = 3600
 
 
 class Key(NamedTuple):
-    """What an entry is for.
+    """The key of an entry.
 
     Attributes
     ----------
-    variant : what entries that stand side by side differ in, argument types and processor.
-    origin : what the entry was made from, source and versions. An entry of another origin is overwritten.
+    variant : argument types and processor; entries of different variants exist side by side.
+    origin : source and versions that the entry was compiled from. An entry of another origin is overwritten.
     """
 
     variant: str
@@ -44,9 +44,9 @@ class VerifiedFiles:
 
     Parameters
     ----------
-    folder : where; `save` does not create it.
-    name : what the names of all its files begin with.
-    dumps : pickles an object.
+    folder : an existing folder; `save` does not create it.
+    name : prefix of the names of all its files.
+    dumps : function that pickles an object.
     """
 
     def __init__(self, folder: Path, name: str, dumps: Callable[[Any], bytes]) -> None:
@@ -55,7 +55,7 @@ class VerifiedFiles:
         self._dumps = dumps
 
     def load(self, key: Key) -> Any | None:
-        """The object saved for ``key``; None if there is none, or it is not exactly what was saved."""
+        """The object saved for ``key``; None if there is none, or if its file does not match its digest."""
         try:
             stored = self._path(key).read_bytes()
         except OSError:
@@ -64,7 +64,7 @@ class VerifiedFiles:
         return pickle.loads(contents) if stored[:_DIGEST_SIZE] == _digest(key, contents) else None
 
     def save(self, key: Key, data: Any) -> None:
-        """Replace what is saved for ``key``. Raises OSError when it cannot be written."""
+        """Save an object for ``key``, replacing any earlier one. Raises OSError when it cannot be written."""
         self._remove_abandoned()
         contents, path = self._dumps(data), self._path(key)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}.tmp")
@@ -82,7 +82,7 @@ class VerifiedFiles:
             try:
                 if time.time() - path.stat().st_mtime > _ABANDONED:
                     path.unlink()
-            except OSError:  # another process was quicker
+            except OSError:  # another process removed it first
                 continue
 
 

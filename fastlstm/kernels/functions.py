@@ -1,8 +1,10 @@
 """exp, tanh and sigmoid of vectors.
 
-float32 has its own; float64 calls the C library, whose accuracy the gradient check needs. NaN in, NaN out.
+float32 has its own implementations; float64 calls the C library, whose accuracy the gradient check needs. NaN gives
+NaN.
 
-Largest errors in units in the last place (ulp), measured by ``pytest -rP tests/test_functions.py``, which bounds them:
+Largest errors in units in the last place (ulp), measured and bounded by ``pytest -rP tests/test_functions.py`` (the
+bound is in parentheses):
 
 ========  ==============  ==============  =====================================================================
 function  float32         float64         float32 loses accuracy where
@@ -12,8 +14,8 @@ tanh      4.14 (<= 5)     2.07 (<= 3)     abs(x) < 2.5e-36: it is off by less th
 sigmoid   2.13 (<= 4)     2.14 (<= 3)     the result is below 1.2e-38: it is 0 for x < -88.4
 ========  ==============  ==============  =====================================================================
 
-On a processor without fused multiply-adds (`fastlstm.kernels.host.VectorUnit`) float32 has more roundings: exp reaches
-1.10 ulp and tanh 5.43 (<= 6).
+On a processor without fused multiply-adds (`fastlstm.kernels.host.VectorUnit`) float32 rounds more often: the error of
+exp reaches 1.10 ulp, that of tanh 5.43 (<= 6).
 """
 
 from __future__ import annotations
@@ -31,12 +33,12 @@ from fastlstm.kernels.simd.vector import Vector
 LOG2_E = 1.4426950408889634
 LN2_HIGH = 0.693359375
 LN2_LOW = -2.12194440054690583e-4
-# exp(r) = 1 + r + r^2 (C2 + C3 r + C4 r^2 + C5 r^3 + C6 r^4) on |r| <= ln(2)/2: our own minimax fit,
-# whose relative error of 3.1e-9 is a twentieth of half a unit in the last place.
+# exp(r) = 1 + r + r^2 (C2 + C3 r + C4 r^2 + C5 r^3 + C6 r^4) on |r| <= ln(2)/2: a minimax fit made for fastlstm.
+# Its relative error of 3.1e-9 is a twentieth of half a unit in the last place.
 C2, C3, C4, C5, C6 = 0.49999993, 0.16666521, 0.04166839, 0.00836872, 0.00138146
 
 # tanh(x) = x P(x^2) / Q(x^2), a rational minimax fit on [-8, 8]
-# (coefficients as in Eigen's generic tanh, Core/MathFunctionsImpl.h, MPL-2.0: figures, not code).
+# (coefficients from Eigen's generic tanh, Core/MathFunctionsImpl.h, MPL-2.0: only the numbers, no code).
 TANH_LIMIT = 7.99881172180175781
 P1, P3, P5, P7 = 4.89352455891786e-03, 6.37261928875436e-04, 1.48572235717979e-05, 5.12229709037114e-08
 P9, P11, P13 = -8.60467152213735e-11, 2.00018790482477e-13, -2.76076847742355e-16

@@ -1,8 +1,9 @@
-"""Weight gradients: sums over all T*B rows, divided among the workers by columns, never by rows.
+"""Weight gradients: sums over all T*B rows, partitioned among the workers by columns, never by rows.
 
-The unit of work is a strip of up to four vectors of columns: ``da`` of the strip is packed piece by piece, and each
-piece meets all rows of ``[x; h]`` transposed while it is in the nearest caches. The gradients of bias and table are
-summed in the same passage. Every sum runs over the rows in order, so it is the same for any number of workers.
+The unit of work is a strip of up to four vectors of columns. ``da`` of the strip is packed in blocks of
+`fastlstm.kernels.workspace.REDUCTION` rows; while a block is in the first- or second-level cache, the transpose of
+``[x; h]`` is multiplied by it. The gradients of the bias and the table are summed in the same pass. Every sum runs over
+the rows in order, so it does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from fastlstm.kernels.workspace import REDUCTION
 
 @jit.device
 def transpose_states(plan: Any, buffers: Any, worker: int, workers: int) -> None:
-    """This worker's rows of every layer's h, into strips of ``ROWS`` units: the A side of the tiles below.
+    """Copy this worker's rows of every layer's h into strips of ``ROWS`` units: operand A of the tiles below.
 
-    Whole vectors are stored for ``ROWS`` elements; the next rows overwrite what is too much of them. The last rows,
-    after which lie another worker's or another buffer's, store their elements only.
+    Whole vectors are stored for ``ROWS`` elements; the excess elements are overwritten by the rows that follow. The
+    last rows are copied element by element, because the memory after them belongs to another worker or buffer.
     """
     arena, H, Hp = buffers.arena, plan.H, plan.Hp
     U = width(arena)
@@ -54,7 +55,7 @@ def transpose_states(plan: Any, buffers: Any, worker: int, workers: int) -> None
 
 @jit.device
 def expect_rows(arena: Any, source: int, row: int, first: int, last: int, vectors: int) -> None:
-    """Prefetch rows ``first .. last`` of ``vectors`` vectors: they lie too far apart for the processor to guess."""
+    """Prefetch rows ``first .. last`` of ``vectors`` vectors: their stride is too large for the hardware prefetcher."""
     for k in range(first, last):
         for v in range(vectors):
             prefetch(arena, source + k * row + v * width(arena))
@@ -67,7 +68,7 @@ def strip_product(
 ) -> None:  # fmt: skip
     """``sums (H, strip) += h[start + shift :].T da[start :]`` over ``depth`` rows of a packed strip.
 
-    Meanwhile the rows that will be packed next, ``row`` elements apart from ``following`` on, come into the cache.
+    Meanwhile the rows that will be packed next are prefetched: from ``following`` on, ``row`` elements apart.
     """
     U = width(arena)
     length = (plan.T + 1) * plan.B
@@ -84,7 +85,7 @@ def strip_product(
 
 @jit.device
 def add_vectors(arena: Any, source: int, target: int, vectors: int) -> None:
-    """Add ``vectors`` neighbouring vectors of the arena to others."""
+    """Add ``vectors`` contiguous vectors of the arena at ``source`` to those at ``target``."""
     U = width(arena)
     for v in range(vectors):
         store(arena, target + v * U, load(arena, target + v * U) + load(arena, source + v * U))
@@ -92,14 +93,14 @@ def add_vectors(arena: Any, source: int, target: int, vectors: int) -> None:
 
 @jit.device
 def pack_row(arena: Any, source: int, vectors: int, strip: int, bias: int) -> None:
-    """Copy one row of ``vectors`` vectors into ``strip``, and add it to ``bias``."""
+    """Copy one row of ``vectors`` vectors to ``strip``, and add it to ``bias``."""
     copy_vectors(arena, source, strip, vectors)
     add_vectors(arena, source, bias, vectors)
 
 
 @jit.device
 def pack_strip(arena: Any, source: int, row: int, depth: int, vectors: int, strip: int, bias: int) -> None:
-    """Pack ``depth`` rows, ``row`` elements apart, into ``strip``, and add them up in ``bias``."""
+    """Pack ``depth`` rows, ``row`` elements apart, into ``strip``, and add them to ``bias``."""
     for k in range(depth):
         pack_row(arena, source + k * row, vectors, strip + k * vectors * width(arena), bias)
 
@@ -109,7 +110,7 @@ def pack_and_scatter(
     plan: Any, buffers: Any, source: int, inputs: int, start: int, depth: int, j: int, vectors: int, strip: int,
     bias: int,
 ) -> None:  # fmt: skip
-    """As `pack_strip`, for layer 0; and add each row at ``inputs`` to its symbol's row of the table's gradient."""
+    """`pack_strip` for layer 0, which also adds each row at ``inputs`` to its symbol's row of the table's gradient."""
     arena = buffers.arena
     U = width(arena)
     for k in range(depth):
@@ -133,7 +134,7 @@ def add_strip(
 ) -> None:
     """Add the sums of a strip (rows, vectors) to columns of the (rows, gates*columns) gradient at ``gradients[at]``.
 
-    With ``add`` 0 the sums replace what is there.
+    If ``add`` is 0, the sums overwrite the gradient.
     """
     U = width(arena)
     for v in range(vectors):
@@ -151,7 +152,7 @@ def add_strip(
 
 @jit.device
 def clear(arena: Any, at: int, vectors: int) -> None:
-    """Set ``vectors`` neighbouring vectors to zero."""
+    """Set ``vectors`` contiguous vectors to zero."""
     for v in range(vectors):
         store(arena, at + v * width(arena), splat(arena, 0.0))
 
@@ -160,10 +161,10 @@ def clear(arena: Any, at: int, vectors: int) -> None:
 def layer_strip(
     plan: Any, buffers: Any, gradients: Any, layer: int, j: int, vectors: int, scratch: int, add: int
 ) -> None:
-    """Gradients of one strip of a layer's weights and biases; of layer 0 also of the strip of the table.
+    """Gradients of one strip of a layer's weights and biases, and for layer 0 of the table.
 
-    The recurrent weights meet ``da_h``, the input weights ``da``: one and the same strip, unless there are separate
-    gates.
+    The gradient of the recurrent weights is computed from ``da_h``, that of the input weights from ``da``. Both are the
+    same strip unless there are separate gates.
     """
     arena = buffers.arena
     U = width(arena)
@@ -206,7 +207,7 @@ def layer_strip(
 
 @jit.device
 def table_strip(plan: Any, buffers: Any, j: int, vectors: int, sums: int, bias: int) -> None:
-    """``rows.T dtable`` of one strip, into ``sums``; with separate gates the bias too, the sum over all symbols."""
+    """``rows.T dtable`` of one strip, into ``sums``; with separate gates also ``dtable`` summed over symbols: bias."""
     arena = buffers.arena
     U, symbols = width(arena), buffers.counts[0]
     if plan.separate:
@@ -223,7 +224,7 @@ def table_strip(plan: Any, buffers: Any, j: int, vectors: int, sums: int, bias: 
 def add_separate_bias(
     plan: Any, arena: Any, sums: int, j: int, vectors: int, gradients: Any, at: int, add: int
 ) -> None:
-    """Add a strip's sums of separate gates, which are the last ``R`` of each group, to ``b_h`` at ``gradients[at]``."""
+    """Add the sums of a strip's separate gates, the last ``R`` of each group, to ``b_h`` at ``gradients[at]``."""
     for v in range(vectors):
         group, gate = (j + v) // plan.G, (j + v) % plan.G - (plan.G - plan.R)
         if gate >= 0:
@@ -257,8 +258,9 @@ def weight_gradients(
 ) -> None:
     """This worker's strips of the layers, then strips of the output layer until none is left.
 
-    With ``add`` 0 the sums replace the gradients. An LSTM's strip is a group of units, and the worker's own: it has
-    computed their ``da``. Strips of the output layer, left to whoever is free, make all workers end together.
+    If ``add`` is 0, the sums overwrite the gradients. An LSTM's strip is one group of units; if the workers form one
+    team, this worker has computed the group's ``da``. Workers claim strips of the output layer as they become free, so
+    that all finish at about the same time.
     """
     U = width(buffers.arena)
     gates, symbols = plan.N // U, plan.Vp // U
@@ -278,7 +280,7 @@ def weight_gradients(
 
 @jit.device
 def embedding_gradients(plan: Any, buffers: Any, gradients: Any, worker: int, workers: int) -> None:
-    """This worker's symbols: ``dtable Wx.T``, added to their rows of the embedding's gradient."""
+    """Add ``dtable Wx.T`` of this worker's symbols to their rows of the embedding's gradient."""
     arena = buffers.arena
     U = width(arena)
     inputs = (plan.E + U - 1) // U

@@ -1,4 +1,4 @@
-"""The vector unit of this machine, as the code generator will use it."""
+"""The vector unit of this machine, as numba generates code for it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numba
 
 
 class VectorUnit(NamedTuple):
-    """Bytes of a vector register, how many there are, and whether they have a fused multiply-add.
+    """Bytes of a vector register, number of registers, and whether the unit has a fused multiply-add.
 
     ``fma`` is False on x86 processors before 2013. LLVM would call the C library for every element there, so kernels
-    multiply and add instead (`fastlstm.kernels.simd.emit.emit_fma`): each of the two rounds, and results differ in the
+    multiply and add instead (`fastlstm.kernels.simd.emit.emit_fma`). Both operations round, so results differ in the
     last bits from those of a processor with FMA.
     """
 
@@ -38,8 +38,8 @@ class VectorUnit(NamedTuple):
 def vector_unit() -> VectorUnit:
     """The vector unit numba generates code for.
 
-    Follows ``NUMBA_CPU_FEATURES`` where that is set (it replaces the whole list of features; with
-    ``NUMBA_CPU_NAME=generic`` the list is empty unless set), so a narrower unit can be tested on a wider machine.
+    It follows ``NUMBA_CPU_FEATURES``, which replaces the whole list of features; with ``NUMBA_CPU_NAME=generic`` the
+    list is empty by default. So a narrower unit can be tested on a wider machine.
     """
     machine = platform.machine().lower()
     if machine in ("aarch64", "arm64"):
@@ -47,7 +47,7 @@ def vector_unit() -> VectorUnit:
     if machine not in ("x86_64", "amd64"):
         return VectorUnit(16, 16, fma=True)
     features = _enabled_features()
-    # As for LLVM, a feature brings those that it extends.
+    # As in LLVM, a feature implies those that it extends.
     if "avx512f" in features:
         return VectorUnit(64, 32, fma=True)
     fma = "fma" in features
@@ -55,7 +55,7 @@ def vector_unit() -> VectorUnit:
 
 
 def _enabled_features() -> set[str]:
-    """Features of the processor that numba enables, as `numba.core.codegen` chooses them."""
+    """Features of the processor that numba enables, selected as in `numba.core.codegen`."""
     chosen = numba.config.CPU_FEATURES
     if chosen is not None:
         return {feature[1:] for feature in chosen.split(",") if feature.startswith("+")}

@@ -1,4 +1,4 @@
-"""How every kernel is compiled."""
+"""The decorators that compile kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: True when ``NUMBA_DISABLE_JIT`` makes kernels run as plain Python (slowly, for coverage).
 DISABLED = bool(numba.config.DISABLE_JIT)
 
-#: What is raised where numba's internals are not as expected. Other exceptions are errors of kernels.
+#: Exceptions raised when numba's internals are not as expected. Others are errors in kernels.
 _UNEXPECTED = (ImportError, AttributeError, TypeError)
 
 
@@ -30,24 +30,24 @@ def _import_internals() -> Any:
     return numba_internals
 
 
-#: `fastlstm.kernels.numba_internals`; None without compilation, and where numba is not as that module expects. Then
-#: numba's public decorators are used and nothing is cached, because numba's own cache is not verified.
+#: `fastlstm.kernels.numba_internals`; None without compilation, and when numba is not as that module expects. Then
+#: numba's public decorators are used and nothing is cached, because numba's own cache does not verify its files.
 _internals = _import_internals()
 
-# error_model="numpy": a division by zero gives inf, as in NumPy, and needs no check that stops vectorisation.
-# No fastmath: vector code states its order of operations, and NaN must propagate.
+# error_model="numpy": a division by zero gives inf, as in NumPy, without a check that would prevent vectorisation.
+# No fastmath: the order of operations is fixed by the vector code, and NaN must propagate.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _KERNEL_OPTIONS = _OPTIONS | (_internals.KERNEL_OPTIONS if _internals else {})
 _DEVICE_OPTIONS = _OPTIONS | (_internals.DEVICE_OPTIONS if _internals else {})
 
 
 def device(function: F) -> F:
-    """Compile a function that only kernels call; it is stored inside its callers."""
+    """Compile a function that only kernels call; its code is cached as part of its callers."""
     return numba.njit(**_DEVICE_OPTIONS)(function)
 
 
 def kernel(function: F) -> F:
-    """Compile an entry point, called from Python, and keep the machine code between processes."""
+    """Compile an entry point, called from Python, and cache the machine code on disk."""
     compiled = numba.njit(**_KERNEL_OPTIONS)(function)
     if _internals is not None:
         _internals.keep(compiled, function)
@@ -57,14 +57,14 @@ def kernel(function: F) -> F:
 def compiled_for(entry: Any, *args: Any) -> Callable[..., Any]:
     """The compiled form of an entry point for arguments like ``args``.
 
-    Calling it skips numba's look-up of argument types, which takes longer than a small network's time step;
-    every later call must pass the same types, which is not checked. Arrays may be read-only or not.
+    Calling it skips numba's dispatch on argument types, which takes longer than a small network's time step. Every
+    later call must pass the same types, which is not checked; arrays may be writable or read-only.
     """
     if DISABLED:
         return entry
-    # A read-only array has a type of its own: one more compilation, for code that does not differ.
+    # Numba has another type for read-only arrays: it would compile the same code again.
     argument_types = tuple(_writable(numba.typeof(arg)) for arg in args)
-    if argument_types not in entry.overloads:  # else there is no need of Numba's lock
+    if argument_types not in entry.overloads:  # else numba's compiler lock is not needed
         with _internals.compiling() if _internals else contextlib.nullcontext():
             entry.compile(argument_types)
     return entry.overloads[argument_types].entry_point
@@ -75,7 +75,7 @@ def _writable(argument_type: Any) -> Any:
 
 
 def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a C function of fixed types, now, and keep the machine code between processes."""
+    """Compile a C function of fixed types immediately, and cache the machine code on disk."""
 
     def compile_now(function: Callable[..., Any]) -> Any:
         if _internals is not None:

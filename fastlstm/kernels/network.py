@@ -1,4 +1,4 @@
-"""The kernels under the contract of `fastlstm.contract.Network`."""
+"""The implementation of `fastlstm.contract.Network` with the kernels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.threads import default_threads
 
-#: Multiply-adds of one layer's time step below which a second worker costs more than it brings.
+#: Multiply-adds of one layer's time step below which a second worker costs more time than it saves.
 SMALLEST_SHARED_STEP = 1 << 15
 
 _NO_RULE = UpdateRule(lr=0.0)
@@ -31,9 +31,9 @@ class FastNetwork(Network):
 
     Parameters
     ----------
-    config, seq_len, batch, training : see `Network`; without ``training`` the buffers of the backward pass are saved.
-    threads : workers at most; ``None``: `default_threads`. Small networks use fewer, and calls use fewer while that is
-        faster, see `fastlstm.kernels.pacing`.
+    config, seq_len, batch, training : see `Network`; without ``training``, the backward pass has no buffers.
+    threads : maximum number of workers; ``None``: `default_threads`. Small networks use one, and calls use fewer while
+        that is faster, see `fastlstm.kernels.pacing`.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class FastNetwork(Network):
             self._generator = jit.compiled_for(generate, 0, 0, 1, 0, *arguments)
         entry = self._generator
         self.buffers.counts[1] = 0
-        # Calls that differ much in length are of different kinds, for each packs the weights first.
+        # Each call packs the weights first, so time is proportional to length only for calls of similar length.
         kind, work = -len(ids).bit_length(), len(ids)
         if not self.workers.run(lambda *call: entry(*call, *arguments), kind=kind, work=work):
             raise bad_ids(self.config)
@@ -127,11 +127,11 @@ class FastNetwork(Network):
         return ids
 
     def activations(self) -> dict[str, FloatArray]:
-        """What the last forward pass left, unpacked: for tests and for looking inside.
+        """Unpacked copies of the activations of the last forward pass, for tests and inspection.
 
-        The parts of the state ``h.l``, ``c.l`` (T+1, B, H) and the gates ``i.l``, ... (T, B, H), by the names of
-        `fastlstm.cells`; ``probabilities`` (T, B, V); ``nats`` (T, B). After a backward pass the gates hold their
-        gradients, and so do the probabilities.
+        The parts of the state ``h.l``, ``c.l`` (T+1, B, H) and the gates ``i.l``, ... (T, B, H) of layer l, by the
+        names in `fastlstm.cells`; ``probabilities`` (T, B, V); ``nats`` (T, B). After a backward pass the gates are
+        replaced by the gradients of the pre-activations, the probabilities by those of the logits.
         """
         plan, view, structure = self.plan, self.workspace.view, self.config.structure
         T, B, H, Hp, G, U = plan.T, plan.B, plan.H, plan.Hp, plan.G, plan.U
@@ -140,7 +140,7 @@ class FastNetwork(Network):
             for n, part in enumerate(structure.state):
                 found[f"{part}.{layer}"] = view("h", n * plan.L + layer)[..., :H].copy()
             for n, gate in enumerate(structure.saved):
-                # The recurrent part of a separate gate stands in that gate's place, on the recurrent side.
+                # The recurrent part of a separate gate is in ``a_h``, in the same column as the gate in ``a``.
                 buffer, place = ("a", n) if n < G else ("a_h", n - plan.R)
                 packed = view(buffer, layer).reshape(T, B, Hp // U, G, U)
                 found[f"{gate}.{layer}"] = packed[..., place, :].reshape(T, B, Hp)[..., :H].copy()

@@ -1,4 +1,4 @@
-"""Warnings about compiling, each given once in a process."""
+"""Warnings about compilation, each given at most once in a process."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def _warn_once(what: str, error: Exception) -> None:
 
 
 def warn_of_cache(error: Exception) -> None:
-    """Machine code cannot be kept. What prevents it for one kernel prevents it for all."""
+    """Warn that machine code cannot be cached. The cause affects all kernels alike."""
     _warn_once("the cache of compiled kernels cannot be used, so they are compiled again at every start", error)
 
 
 def warn_of_numba(error: Exception) -> None:
-    """Numba is not as `fastlstm.kernels.numba_internals` expects it."""
+    """Warn that numba's internals are not as `fastlstm.kernels.numba_internals` expects."""
     _warn_once(
         f"the internals of numba {numba.__version__} are not as expected, so kernels compile more slowly and may be "
         "compiled again at every start",

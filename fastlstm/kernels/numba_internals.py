@@ -1,6 +1,6 @@
-"""All that fastlstm uses of numba's internals, whose interface may change with any version.
+"""All uses of numba's internals, whose interface may change with any version.
 
-It makes compiling two to three times faster and the cache safe, but no result depends on it: where numba is not as
+They make compilation two to three times faster and the cache safe, but no result depends on them: if numba is not as
 expected, `fastlstm.kernels.jit` uses numba's public decorators instead. Only `jit` imports this module.
 """
 
@@ -32,9 +32,10 @@ from fastlstm.kernels.notices import warn_of_cache, warn_of_numba
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Give up Numba's lock if an exception left it held: a signal can come between its being taken and guarded.
+    """Release numba's compiler lock if an exception left it held.
 
-    All other threads that compile would wait for it for ever.
+    A signal can arrive after numba has taken the lock and before it enters the block that releases it. All other
+    threads that compile would then wait forever.
     """
     held = global_compiler_lock.is_locked()
     try:
@@ -46,14 +47,15 @@ def compiling() -> Iterator[None]:
 
 
 class _LinkedLibrary(JITCodeLibrary):
-    """Code that is only ever linked into other code.
+    """Code that is only linked into other code.
 
-    Numba optimises every function with all it calls, and makes machine code of it, for each of its callers'
-    callers again. For functions that Python never calls, that is more than half the work of compiling, for nothing.
+    Numba optimises every function together with all functions it calls, generates machine code for it, and repeats
+    that for each of its callers. For functions that Python never calls, this takes more than half of the time for
+    compilation and has no use.
     """
 
     def _optimize_final_module(self) -> None:
-        """Left to the entry point that this is linked into."""
+        """Do nothing: the entry point that this is linked into is optimised as a whole."""
 
     def _finalize_final_module(self) -> None:
         self._finalized = True
@@ -67,11 +69,11 @@ class _LinkedLibrary(JITCodeLibrary):
         return self
 
     def set_env(self, name: str, env: Any) -> None:
-        """There is no machine code yet that could hold an environment."""
+        """Do nothing: there is no machine code that could hold an environment."""
 
 
 class _LinkingCompiler(Compiler):
-    """Numba's compiler, with `_LinkedLibrary` to put the code in."""
+    """Numba's compiler, with a `_LinkedLibrary` for the code."""
 
     def __init__(self, typingctx: Any, targetctx: Any, library: Any, *args: Any) -> None:
         library = _LinkedLibrary(targetctx.codegen(), "device function")
@@ -92,8 +94,8 @@ def _linking_works() -> bool:
 
     try:
         if twice_successor(1) != 4:
-            raise RuntimeError("a linked function computes something else")
-    except Exception as error:  # whatever a changed numba makes of it
+            raise RuntimeError("a linked function returns a wrong result")
+    except Exception as error:  # a changed numba may raise anything
         warn_of_numba(error)
         return False
     return True
@@ -104,13 +106,13 @@ def _device_compiler(*args: Any) -> Compiler:
 
 
 def _options(**options: Any) -> dict[str, Any]:
-    """Options of `numba.njit` that are not documented; numba itself refuses unknown ones only when it compiles."""
+    """Check options of `numba.njit` that are not documented; numba rejects unknown ones only when it compiles."""
     for name in options:
         getattr(DefaultOptions, name)
     return options
 
 
-# No reference counts: kernels only borrow arrays.
+# No reference counts: the caller keeps the arrays alive while a kernel runs.
 KERNEL_OPTIONS = _options(_nrt=False, no_cfunc_wrapper=True)
 DEVICE_OPTIONS = _options(_nrt=False, no_cfunc_wrapper=True, no_cpython_wrapper=True) | {
     "pipeline_class": _device_compiler
@@ -128,7 +130,7 @@ _SETTINGS = (
 
 @functools.cache
 def source_fingerprint() -> str:
-    """Digest of all source that kernels are compiled from: their package, and the record of an update's numbers."""
+    """Digest of all source that kernels are compiled from: their package, and the module of `UpdateRule`."""
     digest, kernels = hashlib.sha256(), Path(__file__).parent
     for path in (*sorted(kernels.rglob("*.py")), kernels.parent / "optimizers.py"):
         digest.update(path.read_bytes())
@@ -136,9 +138,9 @@ def source_fingerprint() -> str:
 
 
 class _KernelCache(FunctionCache):
-    """Numba's cache of machine code, but verified, keyed by all that the code depends on, and never in the way.
+    """Numba's cache of machine code, with verified files, a key of all that the code depends on, and no exceptions.
 
-    Numba itself looks at the file of the entry point alone: a change in what that calls would go unnoticed.
+    Numba's own key covers only the source file of the entry point, so that changes in other files go unnoticed.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -155,19 +157,19 @@ class _KernelCache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception as error:  # a numba that has changed without a change of version
+        except Exception as error:  # numba has changed without a change of version
             warn_of_cache(error)
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)
-        except Exception as error:  # a full disk, a folder gone
+        except Exception as error:  # the disk is full, or the folder was removed
             warn_of_cache(error)
 
 
 def keep(compiled: Any, function: Callable[..., Any]) -> None:
-    """Keep the machine code of ``compiled``, numba's form of ``function``, between processes."""
+    """Cache the machine code of ``compiled``, numba's form of ``function``, on disk."""
     try:
         compiled._cache = _KernelCache(function)
     except Exception as error:  # numba finds no folder it can write to, or has changed
@@ -175,7 +177,7 @@ def keep(compiled: Any, function: Callable[..., Any]) -> None:
 
 
 def c_function(signature: Any, function: Callable[..., Any]) -> Any:
-    """`numba.cfunc`, with the machine code kept between processes."""
+    """`numba.cfunc`, with the machine code cached on disk."""
     compiled = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={})
     keep(compiled, function)
     compiled.compile()

@@ -1,6 +1,6 @@
-"""The rows of all time steps at once: input projections, output layer, softmax and loss, and their gradients.
+"""Phases that process all time steps at once: input projections, output layer, softmax and loss, and their gradients.
 
-These phases know no time, so the T*B rows are dealt to the workers evenly, whatever lanes they belong to.
+No row depends on another here, so the T*B rows are split evenly among the workers, regardless of lane and time step.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from fastlstm.kernels.tile.operands import Packed, Rows
 from fastlstm.kernels.tile.product import product
 from fastlstm.kernels.tile.shape import ROWS
 
-#: Rows taken through a layer together: what the first passage over them leaves is in the cache for the second.
+#: Rows of a block: the results of the first pass over a block are still in the cache for the second.
 BLOCK = 8 * ROWS
 
 
 @jit.device
 def biased_product(rows: int, first: int, last: int, depth: int, a: Rows, w: Packed, bias: int, c: Rows) -> None:
-    """``C = A W + bias`` for vectors ``first .. last`` of the columns; the bias lies in C's array."""
+    """``C = A W + bias`` for vectors ``first .. last`` of the columns; ``bias`` is an offset in C's array."""
     U = width(c.array)
     for r in range(rows):
         copy_vectors(c.array, bias + first * U, c.at + r * c.row + first * U, last - first)
@@ -36,7 +36,7 @@ def biased_product(rows: int, first: int, last: int, depth: int, a: Rows, w: Pac
 
 @jit.device
 def project_symbols(plan: Any, buffers: Any, worker: int, workers: int) -> None:
-    """This worker's columns of the table: the input projection of every listed symbol."""
+    """Compute this worker's columns of the table: the input projection of every listed symbol."""
     arena = buffers.arena
     first, last = split(plan.Hp // width(arena), worker, workers)
     biased_product(
@@ -49,7 +49,8 @@ def project_symbols(plan: Any, buffers: Any, worker: int, workers: int) -> None:
 def project_inputs(plan: Any, buffers: Any, layer: int, worker: int, workers: int, teams: int) -> None:
     """This worker's part of the input projection of an upper layer, into its gates.
 
-    One team deals the units as in its time steps: with few rows nobody should read all weights. Several deal the rows.
+    A single team splits the units, as in its time steps: with few rows, no worker should have to read all weights.
+    Several teams split the rows.
     """
     arena = buffers.arena
     first, last, first_unit, last_unit = 0, plan.T * plan.B, 0, plan.Hp // width(arena)
@@ -68,7 +69,7 @@ def project_inputs(plan: Any, buffers: Any, layer: int, worker: int, workers: in
 
 @jit.device
 def softmax_row(arena: Any, at: int, size: int, scale: float) -> tuple[float, float]:
-    """Turn logits at ``arena[at : at + size]`` into ``exp(scale * (logit - max))``; returns the maximum and the sum."""
+    """Replace logits at ``arena[at : at + size]`` by ``exp(scale * (logit - max))``; returns maximum and sum."""
     U = width(arena)
     top = load(arena, at)
     for j in range(U, size, U):
@@ -84,7 +85,7 @@ def softmax_row(arena: Any, at: int, size: int, scale: float) -> tuple[float, fl
 
 @jit.device
 def logits(plan: Any, buffers: Any, first: int, rows: int, first_vector: int, last_vector: int) -> None:
-    """Some vectors of the logits of ``rows`` rows of the top layer from row ``first``, into ``p``."""
+    """Vectors ``first_vector .. last_vector`` of the logits of ``rows`` rows from row ``first``, into ``p``."""
     arena = buffers.arena
     biased_product(
         rows, first_vector, last_vector, plan.H,
@@ -95,7 +96,7 @@ def logits(plan: Any, buffers: Any, first: int, rows: int, first_vector: int, la
 
 @jit.device
 def predict(plan: Any, buffers: Any, y: Any, worker: int, workers: int) -> None:
-    """This worker's rows of the output layer: probabilities into ``p``, the targets' nats into ``nats``."""
+    """Output layer for this worker's rows: probabilities into ``p``, nats of the targets into ``nats``."""
     arena, nats, Vp = buffers.arena, buffers.nats, plan.Vp
     U = width(arena)
     first, last = split(plan.T * plan.B, worker, workers)
@@ -113,7 +114,7 @@ def predict(plan: Any, buffers: Any, y: Any, worker: int, workers: int) -> None:
 
 @jit.device
 def predict_backward(plan: Any, buffers: Any, y: Any, scale: float, worker: int, workers: int) -> None:
-    """This worker's rows of the output layer's gradients: ``p`` becomes ``dlogits``, ``dy`` that of the top h."""
+    """Gradients of the output layer for this worker's rows: ``dlogits`` into ``p``, those of the top h into ``dy``."""
     arena, Vp = buffers.arena, plan.Vp
     U = width(arena)
     first, last = split(plan.T * plan.B, worker, workers)
@@ -132,7 +133,7 @@ def predict_backward(plan: Any, buffers: Any, y: Any, scale: float, worker: int,
 
 @jit.device
 def input_gradients(plan: Any, buffers: Any, layer: int, worker: int, workers: int) -> None:
-    """This worker's rows of ``dy`` for the layer below: ``da Wx.T``."""
+    """This worker's rows of ``dy`` of the layer below: ``da Wx.T``."""
     arena = buffers.arena
     first, last = split(plan.T * plan.B, worker, workers)
     product(

@@ -1,8 +1,7 @@
 """Copying parameters into the order in which tiles read them.
 
-`column` is the one place that knows how the packed order of gates (for each group of U units all its gates) lies in
-the parameters' order (a gate for all units, then the next). A packed vector that reaches beyond the matrix is filled
-with zeros.
+Only `column` knows how the packed order (for each group of U units all gates) maps to the order of the parameters (for
+each gate all units). A packed vector that extends beyond the matrix is filled with zeros.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from fastlstm.kernels.simd.memory import load, load_part, prefetch, store, store
 from fastlstm.kernels.simd.vector import width
 from fastlstm.kernels.tile.shape import device_pitch
 
-#: Rows between reading and prefetching: neighbouring rows lie too far apart for the processor to guess.
+#: How many rows ahead to prefetch: the stride between rows is too large for the hardware prefetcher.
 AHEAD = 8
 
 
@@ -49,7 +48,7 @@ def pack_transposed(
 ) -> None:
     """Pack the transpose of the (rows, gates*columns) matrix at ``source[at]``: vectors ``first .. last`` of its rows.
 
-    The reduction runs over ``padded`` packed columns, those beyond the matrix being zero.
+    The reduction runs over ``padded`` packed columns; those beyond the matrix are zero.
     """
     U = width(target)
     for j in range(first, last):
@@ -65,7 +64,7 @@ def pack_transposed(
 def pack_bias(
     source: Any, at: int, gates: int, columns: int, padded: int, target: Any, to: int, padding: float
 ) -> None:
-    """Pack a bias of ``gates * columns`` elements into ``padded``; ``padding`` fills what is beyond it."""
+    """Pack a bias of ``gates * columns`` elements into ``padded`` elements; ``padding`` fills the rest."""
     U = width(target)
     for j in range(padded // U):
         begin, n = column(j, gates, columns, U)
@@ -75,7 +74,7 @@ def pack_bias(
 
 @jit.device
 def pack_parameters(plan: Any, buffers: Any, parameters: Any, worker: int, workers: int) -> None:
-    """This worker's share of packing all weights, transposed too where there will be a backward pass."""
+    """This worker's share of packing all weights, and their transposes if the network has a backward pass."""
     backward = plan.wht_size > 0
     arena, places = buffers.arena, buffers.places
     U = width(arena)
@@ -111,7 +110,7 @@ def pack_parameters(plan: Any, buffers: Any, parameters: Any, worker: int, worke
 
 @jit.device
 def index_symbols(plan: Any, buffers: Any, x: Any) -> None:
-    """List the distinct symbols of ``x`` (flat, T*B) and number the table rows after them."""
+    """List the distinct symbols of ``x`` (T*B,), and assign each a row of the table."""
     symbols, rank, slot, counts = buffers.symbols, buffers.rank, buffers.slot, buffers.counts
     for d in range(counts[0]):
         rank[symbols[d]] = -1
@@ -128,7 +127,7 @@ def index_symbols(plan: Any, buffers: Any, x: Any) -> None:
 
 @jit.device
 def use_all_symbols(buffers: Any, x: Any) -> None:
-    """Point each symbol of ``x`` to its own row of a table of all symbols."""
+    """Assign each symbol of ``x`` (T*B,) its row in a table of all symbols."""
     for k in range(len(x)):
         buffers.slot[k] = x[k]
 
@@ -156,7 +155,7 @@ def load_state(plan: Any, buffers: Any, state: Any, worker: int, workers: int) -
 
 @jit.device
 def store_state(plan: Any, buffers: Any, state: Any, worker: int, workers: int) -> None:
-    """Copy entry T of this worker's lanes to the state carried out."""
+    """Copy entry T of this worker's lanes to the state carried out (S, L, B, H)."""
     first, last = split(plan.B, worker, workers)
     for part in range(plan.S):
         for layer in range(plan.L):
@@ -168,7 +167,7 @@ def store_state(plan: Any, buffers: Any, state: Any, worker: int, workers: int) 
 
 @jit.device
 def prepare(plan: Any, buffers: Any, parameters: Any, x: Any, state: Any, worker: int, workers: int) -> None:
-    """All that comes before the first product: packed weights, the step's symbols, the carried-in state."""
+    """Everything before the first product: pack the weights, index the symbols, load the carried-in state."""
     pack_parameters(plan, buffers, parameters, worker, workers)
     load_state(plan, buffers, state, worker, workers)
     if worker == workers - 1:

@@ -1,8 +1,8 @@
 """The recurrent layers over time, forward and backward, for any cell.
 
-The lanes of text are divided among *teams* of workers; a team owns its lanes for the whole sequence, and inside a
-team each worker owns groups of units. With many lanes a team is one worker, and nobody waits for anybody between time
-steps. With few lanes all workers form one team, which meets at a barrier once a time step.
+The lanes of text are partitioned among *teams* of workers. A team owns its lanes for the whole sequence, and inside a
+team each worker owns groups of units. With many lanes a team is one worker, and no worker waits between time steps.
+With few lanes all workers form one team, which synchronises at a barrier in every time step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastlstm.kernels.tile.shape import ROWS, VECTORS, VECTORS_ONE_ROW, device_p
 
 
 class Share(NamedTuple):
-    """What one worker owns: lanes of its team, vectors of units in it, its scratch, and its team's barrier."""
+    """What one worker owns: its team's lanes, its vectors of units, its scratch, and its team's barrier."""
 
     first_lane: int
     last_lane: int
@@ -37,7 +37,7 @@ class Share(NamedTuple):
 
 @jit.device
 def teams_of(workers: int, batch: int) -> int:
-    """The most equal teams of which each has a full tile of lanes."""
+    """The largest number of equal teams such that each has at least ``ROWS`` lanes, a full tile; else 1."""
     teams = 1
     for n in range(2, workers + 1):
         if workers % n == 0 and n * ROWS <= batch:
@@ -60,7 +60,7 @@ def share_of(plan: Any, U: int, worker: int, workers: int, teams: int) -> Any:
 
 @jit.device
 def copy_vectors(arena: Any, source: int, target: int, vectors: int) -> None:
-    """Copy ``vectors`` neighbouring vectors inside the arena."""
+    """Copy ``vectors`` contiguous vectors inside the arena."""
     U = width(arena)
     for v in range(vectors):
         store(arena, target + v * U, load(arena, source + v * U))
@@ -70,7 +70,7 @@ def copy_vectors(arena: Any, source: int, target: int, vectors: int) -> None:
 def expect_row(plan: Any, buffers: Any, layer: int, t: int, b: int, unit: int, units: int) -> None:
     """Prefetch what the next cells of lane ``b`` will write, while a tile is computed.
 
-    These lines were last seen a sequence ago, and stores that miss the cache wait for each other.
+    These cache lines were last used in the previous sequence, and stores that miss the cache wait for each other.
     """
     for u in range(unit, unit + units):
         expect(buffers.cell, buffers.arena, places_of(plan, buffers, layer, t, b, u, 0, 0))
@@ -98,10 +98,10 @@ def places_of(plan: Any, buffers: Any, layer: int, t: int, b: int, unit: int, in
 
 @jit.device
 def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
-    """This worker's share of a layer, all time steps: gates, c and h of its lanes and units.
+    """This worker's share of a layer over all time steps: gates and state of its lanes and units.
 
-    The input's part of the gates is in ``table`` (layer 0) or already in ``a`` (above). Each tile leaves ``h Wh``
-    in the scratch, and the cell adds the two while the latter is in the L1 cache.
+    The input parts of the pre-activations are in ``table`` (layer 0) or in ``a`` (layers above). Each tile writes
+    ``h Wh`` to the scratch, and the cell adds the two while ``h Wh`` is in the first-level cache.
     """
     arena = buffers.arena
     U = width(arena)
@@ -111,7 +111,7 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     row, apart = VECTORS_ONE_ROW * U, device_pitch(H) * U
     owned = share.last_lane - share.first_lane
     tiles = (owned + ROWS - 1) // ROWS
-    height, taller = owned // tiles, owned % tiles  # the first tiles have a row more; no division below here
+    height, taller = owned // tiles, owned % tiles  # the first tiles have one row more; no divisions below
     widest = (VECTORS_ONE_ROW if owned == 1 else VECTORS) // G
     for t in range(plan.T):
         for unit in range(share.first_unit, share.last_unit, widest):
@@ -151,7 +151,7 @@ def carry_state(plan: Any, buffers: Any, layer: int, share: Any) -> None:
 
 @jit.device
 def backward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
-    """This worker's share of BPTT: gates become ``da``, ``dy`` gains what comes back through ``da_h Wh.T``."""
+    """This worker's share of back-propagation through time: ``da`` replaces the gates, ``da_h Wh.T`` adds to ``dy``."""
     arena = buffers.arena
     U = width(arena)
     B, Hp, N = plan.B, plan.Hp, plan.N

@@ -1,8 +1,8 @@
 """The entry points: a training step and sampling, each one compiled function that all workers run together.
 
-A step is a sequence of phases; a barrier stands wherever a phase reads what another worker has written. Which phases
-run is said by a set of bits, so that one compiled function serves forward passes, gradients, training, and the
-profile that times each phase alone.
+A step is a sequence of phases, with a barrier wherever a phase reads what another worker has written. A bit set selects
+the phases to run. So one compiled function serves forward passes, gradients, training, and the profile that times each
+phase alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fastlstm.kernels.simd.vector import width
 from fastlstm.kernels.sync import ALL_WORKERS, barrier, forget_tasks, meet
 from fastlstm.kernels.update import adagrad, norm_factor, norm_of, sum_squares
 
-#: The phases of a step, each a bit of the ``phases`` that `step` runs, in the order in which it runs them.
+#: The phases of a step, each a bit of the argument ``phases`` of `step`, in the order of execution.
 CLEAR, PREPARE, TABLE, LAYERS, INPUTS, OUTPUT = 1, 2, 4, 8, 16, 32
 OUTPUT_BACK, TRANSPOSE, LAYERS_BACK, INPUTS_BACK, WEIGHTS, EMBEDDING = 64, 128, 256, 512, 1024, 2048
 NORM, UPDATE = 4096, 8192
@@ -37,13 +37,13 @@ NORM, UPDATE = 4096, 8192
 FORWARD = PREPARE | TABLE | LAYERS | INPUTS | OUTPUT
 BACKWARD = OUTPUT_BACK | TRANSPOSE | LAYERS_BACK | INPUTS_BACK | WEIGHTS | EMBEDDING
 
-#: What `step` returns in place of nats when ids are out of range, and nothing has been done.
+#: Returned by `step` in place of nats when ids are out of range and nothing has been computed.
 BAD_IDS = -np.inf
 
 
 @jit.device
 def clear_embedding(buffers: Any, gradients: Any, worker: int, workers: int) -> None:
-    """This worker's part of clearing the gradients: of the embedding, where the step touches only some rows."""
+    """Clear this worker's part of the embedding's gradient: a step adds only to the rows of its symbols."""
     first, last = split(buffers.places[1, 0], worker, workers)
     for i in range(first, last):
         gradients[i] = 0
@@ -63,7 +63,7 @@ def forward_phases(
     workers: int,
     teams: int,
 ) -> None:
-    """From parameters and symbols to activations, probabilities, nats and the state carried out."""
+    """Forward pass: from parameters and symbols to activations, probabilities, nats and the state carried out."""
     sync = buffers.sync
     if phases & PREPARE:
         prepare(plan, buffers, parameters, x, state, worker, workers)
@@ -88,7 +88,7 @@ def forward_phases(
 def backward_phases(
     phases: int, plan: Any, buffers: Any, gradients: Any, y: Any, scale: Any, share: Any, worker: int, workers: int
 ) -> None:
-    """From probabilities back to everything that adds to ``gradients``."""
+    """Backward pass: from probabilities to ``gradients``."""
     sync = buffers.sync
     if phases & OUTPUT_BACK:
         predict_backward(plan, buffers, y, scale, worker, workers)
@@ -114,7 +114,7 @@ def backward_phases(
 
 @jit.device
 def in_range(ids: Any, symbols: int) -> bool:
-    """Whether every id is that of one of ``symbols`` symbols; no early end, so that whole vectors are compared."""
+    """Whether every id is from 0 to ``symbols - 1``; without an early exit, so that the loop is vectorised."""
     wrong = 0
     for k in range(len(ids)):
         wrong |= (ids[k] < 0) | (ids[k] >= symbols)
@@ -130,15 +130,15 @@ def step(
 
     Parameters
     ----------
-    call, seat, wanted, patience : who takes part, see `fastlstm.kernels.sync.meet`.
-    phases : which phases to run: ``FORWARD``, ``BACKWARD``, ``UPDATE`` and so on, or several of them. With ``CLEAR``
-        the backward phases replace the gradients, else they add to them.
+    call, seat, wanted, patience : arguments of `fastlstm.kernels.sync.meet`, which assigns worker numbers.
+    phases : the phases to run: ``FORWARD``, ``BACKWARD``, ``UPDATE`` and so on, or a union of them. With ``CLEAR`` the
+        backward phases overwrite the gradients, else they add to them.
     plans, buffers : of a `fastlstm.kernels.workspace.Workspace`.
     parameters, gradients : flat arrays, in, in/out. slots : (slots, parameters), in/out.
     x, y : (T*B,) int32. state : (S, L, B, H), in/out.
-    scale : of the loss that is differentiated.
-    rule : `fastlstm.optimizers.UpdateRule`, its numbers of the network's dtype. Its bound on the norm is applied to the
-        norm in ``buffers.norm``, which ``NORM`` computes.
+    scale : factor of the nats in the loss that is differentiated.
+    rule : `fastlstm.optimizers.UpdateRule` with values of the network's dtype, except ``clip_norm``, a float64. That
+        bound is applied to the norm in ``buffers.norm``, which ``NORM`` computes.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def step(
     if phases & UPDATE:
         factor = parameters.dtype.type(norm_factor(norm, rule.clip_norm))
         adagrad(parameters, gradients, slots[0], rule, factor, worker, workers)
-    barrier(sync, ALL_WORKERS, workers)  # nobody leaves before all are done: see `workers.Workers.run`
+    barrier(sync, ALL_WORKERS, workers)  # no worker returns before all are done: see `workers.Workers.run`
     nats = 0.0
     for row in range(len(buffers.nats)):
         nats += buffers.nats[row]
@@ -176,9 +176,9 @@ def step(
 
 @jit.device
 def draw(arena: Any, at: int, symbols: int, padded: int, u: float, temperature: float) -> int:
-    """Draw a symbol from the logits at ``arena[at]`` by inverting the distribution at ``u``; temperature 0: the top.
+    """Draw a symbol from the logits at ``arena[at]`` by inverting the cumulative distribution at ``u``.
 
-    -1 where the logits are no finite numbers.
+    Temperature 0 takes the most probable symbol. Returns -1 if the logits are not finite.
     """
     if temperature == 0.0:
         best = 0
@@ -201,7 +201,7 @@ def draw(arena: Any, at: int, symbols: int, padded: int, u: float, temperature: 
 def read_symbols(
     plan: Any, buffers: Any, parameters: Any, symbols: Any, share: Any, worker: int, workers: int, teams: int
 ) -> None:
-    """One time step of all layers, which leaves the new state where the next one begins."""
+    """One time step of all layers; the new state is copied to entry 0, where the next step reads it."""
     if not plan.all_symbols:
         if worker == 0:
             index_symbols(plan, buffers, symbols)
@@ -211,7 +211,7 @@ def read_symbols(
         barrier(buffers.sync, ALL_WORKERS, workers)
     for layer in range(plan.L):
         if layer > 0:
-            if teams > 1:  # the lanes of a team may be other rows than those of its workers
+            if teams > 1:  # a team's lanes need not be the rows of its workers here
                 barrier(buffers.sync, ALL_WORKERS, workers)
             project_inputs(plan, buffers, layer, worker, workers, teams)
             if teams > 1:
@@ -224,7 +224,7 @@ def read_symbols(
 def draw_symbols(
     plan: Any, buffers: Any, uniforms: Any, temperature: float, ids: Any, worker: int, workers: int, teams: int
 ) -> None:
-    """This worker's lanes of the next symbols, into ``ids`` (B,); they are the next to be read."""
+    """Draw the next symbols of this worker's lanes into ``ids`` (B,); the next time step reads them."""
     vectors = plan.Vp // width(buffers.arena)
     first, last = split(plan.B, worker, workers)
     if teams == 1:
@@ -248,19 +248,19 @@ def generate(
     call: int, seat: int, wanted: int, patience: int, plans: Any, buffers: Any, parameters: Any, current: Any,
     state: Any, uniforms: Any, temperature: float, ids: Any,
 ) -> int:  # fmt: skip
-    """Draw n symbols, at least one, one after the other in each of B lanes (a network with T = 1).
+    """Draw n symbols, at least one, one after another in each of B lanes (a network with T = 1).
 
-    One worker's share, as in `step`. ``buffers.counts[1]`` is set to 1 where logits are no finite numbers.
+    One worker's share, as in `step`. ``buffers.counts[1]`` is set to 1 if logits are not finite.
 
     Parameters
     ----------
-    call, seat, wanted, patience : who takes part, see `fastlstm.kernels.sync.meet`.
+    call, seat, wanted, patience : arguments of `fastlstm.kernels.sync.meet`, which assigns worker numbers.
     current : (B,) int32, the symbols read first. state : (S, L, B, H), in/out.
     uniforms : (n, B) float64 in [0, 1). ids : (n, B) int32, out.
 
     Returns
     -------
-    0 when an id of ``current`` is out of range, and nothing has been done, else 1.
+    0 when an id of ``current`` is out of range and nothing has been computed, else 1.
     """
     plan, sync = plans[0], buffers.sync
     worker, workers = meet(sync, call, seat, wanted, patience)

@@ -1,19 +1,19 @@
-"""How workers meet and wait for each other inside a kernel: atomics, the start of a call, and a barrier.
+"""Synchronisation of workers inside a kernel: atomics, the start of a call, and a barrier.
 
-A barrier between two time steps must cost less than a microsecond, so a worker that waits spins at first. When
-it has spun for longer than a sleeping thread takes to wake, its partner has probably lost its core to another program:
-it then sleeps in the kernel until it is woken (a futex), which gives its own core to the partner.
+A barrier between two time steps must cost less than a microsecond, so a waiting worker spins at first. When it has spun
+for longer than waking a sleeping thread takes, the other worker has probably lost its core to another program. The
+waiting worker then sleeps in the operating system until it is woken (a futex), so that the other can use its core.
 
-The counters lie in one int64 array, 16 apart, so that no two share a cache line: the tasks' counter, the call in
-progress, two time spans, then the barriers of all workers and of each team. Of a barrier, and of the call, the first
-word counts arrivals; eight words on, in a line of its own, is what the others wait on.
+The counters are in one int64 array, 16 apart, so that no two share a cache line: the task counter, the call in
+progress, two time spans, then the barrier of all workers and those of the teams. The first word of a barrier counts
+arrivals; the word that waiting workers read is eight words later, in another cache line.
 
 **The start of a call.** The word `CALL` holds the call's number, whether it is closed, and how many helpers have
-arrived. The caller opens a call by writing its number; helpers add themselves to it, by compare and swap, as long as it
-is that very call and open. The caller closes it when all have come or its patience is over, and whoever has come by
-then takes part. So a helper that is late, asleep, dead or of an earlier call costs time, and never a wrong result or a
-hang. Calls have even numbers, each larger than the last; a call that its caller abandons is followed by the odd number,
-which is closed.
+arrived. The caller opens a call by writing its number. Helpers add themselves with a compare-and-swap, as long as that
+call is open. The caller closes it when all helpers have arrived or its patience has run out; those that have arrived by
+then take part. So a helper that is late, asleep, dead or from an earlier call costs time, but never causes a wrong
+result or a hang. Calls have even numbers, each larger than the last. A caller abandons a call by writing the next odd
+number, which is closed.
 """
 
 from __future__ import annotations
@@ -37,31 +37,32 @@ ALL_WORKERS = 48
 #: Words of the counters before those of the teams; each team needs 16 more.
 FIRST_TEAM = ALL_WORKERS + 16
 
-#: In `CALL`: the number of helpers that have arrived, the bit that says it is closed, and the first bit of its number.
+#: In `CALL`: the bits that count arrived helpers, the bit for a closed call, and the lowest bit of the call's number.
 _ARRIVED, _CLOSED, _NUMBER = (1 << 15) - 1, 1 << 15, 16
 
-#: In `TIMES`, as C's ``timespec`` has them (seconds, nanoseconds): how long to sleep at most before looking again
-#: whether there is still something to wait for; and how long the caller waits for a helper to arrive.
+#: In `TIMES`, in the layout of C's ``timespec`` (seconds, nanoseconds): the longest sleep before a waiting worker
+#: checks its condition again; and how long the caller waits for a helper to arrive.
 _LONGEST_SLEEP, _PATIENCE = TIMES, TIMES + 2
 
-#: Turns before a waiting worker goes to sleep: some 30 microseconds, about what waking it costs.
+#: Iterations before a waiting worker goes to sleep: some 30 microseconds, about what waking it costs.
 SPINS = 100_000
 
-#: Turns that a worker waits for the next call without offering its core, and then offering it, before it goes to sleep:
-#: some microseconds, and some tenths of a millisecond.
+#: Iterations for which a helper waits for the next call before it goes to sleep: first spinning (some microseconds),
+#: then yielding its core in each (some tenths of a millisecond).
 LINGER_SPINS, LINGER_OFFERS = 2000, 500
 
-#: From a barrier's arrivals to its rounds, and to the number of those asleep: not in the line that the others wait on,
-#: which they would fetch back before it is read. From `CALL` to the number of those asleep.
+#: Offsets from a barrier's count of arrivals to its count of rounds, and to its count of sleeping workers, which is not
+#: in the cache line of the rounds: waiting workers would fetch that line back before the count is read. The third is
+#: the offset from `CALL` to its count of sleeping workers.
 _ROUNDS, _SLEEPERS, _CALL_SLEEPERS = 8, 1, 8
 
 _NANOSECONDS = 1_000_000_000
 
-#: The number of the system call "futex", where the system is Linux on a processor that we know.
+#: The number of the system call "futex" on Linux, 0 on unknown processors.
 _FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}.get(platform.machine().lower(), 0)
 _WAIT_PRIVATE, _WAKE_PRIVATE, _EVERYBODY = 128, 129, 2**31 - 1
 
-#: Microseconds of a nap, where there is no futex.
+#: Microseconds of a sleep on systems without futex.
 _NAP = 50
 
 
@@ -140,7 +141,7 @@ if sys.platform == "win32" or jit.DISABLED:
 
     @jit.device
     def offer_core() -> int:
-        """Windows has no sched_yield: go on spinning."""
+        """Do nothing: Windows has no sched_yield, so the caller keeps spinning."""
         return 0
 
 else:
@@ -150,26 +151,26 @@ if jit.DISABLED or sys.platform == "win32":
 
     @jit.device
     def sleep_while(sync: Any, at: int, value: int, timeout: int) -> None:
-        """Nothing to sleep with: the caller goes on spinning."""
+        """Do nothing: the caller keeps spinning."""
 
     @jit.device
     def wake(sync: Any, at: int) -> None:
-        """Nobody sleeps."""
+        """Do nothing: no worker sleeps."""
 
 elif sys.platform == "linux" and _FUTEX:
     _i64 = types.int64
-    # "syscall" is variadic in C, but takes its arguments where a function of seven integers does.
+    # "syscall" is variadic in C, but its calling convention is that of a function of seven integers.
     _system_call = types.ExternalFunction("syscall", _i64(_i64, _i64, _i64, _i64, _i64, _i64, _i64))
 
     @jit.device
     def sleep_while(sync: Any, at: int, value: int, timeout: int) -> None:
-        """Sleep while the low half of ``sync[at]`` is that of ``value``, for the time span at ``timeout`` at most."""
+        """Sleep while the low half of ``sync[at]`` is that of ``value``, at most for the time at ``sync[timeout]``."""
         low = value & 0xFFFFFFFF
         _system_call(_FUTEX, _address_of(sync, at), _WAIT_PRIVATE, low, _address_of(sync, timeout), 0, 0)
 
     @jit.device
     def wake(sync: Any, at: int) -> None:
-        """Wake all who sleep at ``sync[at]``."""
+        """Wake all workers that sleep on ``sync[at]``."""
         _system_call(_FUTEX, _address_of(sync, at), _WAKE_PRIVATE, _EVERYBODY, 0, 0, 0)
 
 else:
@@ -182,12 +183,12 @@ else:
 
     @jit.device
     def wake(sync: Any, at: int) -> None:
-        """Sleepers wake by themselves."""
+        """Do nothing: sleeping workers wake by themselves."""
 
 
 @jit.device
 def wait_while(sync: Any, at: int, value: int, sleepers: int) -> None:
-    """Wait until ``sync[at]`` is no longer ``value``: spin, then sleep, counted at ``sleepers``."""
+    """Wait until ``sync[at]`` is no longer ``value``: spin, then sleep; ``sync[sleepers]`` counts sleeping workers."""
     turns = 0
     while atomic_load(sync, at) == value:
         turns += 1
@@ -199,7 +200,7 @@ def wait_while(sync: Any, at: int, value: int, sleepers: int) -> None:
 
 @jit.device
 def barrier(sync: Any, at: int, members: int) -> None:
-    """Wait until all ``members`` workers have called this for the barrier at ``at``."""
+    """Wait until all ``members`` workers have reached the barrier at ``sync[at]``."""
     if members == 1:
         return
     rounds = atomic_load(sync, at + _ROUNDS)
@@ -214,17 +215,18 @@ def barrier(sync: Any, at: int, members: int) -> None:
 
 @jit.device
 def meet(sync: Any, call: int, seat: int, wanted: int, patience: int) -> tuple[int, int]:
-    """Begin a call: this worker's number among the workers that take part, and how many they are.
+    """Begin a call, and number the workers that take part.
 
     Parameters
     ----------
-    call : its number. seat : 0 for the caller, which becomes worker 0; helpers are numbered as they arrive.
-    wanted : workers that are to take part, with the caller.
-    patience : nanoseconds that the caller waits for the next helper to arrive, before it does without.
+    call : number of the call. seat : 0 for the caller, which becomes worker 0; helpers are numbered as they arrive.
+    wanted : number of workers that should take part, including the caller.
+    patience : nanoseconds for which the caller waits for the next helper before it proceeds without.
 
     Returns
     -------
-    worker, workers : -1 and 0 for a helper that comes too late, and has no part in the call.
+    worker, workers : this worker's number and the number of workers; -1 and 0 for a helper that arrives too late and
+        takes no part in the call.
     """
     if seat > 0:
         return _join(sync, call)
@@ -262,12 +264,12 @@ def _wait_for_close(sync: Any, call: int, worker: int) -> tuple[int, int]:
 
 @jit.device
 def _gather(sync: Any, call: int, wanted: int, patience: int) -> int:
-    """The caller's part of `meet`: open the call, wait for the helpers, close it; the number of workers in it."""
+    """The caller's part of `meet`: open the call, wait for helpers, close it; returns the number of workers."""
     atomic_store(sync, _PATIENCE, patience // _NANOSECONDS)
     atomic_store(sync, _PATIENCE + 1, patience % _NANOSECONDS)
-    # Opened here, with the interpreter's lock released: a helper that lingers for it finds the lock free.
+    # The call is opened here, where the GIL is released, so that a helper that returns from `linger` can take the GIL.
     state = call << _NUMBER
-    atomic_swap_if(sync, CALL, atomic_load(sync, CALL), state)  # nobody else changes a closed call
+    atomic_swap_if(sync, CALL, atomic_load(sync, CALL), state)  # no other worker changes a closed call
     if atomic_load(sync, CALL + _CALL_SLEEPERS) > 0:
         wake(sync, CALL)
     turns = 0
@@ -288,12 +290,12 @@ def _gather(sync: Any, call: int, wanted: int, patience: int) -> int:
 
 
 def abandon(sync: Any, call: int) -> None:
-    """Send away who has joined ``call``, or still means to: it will not begin."""
+    """Cancel ``call``, which has not begun: helpers that have joined it leave, and later ones do not join."""
     sync[CALL] = (call + 1) << _NUMBER | _CLOSED
 
 
 def prepare_sync(sync: Any) -> None:
-    """Set all counters to their start."""
+    """Set all counters to their initial values."""
     sync[:] = 0
     sync[CALL] = _CLOSED
     sync[_LONGEST_SLEEP + 1] = _NANOSECONDS // 20
@@ -301,10 +303,10 @@ def prepare_sync(sync: Any) -> None:
 
 @jit.kernel
 def linger(sync: Any, call: int) -> None:
-    """Wait a moment for the call after ``call`` to be opened.
+    """Spin for a moment until the call after ``call`` is opened.
 
-    A thread that sleeps is slow to wake, and the system likes to wake it on the core of the thread that woke
-    it, where the two take turns while another core idles.
+    A sleeping thread is slow to wake, and the system often wakes it on the core of the thread that woke it, where the
+    two take turns while another core is idle.
     """
     turns = 0
     while atomic_load(sync, CALL) >> _NUMBER == call and turns < LINGER_SPINS + LINGER_OFFERS:
@@ -315,11 +317,11 @@ def linger(sync: Any, call: int) -> None:
 
 @jit.device
 def next_task(sync: Any) -> int:
-    """Number of the next task nobody has taken."""
+    """Claim the next task: returns its number."""
     return atomic_add(sync, TASKS, 1)
 
 
 @jit.device
 def forget_tasks(sync: Any) -> None:
-    """Start counting tasks from 0."""
+    """Reset the task counter to 0."""
     atomic_store(sync, TASKS, 0)

@@ -17,7 +17,7 @@ from fastlstm.kernels.workspace import NORM_BLOCK
 
 @jit.device
 def sum_squares(gradients: Any, partial: Any, worker: int, workers: int) -> None:
-    """This worker's blocks of the squared norm: a float64 for each block of ``NORM_BLOCK`` elements."""
+    """Sum the squared gradients of this worker's blocks of ``NORM_BLOCK`` elements, a float64 for each block."""
     U = width(gradients)
     first, last = split(len(partial), worker, workers)
     for block in range(first, last):
@@ -40,7 +40,7 @@ def sum_squares(gradients: Any, partial: Any, worker: int, workers: int) -> None
 
 @jit.device
 def norm_of(partial: Any) -> float:
-    """The norm of which ``partial`` holds the squares of the blocks."""
+    """The norm, from the sums of squares of the blocks in ``partial``."""
     total = 0.0
     for block in range(len(partial)):
         total += partial[block]
@@ -49,7 +49,7 @@ def norm_of(partial: Any) -> float:
 
 @jit.device
 def norm_factor(norm: float, clip_norm: float) -> float:
-    """What to multiply the gradients by, so that their norm is at most ``clip_norm``."""
+    """The factor that reduces the norm of the gradients to at most ``clip_norm``."""
     return clip_norm / norm if norm > clip_norm else 1.0
 
 
@@ -63,7 +63,7 @@ def adagrad_vector(p: Any, g: Any, m: Any, rule: Any, factor: Any) -> Any:
 
 @jit.device
 def adagrad(p: Any, g: Any, m: Any, rule: Any, factor: Any, worker: int, workers: int) -> None:
-    """This worker's parameters p and sums of squares m; ``rule`` and ``factor`` have their dtype."""
+    """Update this worker's range of parameters p and sums of squares m; ``rule`` and ``factor`` have their dtype."""
     U = width(p)
     first, last = split(len(p) // U, worker, workers)
     for i in range(first * U, last * U, U):

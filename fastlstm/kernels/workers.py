@@ -1,8 +1,8 @@
-"""Worker threads: plain Python threads that run a kernel together, with the interpreter's lock released.
+"""Worker threads: Python threads that run a kernel together, with the GIL released.
 
-Numba's own `prange` is not used: it starts a parallel region for every loop, its default layer is not made for being
-entered from several Python threads at once, and it compiles much longer. Here a step is one call a worker, and what
-must wait inside it waits at a barrier of `fastlstm.kernels.sync`.
+Numba's `prange` is not used: it starts a parallel region for every loop, its default threading layer cannot be entered
+from several Python threads at once, and it takes much longer to compile. Here a step is one call per worker, and
+workers wait for each other inside it at the barriers of `fastlstm.kernels.sync`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from fastlstm.kernels.pacing import Pacing
 from fastlstm.kernels.sync import abandon, linger, prepare_sync
 from fastlstm.threads import usable_cores
 
-#: Of the call's number, the worker's seat, the workers wanted and the caller's patience, as `meet` needs them.
+#: Arguments: the call's number, the worker's seat, the number of workers wanted and the patience, as for `meet`.
 Call = Callable[[int, int, int, int], Any]
 
-#: Nanoseconds for which a caller that wants all workers waits for the next to come.
+#: Nanoseconds for which a caller that needs all workers waits for the next one to arrive.
 LONGEST_PATIENCE = 10**9
 
 
 class _Job(NamedTuple):
-    """A call for helpers to join; it says nothing of the seat, which differs."""
+    """A call for helpers to join; it has no seat, because that differs between helpers."""
 
     call: Call
     number: int
@@ -44,46 +44,46 @@ class _Helper:
 
     Attributes
     ----------
-    present : whether the thread takes jobs. (`Thread.is_alive` does not bear to be interrupted by a signal.)
+    present : whether the thread takes jobs. (`Thread.is_alive` is not used: a signal during it can corrupt its state.)
     """
 
     def __init__(self, seat: int, wait: Callable[[int], Any], workers: Workers) -> None:
-        # A SimpleQueue is written in C: unlike other locks, no signal can leave it half done.
+        # A SimpleQueue is written in C: unlike `queue.Queue`, no signal can interrupt it halfway.
         self.jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.present = False
-        self._workers = weakref.ref(workers, self.jobs.put)  # when they are gone: a call that no signal interrupts
+        self._workers = weakref.ref(workers, self.jobs.put)  # ends the thread once they are deleted
         self.thread = threading.Thread(target=self._work, args=(seat, wait), name=f"fastlstm-{seat}", daemon=True)
 
     def start(self) -> None:
-        """Start the thread. Raises `RuntimeError` where the system grants no more threads."""
+        """Start the thread. Raises `RuntimeError` when the system allows no more threads."""
         self.thread.start()
         self.present = True
 
     def _work(self, seat: int, wait: Callable[[int], Any]) -> None:
-        """Do one job after the other, until there is something else; in between wait a moment awake.
+        """Run jobs until the queue yields something else; after each, spin for a moment before sleeping.
 
-        An exception ends the thread, and nothing else: a call goes on without the helpers that do not come, and its
-        caller meets by itself whatever is wrong with the call. The next call gets another thread.
+        An exception ends only this thread. A call proceeds without helpers that do not arrive, and if the call itself
+        is at fault, the caller gets the same exception. A later call starts a new thread in this one's place.
         """
         try:
             while isinstance(job := self.jobs.get(), _Job):
                 number = job.number
                 job.call(number, seat, job.wanted, job.patience)
-                del job  # and with it the arrays it holds, while waiting for the next
+                del job  # do not keep its arrays alive while waiting for the next one
                 wait(number)
         except BaseException:
             self.present = False
 
 
 class Workers:
-    """``count`` workers: the calling thread and ``count - 1`` helpers, which sleep when no call follows at once.
+    """``count`` workers: the calling thread and ``count - 1`` helpers, which sleep unless the next call comes at once.
 
     `run` is for kernels that begin with `fastlstm.kernels.sync.meet` and end with a barrier of all
-    workers: when the caller's part is done, all are.
+    workers: when the caller's part is done, all parts are.
 
     Parameters
     ----------
-    count : workers at most. Where the system grants fewer threads there are fewer.
+    count : maximum number of workers. There are fewer if the system allows fewer threads.
     sync : the counters that the kernel's barriers use.
 
     Attributes
@@ -100,31 +100,32 @@ class Workers:
         if count > 1:
             self._wait = functools.partial(jit.compiled_for(linger, sync, 0), sync)
         self._engage()
-        self._present(count - 1)  # here, where a signal does less harm: an interrupted start confuses `threading`
+        self._present(count - 1)  # not in a call: a start that a signal interrupts corrupts `threading`
 
     def _engage(self) -> None:
-        """Begin anew, without helpers: in a forked process too, which has our memory but not our threads."""
+        """Reset to a state without helpers; also in a forked process, which inherits the memory but not the threads."""
         self._process = os.getpid()
         self._lock = threading.RLock()
         self._helpers: list[_Helper] = []
         prepare_sync(self.sync)
 
     def turn(self) -> threading.RLock:
-        """The lock to hold around a call and whatever belongs to it: the workers have one caller at a time."""
+        """The lock to hold around a call and the use of its results: the workers have one caller at a time."""
         if self._process != os.getpid():
             self._engage()
         return self._lock
 
     def run(self, call: Call, kind: int = 0, work: float = 1.0) -> Any:
-        """Make a call in several workers at once; returns what it returns in worker 0, the calling thread.
+        """Run a call in several workers at once; returns its result in worker 0, the calling thread.
 
-        Whatever interrupts this (Ctrl-C, say) is raised when no worker is inside the kernel: before any has begun, or
+        An interruption (Ctrl-C, for example) is raised when no worker is inside the kernel: before any has begun, or
         after all have finished.
 
         Parameters
         ----------
-        call : takes what `meet` needs to know.
-        kind, work : calls of one kind, which may be any number, take a time in proportion to their work.
+        call : function of the arguments of `meet`.
+        kind : any number; the time of calls of one kind is proportional to their ``work``.
+        work : units of work of this call.
         """
         if self.count == 1:
             return call(0, 0, 1, 0)
@@ -152,16 +153,16 @@ class Workers:
             raise
 
     def _present(self, wanted: int) -> list[_Helper]:
-        """The first ``wanted`` helpers; new ones in the place of those that are not there yet, or no longer."""
+        """The first ``wanted`` helpers; those not started yet, and those that have ended, are replaced by new ones."""
         helpers = self._helpers
         for n in range(wanted):
             if n < len(helpers) and helpers[n].present:
                 continue
             for absent in helpers[n : n + 1]:
-                absent.jobs.put(None)  # its start may have been interrupted when it had all but begun
+                absent.jobs.put(None)  # its start may have been interrupted when the thread was running
             helpers[n : n + 1] = [_Helper(n + 1, self._wait, self)]
             try:
                 helpers[n].start()
-            except RuntimeError:  # the system grants no more threads: do with those there are
+            except RuntimeError:  # the system allows no more threads: use the existing ones
                 return helpers[:n]
         return helpers[:wanted]

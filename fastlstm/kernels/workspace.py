@@ -1,8 +1,8 @@
 """The buffers of a network: each declared once in `BUFFERS`, all laid out and allocated together.
 
-Buffers of one dtype are parts of one aligned array, an *arena*; allocating the arenas is the only allocation, and a
-large one gets huge pages from the system. Kernels address buffers of the network's own dtype by their offsets in its
-arena (`Plan`), and get the others as arrays (`Buffers`).
+Buffers of one dtype are parts of one aligned array, an *arena*. Nothing else is allocated, and the system backs a large
+arena with huge pages. Kernels address buffers of the network's dtype by their offsets in its arena (`Plan`), and get
+the others as arrays (`Buffers`).
 
 `table` writes the declarations as the table of ``docs/kernels.md``.
 """
@@ -33,14 +33,14 @@ ALIGNMENT = 64
 #: rows are equally fast: the tiles read the strip as quickly from the second-level cache.)
 REDUCTION = 128
 
-#: Gradient elements whose squares are summed together; the sums of blocks are added in order.
+#: Elements of a block of the gradient norm; the sums of squares of the blocks are added in order.
 NORM_BLOCK = 4096
 
-#: Largest table of all symbols (elements) worth keeping for sampling.
+#: Maximum size in elements of a table of all symbols for sampling.
 LARGEST_TABLE = 1 << 22
 
-#: Lifetimes of a buffer. What is packed or laid out in a call is only read in the same call; what the forward
-#: pass leaves is there until the backward pass has used it up; the rest is kept from call to call.
+#: Lifetimes of a buffer: valid only within the call that writes it; from the forward pass to the end of the backward
+#: pass, which may overwrite it; or kept from call to call.
 CALL, FORWARD, KEPT = "call", "forward", "kept"
 
 #: The dtype of the network, see `ModelConfig`.
@@ -52,12 +52,12 @@ class Buffer(NamedTuple):
 
     Attributes
     ----------
-    name : also of its offset in `Plan`, or of its array in `Buffers`.
-    shape : expressions of the names of `Dimensions`.
+    name : name of the buffer, and of its offset in `Plan` or its array in `Buffers`.
+    shape : expressions in the names of `Dimensions`.
     meaning : what it holds.
     lifetime : `CALL`, `FORWARD` or `KEPT`.
-    blocks : expression of how many there are of this shape, one after the other, each aligned: of layers, say.
-    dtype : `NETWORK`, whose buffers are addressed by offset, or a NumPy dtype of its own.
+    blocks : expression for the number of blocks of this shape, each aligned; for example, one for each layer.
+    dtype : `NETWORK`, whose buffers are addressed by offset, or the name of a NumPy dtype.
     training : whether only the backward pass needs it.
     """
 
@@ -74,7 +74,7 @@ BUFFERS: tuple[Buffer, ...] = (
     Buffer("h", "T+1, B, Hp", "the state: h of all layers, then its other parts; entry 0 is carried in", FORWARD,
            "S*L"),
     Buffer("a", "T, B, N", "gates, then (after backward) ``da``, the gradients of the pre-activations", FORWARD, "L"),
-    Buffer("a_h", "T, B, N", "the same of the recurrent parts, where there are separate gates; else it is ``a``",
+    Buffer("a_h", "T, B, N", "the same for the recurrent parts, if there are separate gates; else it is ``a``",
            FORWARD, "L*separate"),
     Buffer("wx", "N/U, pitch(X), U", "``Wx`` packed for `tile`: ``x @ Wx``", CALL, "L"),
     Buffer("wh", "N/U, pitch(H), U", "``Wh`` packed: ``h @ Wh``", CALL, "L"),
@@ -90,20 +90,20 @@ BUFFERS: tuple[Buffer, ...] = (
     Buffer("rows", "D, E", "embeddings of the distinct symbols of the step", FORWARD),
     Buffer("drows", "D, Ep", "gradients of ``rows``", CALL, training=True),
     Buffer("table", "D, N", "``rows @ Wx + b`` of layer 0: the embedding folded into the input projection"),
-    Buffer("dtable", "D, N", "sums of ``da`` over the places where each symbol stands", CALL, training=True),
+    Buffer("dtable", "D, N", "sums of ``da`` over the positions of each symbol", CALL, training=True),
     Buffer("p", "T, B, Vp", "logits, then probabilities, then their gradients", FORWARD),
-    Buffer("dy", "T, B, Hp", "gradient with respect to h of the layer at hand", CALL, training=True),
-    Buffer("carry", "B, Hp", "what goes back in time elementwise: of the LSTM, the gradient with respect to c", CALL,
+    Buffer("dy", "T, B, Hp", "gradient with respect to h of the current layer", CALL, training=True),
+    Buffer("carry", "B, Hp", "the elementwise carried gradient: for the LSTM, that with respect to c", CALL,
            training=True),
     Buffer("scratch", "scratch_room", "a tile's sums; in backward the sums and the packed strip of a weight gradient",
            CALL, "workers"),
     Buffer("nats", "T*B", "nats of each predicted symbol", FORWARD, dtype="float64"),
     Buffer("partial", "norm_blocks", "sums of the squared gradients of each block of the norm", CALL, dtype="float64"),
-    Buffer("norm", "1", "the norm of all gradients together, for the update", CALL, dtype="float64"),
+    Buffer("norm", "1", "the L2 norm of all gradients, for the update", CALL, dtype="float64"),
     Buffer("symbols", "D", "the distinct symbols of the step", FORWARD, dtype="int32"),
     Buffer("rank", "V", "a symbol's row in the table, or -1", KEPT, dtype="int32"),
     Buffer("slot", "T*B", "the table row of each symbol read", FORWARD, dtype="int32"),
-    Buffer("counts", "2", "0: D; 1: whether logits were no finite numbers", FORWARD, dtype="int64"),
+    Buffer("counts", "2", "0: D; 1: whether logits were not finite", FORWARD, dtype="int64"),
     Buffer("places", "L+2, 3", "starts of W, b and b_h in the flat parameters: embedding, layers, output", KEPT,
            dtype="int64"),
     Buffer("sync", "FIRST_TEAM + 16*workers", "counters of barriers and tasks", KEPT, dtype="int64"),
@@ -111,12 +111,12 @@ BUFFERS: tuple[Buffer, ...] = (
 
 
 class Dimensions(NamedTuple):
-    """The sizes that shapes are made of (see `fastlstm.config`; U is the vector width).
+    """The sizes in the shapes of buffers (see `fastlstm.config`; U is the vector width).
 
     Attributes
     ----------
     Hp, Vp, Ep, X : H, V and E rounded up to whole vectors, and the larger of Ep and (above layer 0) Hp.
-    N : columns of a layer's pre-activations, ``G * Hp``, in vectors of U: for each group of U units its gates.
+    N : columns of a layer's pre-activations, ``G * Hp``: for each group of U units, one vector for each gate.
     D : rows of the table of symbols; all_symbols : 1 when it holds all V, symbol v in row v.
     separate : 1 when there are separate gates.
     scratch_room : elements of a worker's scratch. norm_blocks : blocks of the gradients in the norm.
@@ -169,7 +169,7 @@ def dimensions(config: ModelConfig, seq_len: int, batch: int, workers: int, *, t
 
 
 class Placed(NamedTuple):
-    """Where a buffer lies, in elements of its arena: ``blocks`` of ``shape``, ``size`` apart, from ``start`` on."""
+    """Position of a buffer in elements of its arena: ``blocks`` of ``shape``, ``size`` apart, from ``start`` on."""
 
     start: int
     size: int
@@ -180,18 +180,18 @@ class Placed(NamedTuple):
 def place(
     buffers: Sequence[Buffer], sizes: Mapping[str, int], items: Mapping[str, int], *, training: bool
 ) -> tuple[dict[str, Placed], dict[str, int]]:
-    """Lay buffers out, those of a dtype one after the other in its arena.
+    """Lay buffers out, those of a dtype one after another in its arena.
 
     Parameters
     ----------
     buffers : the declarations.
     sizes : values of the names in their expressions.
-    items : bytes of an element of each dtype.
-    training : whether buffers of the backward pass are needed; else they get no room.
+    items : bytes per element of each dtype.
+    training : whether buffers of the backward pass are needed; else their size is 0.
 
     Returns
     -------
-    placed : by name.
+    placed : the position of each buffer, by name.
     totals : elements of each dtype's arena.
     """
     placed: dict[str, Placed] = {}
@@ -220,21 +220,21 @@ def _value(expression: str, known: Mapping[str, Any]) -> int:
 
 
 def _record(name: str, fields: Sequence[str]) -> Any:
-    """A named tuple whose fields follow from the declarations, which a class statement cannot say."""
+    """A named tuple whose fields are derived from the declarations, which a class statement cannot do."""
     make: Any = collections.namedtuple
     return make(name, fields, module=__name__)
 
 
-#: The sizes and, for each buffer of the network's dtype, its offset ``NAME`` and the distance of its blocks,
+#: The sizes and, for each buffer of the network's dtype, its offset ``NAME`` and the distance between its blocks,
 #: ``NAME_size``: all that kernels need to address the arena.
 #:
 #: Kernels get it as a NumPy record of the same fields: one pointer, where a tuple would be sixty arguments of every
-#: function. A record reaches an entry point inside an array of one, which is quicker to take apart.
+#: function. Entry points get the record inside an array of one element, which numba unpacks faster.
 Plan = _record(
     "Plan", [*Dimensions._fields, *(b.name + end for b in BUFFERS if b.dtype == NETWORK for end in ("", "_size"))]
 )
 
-#: What kernels work on beside parameters and gradients: the cell, the arena, and the buffers of other dtypes.
+#: The data of kernels besides parameters and gradients: the cell, the arena, and the buffers of other dtypes.
 Buffers = _record("Buffers", ["cell", "arena", *(b.name for b in BUFFERS if b.dtype != NETWORK)])
 
 
@@ -243,9 +243,9 @@ class Workspace:
 
     Parameters
     ----------
-    config, seq_len, batch, workers : what they are laid out for.
-    training : whether there will be backward passes. Without them there are no buffers for them, and the table holds
-        all symbols, if that is not too large.
+    config, seq_len, batch, workers : the configuration, T, B and the number of workers.
+    training : whether there will be backward passes. Without them, their buffers are omitted, and the table holds all
+        symbols unless it would be too large.
 
     Attributes
     ----------
@@ -269,7 +269,7 @@ class Workspace:
         self._initialise(config)
 
     def view(self, name: str, block: int = 0) -> NDArray[Any]:
-        """A block of a buffer as an array of its shape: the layer's, of a buffer that has one for each layer."""
+        """A block of a buffer as an array of its shape; if the buffer has a block for each layer, that of a layer."""
         dtype = next(buffer.dtype for buffer in BUFFERS if buffer.name == name)
         start, size, blocks, shape = self._placed[name]
         if not 0 <= block < blocks:
@@ -298,7 +298,7 @@ def _as_record(plan: Any) -> Any:
 
 
 def aligned_zeros(count: int, dtype: str) -> NDArray[Any]:
-    """A zeroed array on a cache line's boundary (NumPy promises 16 bytes)."""
+    """A zeroed array that is aligned to a cache line (NumPy guarantees only 16 bytes)."""
     item = np.dtype(dtype).itemsize
     raw = np.zeros(count + ALIGNMENT // item, dtype)
     skip = -raw.ctypes.data % ALIGNMENT // item

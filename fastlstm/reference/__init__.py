@@ -1,5 +1,5 @@
 """The reference implementation: NumPy that reads like the equations.
 
-It is the yardstick for gradients and the opponent in benchmarks. It shares no code that computes
-with `fastlstm.kernels`.
+Gradients are checked against it, and benchmarks compare with it. It shares no computing code with
+`fastlstm.kernels`.
 """

@@ -1,8 +1,8 @@
 """A recurrent layer over time, forward and backward, for any cell.
 
-Lanes are rows: ``x[t]`` is ``(B, X)``, ``h[t]`` is ``(B, H)``. The state has T+1 entries whose entry 0 is the
-carried-in state, so no step is special. ``W`` is ``(X+H, G*H)`` in the concatenated form ``a = [x; h] W + b`` (see
-`fastlstm.params`).
+Lanes are rows: ``x[t]`` is ``(B, X)``, ``h[t]`` is ``(B, H)``. The state has T+1 entries. Entry 0 is the carried-in
+state, so the first time step is no special case. ``W`` is ``(X+H, G*H)`` in the concatenated form
+``a = [x; h] W + b`` (see `fastlstm.params`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from fastlstm.reference.cells import CELLS
 
 @dataclass
 class LayerTape:
-    """What a layer's forward pass leaves for its backward pass.
+    """What a layer's forward pass saves for its backward pass.
 
     Attributes
     ----------
-    x : (T, B, X).
-    gates : (P, T, B, H), those of `fastlstm.cells.Cell.saved`.
+    x : (T, B, X), inputs of the layer.
+    gates : (number of `fastlstm.cells.Cell.saved`, T, B, H), in that order.
     state : (S, T+1, B, H); ``h`` is its first part.
     """
 
@@ -32,18 +32,18 @@ class LayerTape:
 
     @property
     def h(self) -> FloatArray:
-        """(T+1, B, H)."""
+        """(T+1, B, H), the hidden state; entry 0 is carried in."""
         h: FloatArray = self.state[0]
         return h
 
 
 def forward(parameters: Parameters, layer: int, x: FloatArray, state: FloatArray) -> LayerTape:
-    """A layer over a sequence.
+    """Run a layer over a sequence.
 
     Parameters
     ----------
-    parameters : of the model; ``layer`` : which of its layers.
-    x : (T, B, X).
+    parameters : of the model. layer : index of the layer.
+    x : (T, B, X), inputs.
     state : (S, B, H), carried in.
     """
     cell, structure = CELLS[parameters.config.cell], parameters.config.structure
@@ -68,14 +68,14 @@ def backward(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatArray
 
     Parameters
     ----------
-    parameters, layer : as there.
-    tape : what the forward pass left.
-    dy : (T, B, H), gradient with respect to ``h[1:]`` from above.
-    gradients : of the layer's parameters, accumulated into.
+    parameters, layer : as for `forward`.
+    tape : what `forward` returned.
+    dy : (T, B, H), gradient with respect to ``h[1:]`` from the layer above.
+    gradients : of the model's parameters; those of this layer are accumulated, in/out.
 
     Returns
     -------
-    dx : (T, B, X).
+    dx : (T, B, X), gradient with respect to ``x``.
     """
     cell = CELLS[parameters.config.cell]
     W, _ = _weights(parameters, layer)
@@ -97,8 +97,8 @@ def backward(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatArray
     return dx
 
 
-# A separate gate has two pre-activations, x W + b and h W + b_h. With a block of columns for each, of which one reads
-# only x and the other only h, all pre-activations of any cell are again [x; h] W + b.
+# A separate gate has two pre-activations, x W + b and h W + b_h. W gets a block of columns for each: the first has
+# zeros in the rows of h, the second in the rows of x. So all pre-activations of any cell are again [x; h] W + b.
 
 
 def _weights(parameters: Parameters, layer: int) -> tuple[FloatArray, FloatArray]:
@@ -116,7 +116,7 @@ def _weights(parameters: Parameters, layer: int) -> tuple[FloatArray, FloatArray
 
 
 def _zeros_or_views(gradients: Parameters, layer: int) -> tuple[FloatArray, FloatArray]:
-    """What gradients of `_weights` are added to: the gradients themselves, where there are no separate gates."""
+    """Arrays in which to sum the gradients of `_weights`: zeros, or views of ``gradients`` without separate gates."""
     W, b = _weights(gradients, layer)
     if gradients.config.structure.separate:
         return np.zeros_like(W), np.zeros_like(b)
@@ -124,7 +124,7 @@ def _zeros_or_views(gradients: Parameters, layer: int) -> tuple[FloatArray, Floa
 
 
 def _add_separate(gradients: Parameters, layer: int, dW: FloatArray, db: FloatArray) -> None:
-    """Add gradients of `_weights` to those of the parameters, where they are not the same arrays."""
+    """Add the sums of `_zeros_or_views` to ``gradients``, if they are not views of it."""
     separate = gradients.config.structure.separate
     if not separate:
         return

@@ -1,7 +1,7 @@
-"""The whole network in NumPy: embedding, layers, softmax output, loss, and back again.
+"""The whole network in NumPy: embedding, layers, softmax output, loss, and the backward pass.
 
-`forward` and `backward` are the equations; `ReferenceNetwork` puts them under the contract of
-`fastlstm.contract.Network`.
+`forward` and `backward` are the equations; `ReferenceNetwork` implements the contract of
+`fastlstm.contract.Network` with them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastlstm.reference.optimizers import norm, update
 
 @dataclass
 class Tape:
-    """What a forward pass leaves for the backward pass.
+    """What a forward pass saves for the backward pass.
 
     Attributes
     ----------
@@ -41,7 +41,10 @@ class Tape:
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
-    """Logarithms of probabilities along the last axis; the shift is real, so that complex arguments stay analytic."""
+    """Logarithm of the softmax along the last axis.
+
+    The shift by the maximum is real, so that the function stays analytic for complex arguments.
+    """
     shifted: FloatArray = logits - logits.real.max(axis=-1, keepdims=True)
     total: FloatArray = np.exp(shifted).sum(axis=-1, keepdims=True)
     return shifted - np.log(total)
@@ -59,7 +62,7 @@ def forward(parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> Tape:
     Returns
     -------
     Tape
-        All activations; the loss is ``tape.nats.sum()`` and the state carried out `final_state`.
+        All activations; the loss is ``tape.nats.sum()``, and `final_state` gives the state carried out.
     """
     config = parameters.config
     a = parameters["embedding"][x]
@@ -82,7 +85,7 @@ def final_state(tape: Tape) -> FloatArray:
 def backward(parameters: Parameters, tape: Tape, scale: float, gradients: Parameters) -> None:
     """Accumulate the gradient of ``scale * nats.sum()`` into ``gradients``.
 
-    It is truncated: none reaches the carried-in state.
+    Back-propagation is truncated: no gradient flows into the carried-in state.
     """
     config = parameters.config
     V, H = config.vocab_size, config.hidden
@@ -100,7 +103,7 @@ def backward(parameters: Parameters, tape: Tape, scale: float, gradients: Parame
 
 
 class ReferenceNetwork(Network):
-    """The reference under the contract of `fastlstm.contract.Network`; ``threads`` makes no difference."""
+    """The reference as a `fastlstm.contract.Network`; ``threads`` has no effect."""
 
     def __init__(
         self, config: ModelConfig, seq_len: int, batch: int, threads: int | None = None, *, training: bool = True
@@ -157,9 +160,13 @@ def _check_ids(config: ModelConfig, *arrays: Ids) -> None:
 
 
 def draw(p: FloatArray, u: FloatArray, temperature: float) -> Ids:
-    """Draw one symbol a lane from ``p`` (B, V) sharpened to ``p ** (1/temperature)``.
+    """Draw one symbol per lane from probabilities proportional to ``p ** (1/temperature)``, with ``p`` (B, V).
 
-    The distribution is inverted at ``u`` (B,). Temperature 0 takes the most probable symbol.
+    The cumulative distribution is inverted at ``u`` (B,). Temperature 0 takes the most probable symbol.
+
+    Returns
+    -------
+    ids : (B,) int32.
     """
     if temperature == 0:
         best: Ids = np.argmax(p, axis=-1).astype(np.int32)

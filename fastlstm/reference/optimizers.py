@@ -11,7 +11,7 @@ from fastlstm.params import FloatArray
 
 
 def norm(g: FloatArray) -> float:
-    """The norm of all gradients (parameters,) together, summed in float64."""
+    """The L2 norm of all gradients (parameters,) together, summed in float64."""
     return float(np.sqrt(np.sum(np.square(g, dtype=np.float64))))
 
 
@@ -20,10 +20,10 @@ def update(p: FloatArray, g: FloatArray, slots: FloatArray, rule: UpdateRule, no
 
     Parameters
     ----------
-    p, g : (parameters,) parameters, in/out; gradients.
-    slots : (1, parameters) sum of squared gradients, in/out.
-    rule : rate and bounds.
-    norm : what ``rule.clip_norm`` bounds.
+    p, g : (parameters,) parameters, in/out; gradients, in.
+    slots : (1, parameters) sums of squared gradients, in/out.
+    rule : learning rate, bounds and eps.
+    norm : the norm that ``rule.clip_norm`` bounds.
     """
     (m,) = slots
     if rule.clip_value < math.inf:

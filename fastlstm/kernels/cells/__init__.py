@@ -4,8 +4,8 @@ A cell's file has three functions of ``(arena, at)``, where ``at`` is a `fastlst
 ``forward`` and ``backward`` for one vector of units of one lane at one time step, and ``expect``, which prefetches what
 ``forward`` will write.
 
-Kernels get a `Chosen`, a value without content whose *type* says which cell it is. So they are compiled for one cell
-each, and the choice costs nothing when they run.
+Kernels get a `Chosen`, an empty value whose numba *type* identifies the cell. So they are compiled for each cell
+separately, and the choice costs nothing at run time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Chosen:
 
     Parameters
     ----------
-    cell : its name.
+    cell : name of the cell.
     """
 
     def __init__(self, cell: CellName) -> None:
@@ -73,7 +73,7 @@ def backward(chosen: Chosen, arena: Any, at: Any) -> None:
 
 
 def _compile_choice(function: Any, name: str) -> None:
-    """Make kernels that call ``function`` call the chosen cell's function ``name``."""
+    """Make calls of ``function`` in kernels call the chosen cell's function ``name``."""
 
     @overload(function)
     def choose(chosen, arena, at):

@@ -1,4 +1,4 @@
-"""The GRU's kernels; the equations stand in `fastlstm.reference.cells.gru`."""
+"""The GRU's kernels; the equations are in `fastlstm.reference.cells.gru`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def expect(arena: Any, at: Any) -> None:
 
 @jit.device
 def backward(arena: Any, at: Any) -> None:
-    """``da`` of both parts of the gates; the carry is the part of the gradient of h that passes by them."""
+    """The input and recurrent parts of ``da`` replace the gates; the carry is ``z * dh``."""
     U = width(arena)
     r = load(arena, at.gates)
     z = load(arena, at.gates + U)

@@ -1,4 +1,4 @@
-"""The LSTM's kernels; the equations stand in `fastlstm.reference.cells.lstm`."""
+"""The LSTM's kernels; the equations are in `fastlstm.reference.cells.lstm`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def expect(arena: Any, at: Any) -> None:
 
 @jit.device
 def backward(arena: Any, at: Any) -> None:
-    """The gates become their ``da``; the carry is the gradient with respect to c."""
+    """``da`` replaces the gates; the carry is the gradient with respect to c."""
     U = width(arena)
     i = load(arena, at.gates)
     f = load(arena, at.gates + U)

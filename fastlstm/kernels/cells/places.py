@@ -1,4 +1,4 @@
-"""Where the arrays of one group of units of one lane lie: what the time loops tell a cell."""
+"""Positions of the data of one group of units of one lane, which the time loops pass to a cell."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ class Places(NamedTuple):
     Attributes
     ----------
     inputs : the input parts of the pre-activations, a vector for each of the G gates (forward).
-    recurrent : their recurrent parts, the same (forward).
+    recurrent : their recurrent parts, also G vectors (forward).
     bias_h : biases of the recurrent parts of separate gates, a vector for each (forward).
-    gates : G vectors, which the forward pass may keep gates in, and where the backward pass leaves the gradients with
-        respect to the pre-activations, ``da``: of the input parts, for separate gates.
-    gates_h : the same for the recurrent parts: G vectors where there are separate gates, else ``gates`` itself.
+    gates : G vectors. The forward pass may save the gates here; the backward pass writes the gradients with respect to
+        the pre-activations, ``da``: for separate gates, those of the input parts.
+    gates_h : the same for the recurrent parts: G vectors if there are separate gates, else ``gates`` itself.
     before, after : the first part of the state, h, before the step and after it.
     part : distance from a part of the state to the next.
     dh : the gradient with respect to the h after the step (backward).
-    carry : what goes back in time elementwise, in/out (backward).
+    carry : the gradient that flows back in time elementwise, in/out (backward).
     """
 
     inputs: int

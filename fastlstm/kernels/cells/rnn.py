@@ -1,4 +1,4 @@
-"""The Elman RNN's kernels; the equations stand in `fastlstm.reference.cells.rnn`."""
+"""The Elman RNN's kernels; the equations are in `fastlstm.reference.cells.rnn`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arithmetic on vectors beyond the operators, each function element by element, and reductions."""
+"""Elementwise functions of vectors besides the operators, and reductions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def splat(typingctx: Any, array: Any, scalar: Any) -> Any:
 @or_numpy(lambda a, b, c: np.asarray(a * b + c))
 @intrinsic
 def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c``; scalars are spread over all elements.
+    """``a * b + c``; scalars are broadcast to all elements.
 
     Rounded once, except on a processor without a fused multiply-add (`fastlstm.kernels.host.VectorUnit`): there the
     product is rounded too, and the last bits of results differ.
@@ -94,11 +94,11 @@ def maximum(typingctx: Any, a: Any, b: Any) -> Any:
 @or_numpy(lambda a, n: np.ldexp(a, n.astype(np.int64)).astype(a.dtype))
 @intrinsic
 def scale_by_power(typingctx: Any, a: Any, n: Any) -> Any:
-    """``a * 2**n`` for float32 elements with whole ``n`` from -127 (gives 0) to 128 (gives inf)."""
+    """``a * 2**n`` for float32 elements with integral ``n`` from -127 (gives 0) to 128 (gives inf)."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        # Adding 1.5 * 2**23 leaves a whole number in the low bits of the sum. (A conversion to integers would leave
-        # the result open for NaN.)
+        # Adding 1.5 * 2**23 puts the integer into the low bits of the sum. (A conversion to integers would be undefined
+        # for NaN.)
         integers = ir.VectorType(I32, a.width)
         biased = builder.fadd(args[1], ir.Constant(llvm_type(a.dtype), [1.5 * 2**23 + 127] * a.width))
         exponent = builder.shl(builder.bitcast(biased, integers), ir.Constant(integers, [23] * a.width))
@@ -118,7 +118,7 @@ def _numpy_tree(combine: Callable[..., Any]) -> Callable[[np.ndarray], Any]:
 
 
 def _reduction(combine: Callable[..., Any], numpy_combine: Callable[..., Any], doc: str) -> Any:
-    """A reduction over the elements as a tree of halves: the order of rounding is part of the definition."""
+    """A reduction over the elements as a binary tree of halves: the order of rounding is part of the definition."""
 
     def typed(typingctx: Any, a: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:

@@ -23,26 +23,26 @@ def llvm_type(dtype: types.Float) -> ir.VectorType:
 def element_pointer(
     context: Any, builder: ir.IRBuilder, array_type: Any, array: Any, index: Any, inbounds: bool = True
 ) -> Any:
-    """Pointer to element ``index`` of a flat array; ``inbounds`` promises that there is such an element."""
+    """Pointer to element ``index`` of a flat array; ``inbounds`` promises LLVM that the element exists."""
     data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
     return builder.gep(data, [index], inbounds=inbounds)
 
 
 def emit_load(builder: ir.IRBuilder, pointer: Any, dtype: types.Float) -> Any:
-    """Load a vector from an element pointer of any alignment."""
+    """Load a vector from an element pointer, which need not be aligned to the vector."""
     value = builder.load(builder.bitcast(pointer, llvm_type(dtype).as_pointer()))
     value.align = dtype.bitwidth // 8
     return value
 
 
 def emit_store(builder: ir.IRBuilder, pointer: Any, value: Any, dtype: types.Float) -> None:
-    """Store a vector at an element pointer of any alignment."""
+    """Store a vector at an element pointer, which need not be aligned to the vector."""
     instruction = builder.store(value, builder.bitcast(pointer, llvm_type(dtype).as_pointer()))
     instruction.align = dtype.bitwidth // 8
 
 
 def emit_load_part(builder: ir.IRBuilder, pointer: Any, count: Any, dtype: types.Float) -> Any:
-    """Load the first ``count`` elements of a vector from an element pointer; the others are zero and not touched."""
+    """Load the first ``count`` elements of a vector; the others are set to zero, and their memory is not read."""
     vector = llvm_type(dtype)
     mask = _emit_mask(builder, count, vector.count)
     function_type = ir.FunctionType(vector, [vector.as_pointer(), I32, mask.type, vector])
@@ -53,7 +53,7 @@ def emit_load_part(builder: ir.IRBuilder, pointer: Any, count: Any, dtype: types
 
 
 def emit_store_part(builder: ir.IRBuilder, pointer: Any, count: Any, value: Any, dtype: types.Float) -> None:
-    """Store the first ``count`` elements of a vector at an element pointer."""
+    """Store the first ``count`` elements of a vector; the memory of the others is not written."""
     vector = llvm_type(dtype)
     mask = _emit_mask(builder, count, vector.count)
     function_type = ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), I32, mask.type])
@@ -64,7 +64,7 @@ def emit_store_part(builder: ir.IRBuilder, pointer: Any, count: Any, value: Any,
 
 
 def _emit_mask(builder: ir.IRBuilder, count: Any, U: int) -> Any:
-    """True in the first ``count`` elements."""
+    """A mask vector that is true in the first ``count`` elements."""
     numbers = ir.Constant(ir.VectorType(I32, U), list(range(U)))
     return builder.icmp_signed("<", numbers, emit_splat(builder, builder.trunc(count, I32), U))
 

@@ -1,4 +1,4 @@
-"""Vectors between registers and memory: load, store, parts of a vector, prefetching, and a transposed store."""
+"""Moving vectors between registers and memory: loads and stores, also partial and transposed, and prefetching."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _numpy_load_part(array: np.ndarray, index: int, count: int) -> np.ndarray:
 @or_numpy(_numpy_load_part)
 @intrinsic
 def load_part(typingctx: Any, array: Any, index: Any, count: Any) -> Any:
-    """The vector of ``array[index : index + count]``, and zeros after that; ``count`` is at most the width."""
+    """The vector of ``array[index : index + count]`` followed by zeros; ``count`` is at most the width."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         pointer = element_pointer(context, builder, array, *args[:2])
@@ -146,7 +146,7 @@ def store_transposed(
 ) -> Any:
     """``target[to + k*width + u] = source[at + u*row + k]`` for u < ``rows`` and k < ``columns``, else 0.
 
-    A square block of ``width`` rows and columns is written, of which ``rows x columns`` are read.
+    It writes a square block of ``width`` rows and columns, and reads only ``rows x columns`` elements.
     """
     dtype = source.dtype
     U = Vector(dtype).width

@@ -39,7 +39,7 @@ def as_vector(context: Any, builder: ir.IRBuilder, value: Any, value_type: Any, 
 
 
 def result_type(operands: tuple[Any, ...]) -> Vector | None:
-    """The type of what an operation on vectors of one dtype and numbers gives; None if numba must not type it."""
+    """Result type of an operation on vectors of one dtype and numbers; None for any other operands."""
     vectors = [t for t in operands if isinstance(t, Vector)]
     fits = all(t in vectors[:1] or isinstance(t, types.Number) for t in operands)
     return vectors[0] if vectors and fits else None

@@ -1,7 +1,7 @@
-"""A tile as kernels call it.
+"""The function that computes a tile, for kernels.
 
-All shapes together are most of the machine code there is. So they are compiled once for each dtype, as a C function
-that kernels call by its name, instead of being copied into every function that multiplies.
+The tiles of all shapes make up most of the machine code. So they are compiled once for each dtype, as a C function that
+kernels call by its name, instead of being copied into every function that multiplies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _c_signature(dtype: types.Float) -> Any:
 
 @functools.cache
 def register(dtype: str) -> Any:
-    """Compile the tiles of a dtype, or load them from the cache; kernels of that dtype need it before they run."""
+    """Compile the tiles of a dtype, or load them from the cache. Call it before kernels of that dtype run."""
     if jit.DISABLED:
         return None
     number = types.float32 if dtype == "float32" else types.float64

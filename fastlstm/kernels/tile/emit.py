@@ -92,7 +92,7 @@ def all_shapes(
     typingctx: Any, rows: Any, vectors: Any, depth: Any, a: Any, a_row: Any, a_k: Any,
     b: Any, b_vector: Any, b_k: Any, c: Any, c_row: Any, accumulate: Any,
 ) -> Any:  # fmt: skip
-    """A switch over all shapes of tile, each with its own loop; a, b and c point at the first elements."""
+    """A switch over all shapes of a tile, each with a separate loop; a, b and c point to the first elements."""
     i = types.intp
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:

@@ -1,6 +1,6 @@
-"""The operands of tiles and products: a flat array, and where a matrix lies in it.
+"""The operands of tiles and products: a flat array, and the position and strides of a matrix in it.
 
-They are values without a cost: numba passes the fields as arguments of their own.
+They cost nothing at run time: numba passes their fields as separate arguments.
 """
 
 from __future__ import annotations

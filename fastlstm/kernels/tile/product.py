@@ -26,7 +26,7 @@ def product(rows: int, first: int, last: int, depth: int, a: Rows, b: Packed, c:
     tiles = (rows + ROWS - 1) // ROWS
     if panels == 0 or tiles == 0:
         return
-    # The first panels and tiles are one larger than the others. (Divisions cost more than a small tile: none below.)
+    # The first panels and tiles are one larger than the others. (No divisions below: one costs more than a small tile.)
     breadth, broader = (last - first) // panels, (last - first) % panels
     height, taller = rows // tiles, rows % tiles
     for k in range(0, depth, DEPTH):

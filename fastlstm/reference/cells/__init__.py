@@ -1,17 +1,18 @@
-"""The equations of the recurrent cells: one time step forward, and back; a file for each cell.
+"""The equations of the recurrent cells: one time step forward and backward, a file for each cell.
 
 `fastlstm.reference.layer` calls them at every time step. All arrays are ``(B, H)``: lanes are rows.
 
 ``forward(a, before)``
-    From the pre-activations (one for each of `fastlstm.cells.Cell.parts`) and the state before the step (one for each
-    part of the state) to the gates that `backward` needs and the state after the step.
+    ``a`` has the pre-activations, one for each of `fastlstm.cells.Cell.parts`; ``before`` the state before the step,
+    one array for each part. Returns the gates that `backward` needs (`fastlstm.cells.Cell.saved`), and the state after
+    the step.
 
 ``backward(gates, before, after, dh, carry)``
-    From ``dh``, the gradient with respect to the h after the step as it comes from the layer above and, through the
-    pre-activations, from the next step, and from ``carry``, what comes back from the next step elementwise, to the
-    gradients with respect to the pre-activations and the carry to the step before.
+    ``dh`` is the gradient with respect to the h after the step that comes from the layer above and, through the
+    pre-activations, from the next step; ``carry`` is the gradient that comes from the next step elementwise. Returns
+    the gradients with respect to the pre-activations, and the carry for the step before.
 
-Everything is analytic, so it also runs on complex numbers: that is what makes the complex-step gradient check possible.
+All functions are analytic, so they also work on complex numbers, as the complex-step gradient check needs.
 """
 
 from __future__ import annotations

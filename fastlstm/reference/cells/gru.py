@@ -1,4 +1,4 @@
-"""The GRU (Cho et al. 2014), with the reset gate applied after the recurrent product, as PyTorch and cuDNN have it."""
+"""The GRU (Cho et al. 2014), with the reset gate applied after the recurrent product, as in PyTorch and cuDNN."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def forward(a: Arrays, before: Arrays) -> tuple[Arrays, Arrays]:
 def backward(
     gates: Arrays, before: Arrays, after: Arrays, dh: FloatArray, carry: FloatArray
 ) -> tuple[Arrays, FloatArray]:
-    """Gradients of one step; the carry is the part of the gradient of h that passes by the gates."""
+    """Gradients of one step; the carry is ``z * dh``, the gradient that reaches the previous h elementwise."""
     r, z, n, n_h = gates
     (h_before,) = before
     dh = dh + carry

@@ -12,13 +12,13 @@ Arrays = Sequence[FloatArray]
 
 
 def forward(a: Arrays, before: Arrays) -> tuple[Arrays, Arrays]:
-    """The state h of one step, from which the backward pass gets all it needs; see `fastlstm.reference.cells`."""
+    """The state h of one step, and no gates: the backward pass needs only h; see `fastlstm.reference.cells`."""
     return (), (np.tanh(a[0]),)
 
 
 def backward(
     gates: Arrays, before: Arrays, after: Arrays, dh: FloatArray, carry: FloatArray
 ) -> tuple[Arrays, FloatArray]:
-    """Gradients of one step; nothing is carried back elementwise."""
+    """Gradients of one step; there is no elementwise carry, so it is returned unchanged."""
     (h,) = after
     return (dh * (1 - h**2),), carry
