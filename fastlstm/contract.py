@@ -73,8 +73,8 @@ class Network(abc.ABC):
     def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
         """Accumulate the gradient of ``scale`` times the last forward pass's nats into ``gradients``.
 
-        At most once for each forward pass, in the same thread: the activations are overwritten. ``parameters`` are those
-        of the forward pass, unchanged since.
+        At most once for each forward pass, in the same thread: the activations are overwritten. ``parameters`` are
+        those of the forward pass, unchanged since.
 
         Raises
         ------
