@@ -170,7 +170,7 @@ def test_a_backward_pass_needs_the_forward_pass_of_its_own_thread(shared):
     other = threading.Thread(target=net.forward, args=(shared.parameters, x, x, shared.zero_state(6)))
     other.start()
     other.join()
-    with pytest.raises(RuntimeError, match="by the same thread"):
+    with pytest.raises(RuntimeError, match="in the same thread"):
         net.backward(shared.parameters, 1.0, Parameters(shared.config))
 
 

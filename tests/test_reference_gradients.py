@@ -93,8 +93,8 @@ BUGS_OF_CELLS = [
 ]
 #: Where gradients of separate gates' two parts are put together.
 BUGS_OF_SEPARATE_GATES = [
-    ("dW[X:, G - columns : G] = dW[X:, G:]", "dW[X:, G - columns : G] += dW[X:, G:]"),
-    ("+= db[G:]", "-= db[G:]"),
+    ("dW[X:, width - columns : width] = dW[X:, width:]", "dW[X:, width - columns : width] += dW[X:, width:]"),
+    ("+= db[width:]", "-= db[width:]"),
 ]
 
 
