@@ -1,1 +1,1 @@
-"""Measurements of fastlstm, alone and beside its peers; README.md in this folder says how to run each."""
+"""Measurements of fastlstm, alone and compared with its peers; README.md in this folder explains how to run each."""

@@ -1,4 +1,4 @@
-"""Types of command-line arguments: what is wrong with one is said before anything is measured."""
+"""Types of command-line arguments, which are validated before anything is measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def positive(text: str) -> int:
 
 
 def output_file(text: str) -> Path:
-    """A file to be written, in a folder that is there."""
+    """A file to be written, in an existing folder."""
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text} cannot be written: there is no folder {path.parent}")

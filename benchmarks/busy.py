@@ -3,9 +3,9 @@
 usage: python -m benchmarks.busy [--runs N] [--seconds S] [--rounds N] [--json FILE] [--readme FILE]
 
 In each situation the two train, or sample, in turn, for ``--seconds`` each and ``--rounds`` times. A turn's characters
-a second are those of all its calls: while others compete, some calls take many times as long as most. What counts is
-the median of the ratios of neighbouring turns, for the system moves competitors from core to core, which changes both
-by up to a factor of two for seconds. The first turns come after `SETTLING` seconds of each under the load.
+per second are those of all its calls: while others compete, some calls take many times as long as most. The result is
+the median of the ratios of neighbouring turns, because the system moves competitors from core to core, which changes
+both rates by up to a factor of two for seconds. Before its first turn, each runs under the load for `SETTLING` seconds.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from benchmarks.networks import Training, model_of
 from benchmarks.table import insert, rows
 from benchmarks.workloads import SAMPLED, TRAINING, Workload
 
-#: Seconds of each under a load before its first turn.
+#: Seconds for which each runs under a load before its first turn.
 SETTLING = 2.0
 
-#: What a competitor does: compute, until its parent has gone.
+#: The program of a competitor: compute until its parent has ended.
 COMPETITOR = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100_000))"
 
 
 class Situation(NamedTuple):
-    """What the machine is busy with.
+    """The load on the machine, and the threads and cores of fastlstm.
 
     Attributes
     ----------
-    name : in the table.
-    competitors : processes that compute without a pause, and nice, theirs.
-    threads : of ours; ``None``: the default.
-    cores : that we may use; ``None``: all.
+    name : name in the table.
+    competitors, nice : number of processes that compute without a pause, and their niceness.
+    threads : threads of fastlstm; ``None``: the default.
+    cores : cores that fastlstm may use; ``None``: all.
     """
 
     name: str
@@ -73,14 +73,14 @@ NAMES = [*TRAINED, *SAMPLED_FROM]
 
 
 class Subject(NamedTuple):
-    """A call that is repeated, and the characters it handles."""
+    """A call that is repeated, and the number of characters it processes."""
 
     call: Callable[[], object]
     chars: int
 
 
 def subject(name: str, threads: int | None) -> Subject:
-    """A workload with so many threads."""
+    """A workload with ``threads`` threads."""
     if name in TRAINED:
         return Subject(Training(TRAINED[name], threads=threads).step, TRAINED[name].chars)
     model = model_of(SAMPLED_FROM[name])
@@ -88,7 +88,7 @@ def subject(name: str, threads: int | None) -> Subject:
 
 
 def chars_per_s(measured: Subject, seconds: float) -> float:
-    """Characters a second over about ``seconds`` of calls, all of them counted."""
+    """Characters per second over about ``seconds`` of calls, counting all of them."""
     started, calls = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - started) < seconds or not calls:
         measured.call()
@@ -98,7 +98,7 @@ def chars_per_s(measured: Subject, seconds: float) -> float:
 
 @contextlib.contextmanager
 def competition(situation: Situation) -> Iterator[None]:
-    """The competitors, at work for as long as this is entered."""
+    """Run the competitors while this context is active."""
     command = [sys.executable, "-c", f"import os\nos.nice({situation.nice})\n{COMPETITOR}"]
     running = [subprocess.Popen(command) for _ in range(situation.competitors)]
     try:
@@ -111,7 +111,7 @@ def competition(situation: Situation) -> Iterator[None]:
 
 @contextlib.contextmanager
 def affinity(cores: int | None) -> Iterator[None]:
-    """Let this process use only so many cores."""
+    """Restrict this process to so many cores."""
     if cores is None:
         yield
         return
@@ -124,8 +124,8 @@ def affinity(cores: int | None) -> Iterator[None]:
 
 
 def compare(name: str, situation: Situation, seconds: float, rounds: int) -> dict[str, Any]:
-    """Characters a second of a workload with the situation's threads, and with one, in turn."""
-    # Threads inherit the cores of the thread that starts them, so all are made here.
+    """Characters per second of a workload with the situation's threads, and with one, in turn."""
+    # Threads inherit the affinity of the thread that starts them, so all are started here.
     with affinity(situation.cores), competition(situation):
         ours, one = subject(name, situation.threads), subject(name, 1)
         turns: dict[str, list[float]] = {"chars_per_s": [], "one_thread_chars_per_s": []}
@@ -140,7 +140,7 @@ def compare(name: str, situation: Situation, seconds: float, rounds: int) -> dic
 
 
 def markdown(runs: Sequence[Sequence[dict[str, Any]]]) -> str:
-    """A row for each situation: the ratios of each workload, a figure for each run."""
+    """A row for each situation: the ratios of each workload, one number for each run."""
     found = {(result["workload"], result["situation"]): [] for run in runs for result in run}
     for run in runs:
         for result in run:
@@ -155,9 +155,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.busy", description="Speed while other programs compete for the cores."
     )
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(NAMES)} (default: all)")
-    parser.add_argument("--runs", type=positive, default=2, metavar="N", help="times that all is measured (2)")
-    parser.add_argument("--rounds", type=positive, default=10, metavar="N", help="turns of each (10)")
-    parser.add_argument("--seconds", type=float, default=0.4, metavar="S", help="of a turn (0.4)")
+    parser.add_argument("--runs", type=positive, default=2, metavar="N", help="how often everything is measured (2)")
+    parser.add_argument("--rounds", type=positive, default=10, metavar="N", help="number of turns of each (10)")
+    parser.add_argument("--seconds", type=float, default=0.4, metavar="S", help="length of a turn (0.4)")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures to FILE")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="put the table between its marks in FILE")
     options = parser.parse_args(argv)

@@ -2,8 +2,8 @@
 
 usage: python -m benchmarks.cells [--rounds N] [--seconds S] [--threads N] [--json FILE]
 
-The operations are those of the products as the model is written (`benchmarks.workloads`), so a cell of three gates is
-given credit for three quarters of what one of four is.
+Operations are counted for the products as the model is written (`benchmarks.workloads`), so a cell with three gates
+counts three quarters of the operations of one with four.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NAMES = ("b50-h256", "b50-h512", "b50-h512x3", "b64-h1024")
 
 
 def shares(name: str, rounds: int, seconds: float, threads: int) -> dict[CellName, float]:
-    """Median over the rounds of each cell's share of the peak, which is measured in each round too."""
+    """Median over the rounds of each cell's share of the peak, which is measured again in each round."""
     workloads = {cell: with_cell(TRAINING[name], cell) for cell in CELLS}
     made = {cell: Training(workload, threads=threads) for cell, workload in workloads.items()}
     for training in made.values():
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.cells", description="The share of the multiply-add peak that each cell reaches."
     )
-    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each cell (5)")
-    parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help="of a turn (0.5)")
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="number of turns of each cell (5)")
+    parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help="length of a turn (0.5)")
     parser.add_argument("--threads", type=positive, default=default_threads(), metavar="N", help="workers (all cores)")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)

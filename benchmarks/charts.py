@@ -1,4 +1,4 @@
-"""The pictures of what was measured. matplotlib is imported when one is drawn."""
+"""Charts of the results. matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ COLOURS = {
 
 
 def _pyplot() -> Any:
-    """matplotlib's pyplot, drawing to files only."""
+    """matplotlib's pyplot with a backend that draws to files only."""
     importlib.import_module("matplotlib").use("Agg")
     return importlib.import_module("matplotlib.pyplot")
 
 
 def draw_peers(results: Sequence[Result], path: Path) -> None:
-    """Bars: characters a second by workload and library, and a mark where the machine's multiply-adds end."""
+    """Bars: characters per second by workload and library, and the limit given by the machine's multiply-adds."""
     plt = _pyplot()
     keys = [key for key in LIBRARIES if any(result.get(key) is not None for result in results)]
     figure, axes = plt.subplots(figsize=(1.3 * len(results) + 2, 5), layout="constrained")
@@ -38,7 +38,7 @@ def draw_peers(results: Sequence[Result], path: Path) -> None:
     axes.hlines(limits, left, right, colors="black", linestyles="dashed", label="limit: fp32 multiply-adds")
     axes.set_yscale("log")
     axes.set_xticks(range(len(results)), [result["workload"] for result in results])
-    axes.set_ylabel("characters a second")
+    axes.set_ylabel("characters per second")
     axes.set_title(textwrap.fill(conditions(results), 18 * len(results) + 30), fontsize=8)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=150)
@@ -46,7 +46,7 @@ def draw_peers(results: Sequence[Result], path: Path) -> None:
 
 
 def draw_scaling(points: Sequence[dict[str, Any]], path: Path) -> None:
-    """A panel for each size that is varied: time a character, measured and by the arithmetic."""
+    """A panel for each size that is varied: time per character, measured and according to the number of operations."""
     plt = _pyplot()
     varied = list(dict.fromkeys(point["varied"] for point in points))
     columns = min(3, len(varied))
@@ -58,7 +58,7 @@ def draw_scaling(points: Sequence[dict[str, Any]], path: Path) -> None:
         axes.loglog(values, [point["us"] for point in chosen], "o-", color=COLOURS["ours_ms"], label="measured")
         axes.loglog(values, [point["limit_us"] for point in chosen], "k--", label="flops / measured peak")
         axes.set_xlabel(name)
-        axes.set_ylabel("us a character")
+        axes.set_ylabel("us per character")
         axes.set_xticks(values, [str(value) for value in values], fontsize=7, rotation=60)
         axes.set_xticks([], minor=True)
     for axes in grid.flat[len(varied) :]:

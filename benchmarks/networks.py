@@ -34,7 +34,7 @@ def with_cell(workload: Workload, cell: CellName) -> Workload:
 
 
 class Training:
-    """A network, its parameters, and one batch of random symbols; the state is carried from step to step."""
+    """A network, its parameters, and one batch of random symbols. The state is carried from step to step."""
 
     rule = UpdateRule(lr=LEARNING_RATE, clip_norm=CLIP_NORM)
 
@@ -58,6 +58,6 @@ class Training:
 
 
 def model_of(workload: Workload) -> Model:
-    """An untrained model with some vocabulary of the workload's size."""
+    """An untrained model with an arbitrary vocabulary of the workload's size."""
     symbols = "".join(chr(ord("!") + n) for n in range(workload.V))
     return Model(config_of(workload), Vocab.from_text(symbols))

@@ -1,7 +1,7 @@
-"""The machine's limits, measured: multiply-adds a second, and bytes read a second from a working set of any size.
+"""The machine's limits, measured: multiply-adds per second, and bytes read per second for any size of working set.
 
-``python -m benchmarks.peak`` prints them. The multiply-adds are chains in registers, as many as there are registers
-for: enough to hide their latency, and no memory is touched.
+``python -m benchmarks.peak`` prints them. The multiply-adds are independent chains in registers, as many as the
+registers can hold: enough to hide the latency, without any access to memory.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from fastlstm.kernels.simd.vector import Vector, width
 from fastlstm.kernels.workspace import aligned_zeros
 from fastlstm.threads import default_threads
 
-#: Accumulators of `multiply_add`: all registers but those of the two operands, and two to spare.
+#: Accumulators of `multiply_add`: all registers except those of the two operands, and two spare ones.
 CHAINS = vector_unit().registers - 4
 
-#: A measured run takes at least so many seconds, and the best of a few runs counts: noise only ever slows.
+#: Minimum seconds of a measured run. The best of a few runs counts, because disturbances only slow a run down.
 SHORTEST = 0.02
 RUNS = 5
 
@@ -87,7 +87,7 @@ def read_all(values: Any, turns: int) -> float:
 
 
 def multiply_add_rate(threads: int = 1, dtype: str = "float32") -> float:
-    """GFLOP/s of ``threads`` cores that do nothing but multiply-adds."""
+    """GFLOP/s of ``threads`` cores that compute only multiply-adds."""
     U = vector_unit().width(np.dtype(dtype).itemsize)
     operands = [_halves(CHAINS * U, dtype) for _ in range(threads)]
     turns_a_second = _best_rate(threads, lambda worker, turns: multiply_add(operands[worker], turns))
@@ -95,7 +95,7 @@ def multiply_add_rate(threads: int = 1, dtype: str = "float32") -> float:
 
 
 def read_rate(bytes_in_all: int, threads: int = 1) -> float:
-    """GB/s of ``threads`` cores that read, over and over, their equal parts of ``bytes_in_all``."""
+    """GB/s of ``threads`` cores that repeatedly read their equal parts of ``bytes_in_all`` bytes."""
     unit = 4 * vector_unit().bytes
     part = max(unit, bytes_in_all // threads // unit * unit)
     operands = [_halves(part // 4, "float32") for _ in range(threads)]
@@ -104,15 +104,15 @@ def read_rate(bytes_in_all: int, threads: int = 1) -> float:
 
 
 def _halves(count: int, dtype: str) -> np.ndarray:
-    """Numbers with which ``s * a + b`` stays near 1, far from infinities and from denormals."""
+    """Numbers for which ``s * a + b`` stays near 1, far from infinities and subnormal numbers."""
     values = aligned_zeros(count, dtype)
     values[:] = 0.5
     return values
 
 
 def _best_rate(threads: int, run: Callable[[int, int], object]) -> float:
-    """Turns a second of ``run(worker, turns)`` on all workers at once, in the best of a few runs."""
-    _together(threads, run, 1)  # compiles
+    """Turns per second of ``run(worker, turns)`` on all workers at once, in the best of a few runs."""
+    _together(threads, run, 1)  # compile first
     turns = 1
     while (seconds := _together(threads, run, turns)) < SHORTEST:
         turns *= 2 if seconds > SHORTEST / 8 else 8
@@ -120,7 +120,7 @@ def _best_rate(threads: int, run: Callable[[int, int], object]) -> float:
 
 
 def _together(threads: int, run: Callable[[int, int], object], turns: int) -> float:
-    """Wall time from the first worker's start to the last one's end."""
+    """Wall time in seconds from the start of the first worker to the end of the last."""
     if threads == 1:
         return seconds_of(lambda: run(0, turns))
     return seconds_of(lambda: list(_pool(threads).map(lambda worker: run(worker, turns), range(threads))))
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         table.add_row(f"multiply-adds, {dtype}", *(f"{rate:.1f} GFLOP/s" for rate in rates))
     for kib in (16, 256, 4096, 131072):
         rates = [read_rate(count * kib * 1024, count) for count in (1, threads)]
-        table.add_row(f"reading {kib:,} KiB a core", *(f"{rate:.1f} GB/s" for rate in rates))
+        table.add_row(f"reading {kib:,} KiB per core", *(f"{rate:.1f} GB/s" for rate in rates))
     Console().print(table)
 
 

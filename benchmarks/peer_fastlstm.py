@@ -1,4 +1,4 @@
-"""fastlstm under the protocol of its peers."""
+"""fastlstm as a process of `benchmarks.peers`, with the same protocol as its peers."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def step(parameters: Tree, slots: Tree, x: jax.Array, y: jax.Array, states: Tree
 
 
 def prepare(job: Job) -> Call:
-    """The thread pool is XLA's own, made when the process starts: see ``environment`` in `benchmarks.peers`."""
+    """XLA creates its thread pool when the process starts: see ``environment`` in `benchmarks.peers`."""
     workload = job.workload
     first, second, third = jax.random.split(jax.random.PRNGKey(0), 3)
     parameters = initialise(workload, first)

@@ -1,4 +1,4 @@
-"""PyTorch as a peer: nn.Embedding, nn.LSTM and nn.Linear, as one would write it. Runs where torch is installed."""
+"""PyTorch as a peer: nn.Embedding, nn.LSTM and nn.Linear, in the usual way. Runs where torch is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.workloads import CLIP_NORM, LEARNING_RATE, SAMPLED, Workload
 
 
 class CharacterModel(nn.Module):
-    """Symbols (T, B) and a state to logits (T, B, V) and the next state."""
+    """Maps symbols (T, B) and a state to logits (T, B, V) and the next state."""
 
     def __init__(self, workload: Workload) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class CharacterModel(nn.Module):
 
 
 def autocast(job: Job) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 where torch thinks it right, or nothing."""
+    """The bfloat16 autocast for a job in bf16, else a context that does nothing."""
     if job.precision == "bf16":
         return torch.autocast("cpu", dtype=torch.bfloat16)
     return contextlib.nullcontext()

@@ -1,10 +1,10 @@
-"""fastlstm, PyTorch and JAX on the same workloads, in turn, in one run.
+"""fastlstm, PyTorch and JAX on the same workloads, alternating in one run.
 
 usage: python -m benchmarks.peers [WORKLOAD ...] [--verb train|sample] [--bf16] [--json FILE] [--png FILE] ...
 
-Each library runs in a process and an environment of its own (`benchmarks.protocol`), which lives for the whole run and
-sleeps while another has its turn: fastlstm, PyTorch, JAX, fastlstm, PyTorch, JAX ... What counts is the median over the
-rounds of each turn's median, and the ratio of two libraries in one run: lone times drift with the machine.
+Each library runs in a separate process and environment (`benchmarks.protocol`). The process lasts for the whole run and
+sleeps during the turns of the others: fastlstm, PyTorch, JAX, fastlstm, PyTorch, JAX ... The result is the median over
+the rounds of each turn's median, and the ratio of two libraries in one run, because times of separate runs drift.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from benchmarks.workloads import SAMPLED, SAMPLING, TRAINING, Workload, flops_pe
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Before a turn: thread pools of the library before it stop spinning and go to sleep ...
+#: Seconds before a turn in which the thread pools of the previous library stop spinning and go to sleep.
 SETTLE = 0.3
-#: ... and then, while all of ours sleeps, what is still running are other programs.
+#: Seconds after that, while all libraries sleep, in which the load of other programs is measured.
 LISTEN = 0.3
 
-#: Rounds below which a median says little.
+#: Minimum number of rounds for a meaningful median.
 FEWEST_ROUNDS = 5
 
 
 class PeerError(Exception):
-    """A library could not be started, or could not do what it was asked."""
+    """A library could not be started, or could not run a job."""
 
 
 class Library(NamedTuple):
-    """One column of the table: its field, who computes it, in which precision, and with how many threads if not all."""
+    """One column of the table: its field, the peer, the precision, and the number of threads unless it is the usual."""
 
     field: str
     peer: str
@@ -61,13 +61,13 @@ TORCH = Library("torch_ms", "torch", "fp32")
 JAX = Library("jax_ms", "jax", "fp32")
 TORCH_BF16 = Library("torch_bf16_ms", "torch", "bf16")
 
-#: Sampling is measured with one thread too: one character leaves little to share.
+#: Sampling is also measured with one thread: a single character has little work to share.
 OURS_ALONE = Library("ours_1_thread_ms", "fastlstm", "fp32", 1)
 TORCH_ALONE = Library("torch_1_thread_ms", "torch", "fp32", 1)
 
 
 def environment(threads: int) -> dict[str, str]:
-    """What a peer's process finds: the processor only, and as many threads as it may use."""
+    """Environment variables of a peer's process: CPU only, and the number of threads."""
     return {
         **os.environ, "JAX_PLATFORMS": "cpu", "NPROC": str(threads), "OMP_NUM_THREADS": str(threads),
         "FASTLSTM_THREADS": str(threads),
@@ -117,7 +117,7 @@ class Peer:
 
 
 def cpu_name() -> str:
-    """The processor, and the cores this process may use."""
+    """Name of the processor, and the number of cores this process may use."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -129,7 +129,7 @@ def cpu_name() -> str:
 
 
 def busy_seconds() -> float | None:
-    """Processor time used by all programs since the machine started, as Linux counts it."""
+    """CPU seconds used by all programs since the machine started, on Linux; else ``None``."""
     try:
         user, nice, system = (int(ticks) for ticks in Path("/proc/stat").read_text().split()[1:4])
     except (OSError, ValueError):
@@ -138,7 +138,7 @@ def busy_seconds() -> float | None:
 
 
 def cores_of_others() -> float | None:
-    """How many cores other programs keep busy, measured while all peers sleep; ``None``: unknown here."""
+    """Number of cores kept busy by other programs, measured while all peers sleep; ``None`` if unknown."""
     time.sleep(SETTLE)
     before = busy_seconds()
     time.sleep(LISTEN)
@@ -147,7 +147,7 @@ def cores_of_others() -> float | None:
 
 
 class Rounds(NamedTuple):
-    """A workload measured, turn by turn: each library's milliseconds, the peak in GFLOP/s, the cores others took."""
+    """Measurements of a workload by turn: milliseconds of each library, peak in GFLOP/s, cores used by others."""
 
     times: dict[Library, list[float]]
     peaks: list[float]
@@ -157,7 +157,7 @@ class Rounds(NamedTuple):
 def run_rounds(
     peers: dict[str, Peer], libraries: Sequence[Library], verb: str, workload: Workload, options: argparse.Namespace
 ) -> Rounds:
-    """Every library in turn, round after round; one that fails is left out, with a line about it."""
+    """Run all libraries in turn, in each round; a library that fails is left out, and a line reports it."""
     found = Rounds({library: [] for library in libraries}, [], [])
     for _ in range(options.rounds):
         for library in list(found.times):
@@ -177,7 +177,7 @@ def run_rounds(
 
 
 def result(name: str, verb: str, workload: Workload, threads: int, measured: Rounds) -> Result:
-    """What the table, the picture and the JSON show of a workload."""
+    """The result of a workload for the table, the chart and the JSON file."""
     medians = {library.field: statistics.median(times) for library, times in measured.times.items()}
     ours, peak = medians[OURS.field], statistics.median(measured.peaks)
     rivals = {field: ms for field, ms in medians.items() if field in (TORCH.field, TORCH_ALONE.field, JAX.field)}
@@ -202,7 +202,7 @@ def result(name: str, verb: str, workload: Workload, threads: int, measured: Rou
 
 
 def start(stack: ExitStack, options: argparse.Namespace) -> dict[str, Peer]:
-    """Start fastlstm and every peer that is installed; say which are not."""
+    """Start fastlstm and every peer that is installed; report those that are not."""
     pythons = {"fastlstm": sys.executable, "torch": options.torch_python}
     if options.verb == "train":
         pythons["jax"] = options.jax_python
@@ -211,7 +211,7 @@ def start(stack: ExitStack, options: argparse.Namespace) -> dict[str, Peer]:
         try:
             peers[name] = stack.enter_context(Peer(name, python, options.threads))
         except PeerError as error:
-            say(f"{name} is left out: {error} (benchmarks/README.md says how to install it)")
+            say(f"{name} is left out: {error} (benchmarks/README.md explains how to install it)")
     return peers
 
 
@@ -240,12 +240,12 @@ def _progress(found: Result) -> str:
 
 
 def say(message: str) -> None:
-    """A line about the run, on standard error."""
+    """Print a line about the run to standard error."""
     print(message, file=sys.stderr, flush=True)
 
 
 def table(results: Sequence[Result]) -> Table:
-    """Results for the terminal."""
+    """The results as a table for the terminal."""
     made = Table(*header(results), title=conditions(results))
     for column in made.columns[1:]:
         column.justify = "right"
@@ -261,12 +261,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     names = f"training: {', '.join(TRAINING)}; sampling: {', '.join(SAMPLING)} (default: all of the verb)"
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=names)
     parser.add_argument("--verb", choices=["train", "sample"], default="train", help="what to measure (train)")
-    parser.add_argument("--bf16", action="store_true", help="PyTorch under bfloat16 autocast too")
+    parser.add_argument("--bf16", action="store_true", help="also measure PyTorch with bfloat16 autocast")
     parser.add_argument("--threads", type=positive, default=2, metavar="N", help="threads (2)")
-    parser.add_argument("--rounds", type=positive, default=FEWEST_ROUNDS, metavar="N", help=f"turns ({FEWEST_ROUNDS})")
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of a turn (1)")
-    parser.add_argument("--torch-python", default=".peers/torch/bin/python", metavar="FILE", help="where torch is")
-    parser.add_argument("--jax-python", default=".peers/jax/bin/python", metavar="FILE", help="where JAX is")
+    parser.add_argument("--rounds", type=positive, default=FEWEST_ROUNDS, metavar="N", help=f"rounds ({FEWEST_ROUNDS})")
+    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="length of a turn (1)")
+    parser.add_argument("--torch-python", default=".peers/torch/bin/python", metavar="FILE", help="Python with torch")
+    parser.add_argument("--jax-python", default=".peers/jax/bin/python", metavar="FILE", help="Python with JAX")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the results to FILE")
     parser.add_argument("--png", type=output_file, metavar="FILE", help="draw the results to FILE")
     options = parser.parse_args(argv)
@@ -282,9 +282,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = compare(options.workloads, options)
     Console().print(table(results))
     if any((found["cores_of_others"] or 0.0) > BUSY for found in results):
-        say("other programs kept cores busy meanwhile: libraries that spin at barriers suffer most, so measure again")
+        say("other programs kept cores busy: this slows libraries that spin at barriers most, so measure again")
     if options.rounds < FEWEST_ROUNDS:
-        say(f"fewer than {FEWEST_ROUNDS} rounds: no figures to quote")
+        say(f"fewer than {FEWEST_ROUNDS} rounds: do not quote these results")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.png:

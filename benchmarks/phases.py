@@ -1,9 +1,9 @@
-"""Where a training step spends its time: each phase alone, against the limit of the machine.
+"""Where a training step spends its time: each phase alone, compared with the limit of the machine.
 
 usage: python -m benchmarks.phases WORKLOAD [...] [--cell NAME] [--threads N] [--seconds S] [--json FILE]
 
-A step's phases run one call each, in order, so that every phase meets the values and the caches that the phases before
-it left. What a call costs that runs no phase is subtracted: waking the workers, and Python.
+Each phase of a step runs in a separate call, in order, so that it works with the values and the cache contents that the
+phases before it left. The time of a call without phases, for waking the workers and for Python, is subtracted.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from fastlstm.kernels.recurrent import teams_of
 from fastlstm.kernels.tile.shape import VECTORS
 from fastlstm.threads import default_threads
 
-#: The phases of `fastlstm.kernels.step`, in the order of their time in a step.
+#: The phases of `fastlstm.kernels.step`, in the order of execution.
 NAMES = (
     "CLEAR", "PREPARE", "TABLE", "INPUTS", "LAYERS", "OUTPUT", "OUTPUT_BACK", "TRANSPOSE", "LAYERS_BACK",
     "INPUTS_BACK", "WEIGHTS", "EMBEDDING", "NORM", "UPDATE",
 )  # fmt: skip
 
-#: Steps measured even when they take longer than the time given.
+#: Minimum number of steps measured, even if they take longer than the time given.
 FEWEST = 5
 
 
 class Cost(NamedTuple):
-    """What a phase must do at least.
+    """The minimum work of a phase.
 
     Attributes
     ----------
-    flops : floating-point operations of its products; 0 where there are none.
-    bytes : read and written, whatever cache they are in: operands that stay in registers or in L1 count once.
-    resident : bytes that the workers go over again and again, what each has for itself added up: they decide which
-        cache the bandwidth is that of.
+    flops : floating-point operations of its products; 0 if there are none.
+    bytes : bytes read and written, in any cache: operands that stay in registers or in L1 count once.
+    resident : bytes of the working set, which the workers access repeatedly, summed over workers that have separate
+        data. They decide which level of cache determines the bandwidth.
     """
 
     flops: int
@@ -59,7 +59,7 @@ class Cost(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """A phase, measured: seconds, its cost, and the least seconds that the machine's limits allow it."""
+    """Measurement of a phase: its seconds, its cost, and the minimum seconds within the limits of the machine."""
 
     name: str
     seconds: float
@@ -68,7 +68,7 @@ class Timing(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """All phases of a step, and the seconds of a whole step in one call and of a call without phases."""
+    """All phases of a step, the seconds of a whole step in one call, and those of a call without phases."""
 
     timings: list[Timing]
     step: float
@@ -95,7 +95,7 @@ def costs(network: FastNetwork, parameters: int) -> dict[str, Cost]:
         "PREPARE": cost(0, 4 * parameters, 3 * parameters),
         "TABLE": cost(distinct * E * gates, table, table),
         "INPUTS": cost((L - 1) * rows * H * gates, above, workers * N * H),
-        # The recurrent weights once a time step and team; gates in, gates out, h and c.
+        # The recurrent weights once per time step and team; gates in, gates out, h and c.
         "LAYERS": cost(L * rows * H * gates, L * (T * teams * N * H + rows * (2 * N + 3 * Hp)), teams * N * H),
         "OUTPUT": cost(rows * H * V, Vp * H + rows * (H + Vp), workers * Vp * H),
         "OUTPUT_BACK": cost(rows * H * V, Vp * Hp + rows * (Hp + 2 * Vp), workers * Vp * H),
@@ -104,8 +104,8 @@ def costs(network: FastNetwork, parameters: int) -> dict[str, Cost]:
             L * rows * H * gates, L * (T * teams * N * Hp + rows * (3 * N + 5 * Hp)), teams * N * Hp
         ),
         "INPUTS_BACK": cost((L - 1) * rows * H * gates, above, workers * N * H),
-        # Every strip of columns meets all of h, and above the first layer all of h below. Alone, without the bit CLEAR,
-        # the phase adds to the gradients: it reads them too, where a training step only writes them.
+        # Each strip of columns reads all of h, and above the first layer also h of the layer below. Run alone, without
+        # the bit CLEAR, the phase adds to the gradients: it also reads them, while a training step only writes them.
         "WEIGHTS": cost(
             rows * H * (gates * (2 * L - 1) + V) + distinct * E * gates,
             (2 * L - 1) * strips * rows * H + L * rows * N + 2 * parameters, workers * rows * H,
@@ -139,7 +139,7 @@ def profile(workload: Workload, threads: int, seconds: float) -> Profile:
     workers = network.workers.count
     network.workers.adaptive = False
     warm_up(training.step)
-    # Before and after: other programs can only make the machine look slower than it is.
+    # The peak is measured before and after: other programs can only make the machine appear slower than it is.
     rate = peak.multiply_add_rate(workers)
     times = _times(training, seconds)
     rate = max(rate, peak.multiply_add_rate(workers))
@@ -167,11 +167,11 @@ def _times(training: Training, seconds: float) -> dict[str, list[float]]:
 
 
 def table(name: str, measured: Profile) -> Table:
-    """A profile for the terminal."""
+    """A profile as a table for the terminal."""
     made = Table(
         "phase", "us", "share", "GFLOP/s", "GB/s", "of the limit",
-        title=f"{name}: {1e6 * measured.step:,.0f} us a step, {measured.workers} workers,"
-        f" {1e6 * measured.empty:.1f} us a call",
+        title=f"{name}: {1e6 * measured.step:,.0f} us per step, {measured.workers} workers,"
+        f" {1e6 * measured.empty:.1f} us per call",
     )  # fmt: skip
     for column in made.columns[1:]:
         column.justify = "right"
@@ -213,9 +213,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.phases", description="Time the phases of a training step, each alone."
     )
     parser.add_argument("workloads", nargs="+", choices=TRAINING, metavar="WORKLOAD", help=", ".join(TRAINING))
-    parser.add_argument("--cell", choices=CELLS, default="lstm", help="of the models (lstm)")
+    parser.add_argument("--cell", choices=CELLS, default="lstm", help="cell of the models (lstm)")
     parser.add_argument("--threads", type=positive, default=default_threads(), metavar="N", help="workers (all cores)")
-    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="for each workload (3)")
+    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="time for each workload (3)")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
     reports = []

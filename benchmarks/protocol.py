@@ -1,7 +1,7 @@
-"""How `benchmarks.peers` talks to a library under measurement: a line of JSON there, a line of JSON back.
+"""The protocol between `benchmarks.peers` and a library under measurement: lines of JSON, one per request and reply.
 
-A peer lives in a process and an environment of its own for the whole run, so that importing and compiling never count.
-Between its turns it waits for standard input, and costs the others nothing. Needs nothing but the standard library.
+A peer runs in a separate process and environment for the whole run, so that importing and compiling are not measured.
+Between its turns it waits for standard input, and does not disturb the others. Needs only the standard library.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Call = Callable[[], object]
 
 
 class Job(NamedTuple):
-    """What a peer is to run.
+    """What a peer should run.
 
     Attributes
     ----------
-    verb : ``"train"``, one step of training a call, or ``"sample"``, ``SAMPLED`` characters a call.
-    workload : its sizes.
+    verb : ``"train"``: one training step per call; ``"sample"``: ``SAMPLED`` characters per call.
+    workload : the sizes of the model and of a step.
     threads : worker threads it may use.
     precision : ``"fp32"`` or ``"bf16"``.
     """
@@ -35,7 +35,7 @@ class Job(NamedTuple):
 
 
 def request_line(job: Job, seconds: float) -> str:
-    """The line that asks for ``seconds`` of ``job``."""
+    """The line that requests ``seconds`` of ``job``."""
     return json.dumps({**job._asdict(), "workload": job.workload._asdict(), "seconds": seconds}) + "\n"
 
 
@@ -47,11 +47,11 @@ def parse_request(line: str) -> tuple[Job, float]:
 
 
 def serve(version: str, prepare: Callable[[Job], Call]) -> None:
-    """Answer requests until standard input ends; the first line out says the version.
+    """Answer requests until standard input ends; the first line of output is the version.
 
     ``prepare`` builds what a job needs and returns the call to be timed. The last job stays prepared for its next turn.
     """
-    # What a library prints must not end up between the answers.
+    # Output that a library prints must not be mixed with the replies.
     replies, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps({"version": version}), file=replies, flush=True)
     prepared: Job | None = None
@@ -64,8 +64,6 @@ def serve(version: str, prepare: Callable[[Job], Call]) -> None:
                 call, prepared = prepare(job), job
                 warm_up(call)
             reply = {"ms": 1e3 * median_seconds(call, seconds)}
-        except (
-            Exception
-        ) as error:  # of whatever library this is: it goes to the one who asked, and the next job may work
+        except Exception as error:  # a library may raise anything: report it, because the next job may work
             prepared, reply = None, {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(reply), file=replies, flush=True)

@@ -1,4 +1,4 @@
-"""What pytest-benchmark's report says beside the times."""
+"""Additional values in the reports of pytest-benchmark."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from benchmarks.peak import multiply_add_rate
 
 
 def median_of(benchmark: Any) -> float | None:
-    """Median seconds of a call; ``None`` under ``--benchmark-disable``."""
+    """Median seconds of a call; ``None`` with ``--benchmark-disable``."""
     return None if benchmark.stats is None else float(benchmark.stats.stats.median)
 
 
 def report(
     benchmark: Any, *, flops: int = 0, chars: int = 0, threads: int = 1, calls: int = 1, peak: bool = False
 ) -> None:
-    """Add characters/s, GFLOP/s and, with ``peak``, the share of what ``threads`` cores can do, measured right now.
+    """Add characters/s, GFLOP/s and, with ``peak``, the share of the peak of ``threads`` cores, which is measured now.
 
     ``flops`` and ``chars`` are those of one repetition; the benchmark's call makes ``calls`` of them.
     """

@@ -1,4 +1,4 @@
-"""Time a character against every size of a model and of its batches, beside what the arithmetic says.
+"""Time per character against every size of a model and of its batches, compared with the number of operations.
 
 usage: python -m benchmarks.scaling [SIZE ...] [--threads N] [--seconds S] [--json FILE] [--png FILE]
 """
@@ -21,7 +21,7 @@ from benchmarks.timing import median_seconds, warm_up
 from benchmarks.workloads import Workload
 from fastlstm.threads import default_threads
 
-#: One size is varied at a time, from here.
+#: The base configuration, of which one size is varied at a time.
 BASE = Workload(V=65, E=64, H=256, L=1, T=50, B=32)
 
 SIZES: dict[str, list[int]] = {
@@ -42,7 +42,7 @@ def values_of(varied: str, threads: int) -> list[int]:
 
 
 def measure(varied: str, value: int, threads: int, seconds: float) -> Point:
-    """One point: a workload's time a character, and the least that the multiply-adds allow."""
+    """One point: a workload's time per character, and the minimum for its multiply-adds."""
     workload, workers = BASE, threads
     if varied == THREADS:
         workers = value
@@ -50,7 +50,8 @@ def measure(varied: str, value: int, threads: int, seconds: float) -> Point:
         workload = BASE._replace(**{varied: value})
     training = Training(workload, threads=workers)
     warm_up(training.step)
-    # Before and after each point: clocks change, and other programs only make the machine look slower than it is.
+    # The peak is measured before and after each point: clock rates change, and other programs can only make the machine
+    # appear slower than it is.
     peak = multiply_add_rate(workers)
     us = 1e6 * median_seconds(training.step, seconds) / workload.chars
     peak = max(peak, multiply_add_rate(workers))
@@ -69,10 +70,10 @@ def measure_all(sizes: Sequence[str], threads: int, seconds: float) -> Iterator[
 
 
 def table(points: Sequence[Point]) -> Table:
-    """Points for the terminal."""
+    """Points as a table for the terminal."""
     base = ", ".join(f"{name} {value}" for name, value in BASE._asdict().items())
     made = Table(
-        "size", "value", "us a character", "flops / peak", "GFLOP/s", "of the peak", title=f"one varied, else {base}"
+        "size", "value", "us per character", "flops / peak", "GFLOP/s", "of the peak", title=f"one varied, else {base}"
     )
     for column in made.columns[1:]:
         column.justify = "right"
@@ -93,11 +94,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("sizes", nargs="*", metavar="SIZE", help=f"{', '.join(names)} (default: all)")
     parser.add_argument("--threads", type=positive, default=default_threads(), metavar="N", help="workers (all cores)")
-    parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each point (0.5)")
+    parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help="time for each point (0.5)")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the points to FILE")
     parser.add_argument("--png", type=output_file, metavar="FILE", help="draw the curves to FILE")
     options = parser.parse_args(argv)
-    # Not `choices`: with no argument at all, argparse would look for the default list among them.
+    # Not `choices`: without arguments, argparse would require the default list to be one of them.
     if unknown := [name for name in options.sizes if name not in names]:
         parser.error(f"no size {unknown[0]!r}: there are {', '.join(names)}")
     points = list(measure_all(options.sizes or names, options.threads, options.seconds))

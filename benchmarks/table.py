@@ -1,8 +1,8 @@
-"""The README's tables of speed, made from what `benchmarks.peers` measured.
+"""The README's tables of speed, made from the results of `benchmarks.peers`.
 
 usage: python -m benchmarks.table FILE.json [FILE.json ...] [--readme README.md]
 
-Without ``--readme`` the tables go to standard output; with it, between the file's two marks.
+Without ``--readme`` the tables are printed; with it, they are inserted between two marks in the file.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from typing import Any
 from benchmarks.arguments import input_file
 from benchmarks.workloads import SAMPLED
 
-#: The name of the marks between which the README has these tables.
+#: The name of the marks in the README that enclose these tables.
 MARKS = "benchmark"
 
 Result = dict[str, Any]
 
-#: Fields of a result that are a library's milliseconds, and what the table calls them.
+#: Fields of a result with the milliseconds of a library, and their names in the table.
 LIBRARIES = {
     "ours_ms": "fastlstm", "ours_1_thread_ms": "fastlstm, 1 thread,", "torch_ms": "PyTorch",
     "torch_1_thread_ms": "PyTorch, 1 thread,", "jax_ms": "JAX", "torch_bf16_ms": "PyTorch bf16",
 }  # fmt: skip
 
-#: Cores that other programs may take in the mean before the table says so.
+#: Mean number of cores used by other programs from which on the table mentions them.
 BUSY = 0.1
 
 _TITLES = {"train": "Training, one step", "sample": f"Sampling {SAMPLED} characters, one at a time"}
 
 
 def milliseconds(value: float | None) -> str:
-    """A time to three digits; nothing where nothing was measured."""
+    """A time to three significant digits; empty if nothing was measured."""
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def header(results: Sequence[Result]) -> list[str]:
-    """Names of the columns: the libraries that were measured, and what follows from them."""
+    """Names of the columns: the libraries that were measured, and the values derived from them."""
     return ["workload", *(f"{LIBRARIES[key]} ms" for key in _measured(results)), "ratio", "characters/s", "of the peak"]
 
 
 def cells(result: Result, results: Sequence[Result]) -> list[str]:
-    """A result's row under `header`."""
+    """The row of a result, with the columns of `header`."""
     times = [milliseconds(result.get(key)) for key in _measured(results)]
     ratio = "" if result["ratio"] is None else f"{result['ratio']:.2f}"
     return [result["workload"], *times, ratio, f"{result['chars_per_s']:,.0f}", f"{result['share_of_peak']:.0%}"]
@@ -58,7 +58,7 @@ def _measured(results: Sequence[Result]) -> list[str]:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """A table for each verb, each with a line that says what was measured where."""
+    """A table for each verb, each with a line about the conditions of the measurement."""
     parts = []
     for verb in _TITLES:
         if chosen := [result for result in results if result["verb"] == verb]:
@@ -67,7 +67,7 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def conditions(results: Sequence[Result]) -> str:
-    """Where and how results were measured; what differs between them is named once for each."""
+    """Machine, threads, precisions, versions and rounds of the results; each distinct value is listed once."""
     machines = _distinct(result["cpu"] for result in results)
     versions = _distinct(version for result in results for version in result["versions"].values())
     threads = _distinct(f"{result['threads']} thread{'s' * (result['threads'] > 1)}" for result in results)
@@ -87,18 +87,18 @@ def _table(results: Sequence[Result]) -> str:
 
 
 def rows(lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown: a header, then rows of figures that begin with a name."""
+    """A Markdown table: a header, then rows of numbers that begin with a name."""
     ruled = [lines[0], ["---", *["---:"] * (len(lines[0]) - 1)], *lines[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
 
 
 def marks(name: str) -> tuple[str, str]:
-    """What stands before and after a table that is made anew."""
+    """The marks before and after a generated table."""
     return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
 
 
 def insert(document: str, tables: str, name: str = MARKS) -> str:
-    """``document`` with ``tables`` between the marks of that name, in place of what was there."""
+    """``document`` with the text between the marks of that name replaced by ``tables``."""
     begin, end = marks(name)
     before, found_begin, rest = document.partition(begin)
     _, found_end, after = rest.partition(end)

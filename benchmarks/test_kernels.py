@@ -1,4 +1,4 @@
-"""The kernels alone: products and phases against the measured peak, and the functions of the cell."""
+"""The kernels alone: products and phases compared with the measured peak, and the functions of the cell."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from fastlstm.kernels.tile.product import product
 from fastlstm.kernels.workspace import aligned_zeros
 from fastlstm.threads import default_threads
 
-#: Elements that an elementwise function runs over: they stay in the L1 cache.
+#: Elements to which an elementwise function is applied: they stay in the L1 cache.
 ELEMENTS = 2048
 EXP, TANH, SIGMOID = 0, 1, 2
 
@@ -68,7 +68,7 @@ SHAPES = {
 @pytest.mark.benchmark(group="product, one core", max_time=0.3, min_rounds=3, warmup=True, warmup_iterations=1)
 def test_product(benchmark, shape, dtype):
     if dtype == "float64" and shape != "50 lanes, h256":
-        pytest.skip("one shape tells enough")
+        pytest.skip("one shape is enough")
     rows, columns, depth = SHAPES[shape]
     register(dtype)
     a, b, c = (random_floats(n, dtype) for n in (rows * depth, depth * columns, rows * columns))

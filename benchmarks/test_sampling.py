@@ -1,4 +1,4 @@
-"""Writing text: one character at a time in one lane, and many continuations at once."""
+"""Sampling: one character at a time in one lane, and many continuations at once."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ FEW = 20
 
 
 def generator(workload, backend, lanes, characters):
-    """A call that writes ``characters`` in each of ``lanes``."""
+    """A call that draws ``characters`` characters in each of ``lanes`` lanes."""
     config, rng = config_of(workload), np.random.default_rng(0)
     network, parameters = build(backend, config, 1, lanes, 1, training=False), initialise(config, rng)
     first, state = np.zeros(lanes, np.int32), np.zeros(config.state_shape(lanes), config.dtype)

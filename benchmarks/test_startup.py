@@ -1,4 +1,4 @@
-"""How long a user waits: for help, and for a first training step with and without compiled kernels in the cache."""
+"""Start-up time: of help, and of a first training step with and without compiled kernels in the cache."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ IMPORT_NUMBA = ["-c", "import numba"]
 
 
 def python(*arguments, **variables):
-    """Run Python on ``arguments`` in a fresh process, quietly."""
+    """Run Python with ``arguments`` in a new process, without output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     command = [sys.executable, *arguments]
     subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)

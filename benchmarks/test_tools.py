@@ -1,4 +1,4 @@
-"""The tools that need no measurement: tables, and the lines that peers exchange."""
+"""The tools apart from the measurements: tables, and the protocol of the peers."""
 
 import pytest
 
@@ -24,11 +24,11 @@ def test_table_has_a_column_for_each_library_that_was_measured():
     assert "a processor, 2 threads, fp32, fastlstm 1, PyTorch 2, medians of 5 rounds in turn)" in found
 
 
-def test_table_says_when_the_machine_was_busy():
+def test_table_states_that_the_machine_was_busy():
     assert "other programs kept up to 0.7 cores busy" in markdown([{**RESULT, "cores_of_others": 0.7}])
 
 
-def test_tables_of_both_verbs_are_apart():
+def test_each_verb_has_a_separate_table():
     found = markdown([{**RESULT, "verb": "sample"}, RESULT])
     assert found.index("**Training") < found.index("**Sampling")
 
@@ -51,14 +51,14 @@ def test_the_table_of_a_busy_machine_has_a_figure_for_each_run():
     assert insert("<!-- busy:begin --><!-- busy:end -->", found, "busy").count(found) == 1
 
 
-def test_competitors_leave_with_the_situation():
+def test_competitors_end_with_the_situation():
     with busy.competition(busy.Situation("two", 2, nice=19)):
         pass
     measured = busy.compare("sampling h128", busy.SITUATIONS[1], 0.01, 1)
     assert measured["ratio"] == measured["chars_per_s"] / measured["one_thread_chars_per_s"]
 
 
-def test_request_survives_its_line():
+def test_a_request_line_is_parsed_back_to_its_request():
     job = Job("train", TRAINING["b1-h100"], 2, "bf16")
     assert parse_request(request_line(job, 0.5)) == (job, 0.5)
 
@@ -74,7 +74,7 @@ def test_scaling_varies_every_size_when_none_is_named(monkeypatch, capsys):
     monkeypatch.setattr(scaling, "measure", lambda varied, value, threads, seconds: asked.append(varied) or POINT)
     scaling.main(["--threads", "2"])
     assert list(dict.fromkeys(asked)) == ["H", "B", "T", "L", "V", "threads"]
-    assert "us a character" in capsys.readouterr().out
+    assert "us per character" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         scaling.main(["speed"])
 
@@ -87,7 +87,7 @@ def test_scaling_varies_every_size_when_none_is_named(monkeypatch, capsys):
         (table, ["missing.json"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_before_anything_is_measured(tool, arguments, capsys):
+def test_a_wrong_argument_is_reported_before_anything_is_measured(tool, arguments, capsys):
     with pytest.raises(SystemExit) as left:
         tool.main(arguments)
     assert left.value.code == 2

@@ -1,4 +1,4 @@
-"""How a call is timed, here and in every peer. Needs nothing but the standard library."""
+"""Timing of a call, here and in every peer. Needs only the standard library."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import statistics
 import time
 from collections.abc import Callable
 
-#: Calls measured even when they take longer than the time given.
+#: Minimum number of calls measured, even if they take longer than the time given.
 FEWEST = 3
 
-#: Calls before the first that counts: caches, allocators and thread pools settle.
+#: Calls before the first measured one, in which caches, allocators and thread pools settle.
 WARM_UP = 3
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Wall time of one call in seconds."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def median_seconds(call: Callable[[], object], seconds: float) -> float:
-    """Median wall time of ``call``, repeated for about ``seconds``."""
+    """Median wall time of ``call`` in seconds, repeated for about ``seconds``."""
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < FEWEST or time.perf_counter() < end:
@@ -30,6 +30,6 @@ def median_seconds(call: Callable[[], object], seconds: float) -> float:
 
 
 def warm_up(call: Callable[[], object]) -> None:
-    """Run ``call`` a few times, unmeasured."""
+    """Run ``call`` a few times without measuring it."""
     for _ in range(WARM_UP):
         call()

@@ -1,4 +1,4 @@
-"""The workloads, and the arithmetic each of them asks for. Needs nothing but the standard library."""
+"""The workloads, and the number of operations of each. Needs only the standard library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Workload(NamedTuple):
-    """Sizes of a model and of one training step: see the legend in `fastlstm.config`; the cell, and its gates G."""
+    """Sizes of a model and of one training step (see the legend in `fastlstm.config`), the cell, and its gates G."""
 
     V: int
     E: int
@@ -34,12 +34,12 @@ class Workload(NamedTuple):
 
     @property
     def train_flops(self) -> int:
-        """The same for training: backwards, each product becomes two."""
+        """The same for training: in the backward pass, each product becomes two."""
         return 3 * self.forward_flops
 
     @property
     def step_flops(self) -> int:
-        """Of one training step."""
+        """Floating-point operations of one training step."""
         return self.train_flops * self.chars
 
 
@@ -54,7 +54,7 @@ TRAINING = {
     "b64-h1024": Workload(V=65, E=128, H=1024, L=1, T=64, B=64),
 }
 
-#: Models that write text one character at a time, in one lane.
+#: Workloads for sampling: one character at a time, in one lane.
 SAMPLING = {
     "h32": TRAINING["b1-h32"]._replace(T=1, B=1),
     "2x128": TRAINING["b50-h128"]._replace(T=1, B=1),
@@ -62,10 +62,10 @@ SAMPLING = {
     "h512": TRAINING["b50-h512"]._replace(T=1, B=1),
 }
 
-#: Characters written in one measured call of sampling.
+#: Characters drawn in one measured call of sampling.
 SAMPLED = 200
 
-#: The update that every library carries out.
+#: The update rule that every library uses.
 LEARNING_RATE = 0.05
 CLIP_NORM = 5.0
 
@@ -76,5 +76,5 @@ def workloads(verb: str) -> dict[str, Workload]:
 
 
 def flops_per_char(verb: str, workload: Workload) -> int:
-    """Floating-point operations of a character trained or sampled."""
+    """Floating-point operations per character trained or sampled."""
     return workload.train_flops if verb == "train" else workload.forward_flops
