@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# The reference works on small matrices: a second BLAS thread on a busy core makes it ten times slower.
+# The reference uses small matrices: a second BLAS thread on a busy core makes it ten times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import hypothesis
@@ -14,20 +14,20 @@ import pytest
 from fastlstm import Model, TrainConfig
 from fastlstm.text import read_text
 
-# A slow machine is no failure.
+# No deadlines: a slow machine is not a failure.
 hypothesis.settings.register_profile("fastlstm", deadline=None)
 hypothesis.settings.load_profile("fastlstm")
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """A seeded generator: every run of a test sees the same numbers."""
+    """A seeded generator: every run of a test uses the same numbers."""
     return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
 def share_every_step() -> Iterator[None]:
-    """Even the smallest step is shared among the workers a test asks for."""
+    """Share even the smallest step among the workers that a test requests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fastlstm.kernels.network.SMALLEST_SHARED_STEP", 0)
         yield
@@ -41,7 +41,7 @@ def default_text() -> str:
 
 @pytest.fixture(scope="session")
 def run_folder(default_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a short run of a tiny model; not to be changed."""
+    """The folder of a short run of a tiny model; tests must not change it."""
     folder = tmp_path_factory.mktemp("run")
     model = Model.for_text(default_text, hidden=16, embedding=8)
     model.fit(default_text, TrainConfig(steps=20, sample_length=0))

@@ -1,4 +1,4 @@
-"""Random problems that several tests share: a network's parameters, symbols and carried-in state."""
+"""Random problems for several tests: parameters of a network, symbols and carried-in state."""
 
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class Problem(NamedTuple):
 
 
 def problem(rng, cell, *, layers=1, hidden=9, embedding=5, vocab=11, seq_len=8, batch=2, dtype="float64", symbols=None):
-    """A point where nothing is special: neither a bias nor the state is zero. ``symbols``: how many may occur."""
+    """A generic point: neither biases nor the state are zero. ``symbols``: number of symbols that may occur."""
     config = ModelConfig(vocab, cell, layers, hidden, embedding, dtype)
     parameters = initialise(config, rng)
     for view in parameters.values():
@@ -49,7 +49,7 @@ def problem(rng, cell, *, layers=1, hidden=9, embedding=5, vocab=11, seq_len=8, 
 
 
 def tape_buffers(tape, structure):
-    """A reference tape under the names of `FastNetwork.activations`."""
+    """The buffers of a reference tape, with the names of `FastNetwork.activations`."""
     found = {"probabilities": tape.probabilities, "nats": tape.nats}
     for n, layer in enumerate(tape.layers):
         found |= {f"{gate}.{n}": value for gate, value in zip(structure.saved, layer.gates, strict=True)}

@@ -1,4 +1,4 @@
-"""Verbs as processes of their own, for several tests."""
+"""Verbs run in separate processes, for several tests."""
 
 import contextlib
 import json
@@ -19,20 +19,20 @@ SIGNALS = [
 
 
 def heed_signals():
-    """A shell may start tests in the background, where signals from the keyboard are ignored, and that is inherited."""
+    """Restore signals from the keyboard, which a shell ignores for background jobs and child processes inherit."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 
 def python(*arguments, cwd, env=ENVIRONMENT, **settings):
-    """Run Python to its end."""
+    """Run Python until it ends."""
     settings = {"capture_output": True, "timeout": 120, "preexec_fn": heed_signals} | settings
     return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=env, **settings)
 
 
 @contextlib.contextmanager
 def begun(*arguments, cwd, env=ENVIRONMENT, **settings):
-    """Python, running; it is killed in the end if nothing else has ended it."""
+    """Start Python; the process is killed at the end of the context if it still runs."""
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | settings
     command = [sys.executable, *map(str, arguments)]
     with subprocess.Popen(command, cwd=cwd, env=env, preexec_fn=heed_signals, **settings) as process:
@@ -43,13 +43,13 @@ def begun(*arguments, cwd, env=ENVIRONMENT, **settings):
 
 
 def endless(*arguments):
-    """Arguments of a run that would go on for hours, and reports every 50 steps."""
+    """Arguments of a run that would take hours, and reports every 50 steps."""
     options = [*QUICK, "--sample-every", 50, "--eval-every", 0, "--steps", 100_000_000]
     return ["-m", "fastlstm.train", *options, *arguments]
 
 
 def wait_for(process, start):
-    """Read standard output up to a line that begins so."""
+    """Read standard output up to a line that begins with ``start``."""
     for line in process.stdout:
         if line.startswith(start):
             return

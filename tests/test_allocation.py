@@ -16,12 +16,12 @@ from fastlstm.reference.network import ReferenceNetwork
 
 DTYPES = ["float32", "float64"]
 
-#: Bytes. A step makes a few dozen small Python objects, numbers, tuples, views and a closure, of 50 to 100 bytes each.
+#: Bytes. A step makes a few dozen small Python objects (numbers, tuples, views, a closure) of 50 to 100 bytes each.
 CHURN = 8 * 1024
 
 
 def training(rng, backend, dtype, cell="lstm"):
-    """A function that does one training step, in a network whose smallest array is twice `CHURN`."""
+    """A function that runs one training step of a network whose smallest array is twice `CHURN`."""
     p = problem(rng, cell, hidden=64, embedding=64, vocab=64, seq_len=64, batch=64, dtype=dtype)
     assert min(p.x.nbytes, p.state.nbytes, p.parameters["embedding"].nbytes) >= 2 * CHURN
     net = backend(p.config, p.seq_len, p.batch, 1)
@@ -31,7 +31,7 @@ def training(rng, backend, dtype, cell="lstm"):
 
 
 def most_allocated(train):
-    """Most bytes that were allocated at once, beyond those before, over three steps after a first one."""
+    """Peak of additionally allocated bytes over three steps, after a first one."""
     train()
     tracemalloc.start()
     try:
@@ -46,24 +46,24 @@ def most_allocated(train):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_step_allocates_no_array(cell, dtype, rng):
-    """NumPy reports its arrays to tracemalloc, and no array of this step is as small as what it may see."""
+    """NumPy reports its arrays to tracemalloc, and every array of this step is larger than the bound."""
     assert most_allocated(training(rng, FastNetwork, dtype, cell)) < CHURN
 
 
-def test_the_references_arrays_are_seen(rng):
-    """Negative control: the reference does allocate, and the measurement notices every temporary."""
+def test_allocations_of_the_reference_are_detected(rng):
+    """Negative control: the reference does allocate, and the measurement detects every temporary."""
     assert most_allocated(training(rng, ReferenceNetwork, "float32")) > 1000 * CHURN
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_machine_code_calls_neither_an_allocator_nor_blas(dtype, rng):
-    """What kernels allocate tracemalloc would not see, so the names of all functions that their code calls are read."""
+    """tracemalloc does not see allocations in kernels, so the names of all functions that their code calls are read."""
     p = problem(rng, "lstm", dtype=dtype)
     FastNetwork(p.config, p.seq_len, p.batch, 1).forward(p.parameters, p.x, p.y, p.state)
     for made in step.overloads.values():
         functions = made.library._get_module_for_linking().functions
         called = {function.name for function in functions if function.is_declaration}
-        assert any(name.startswith("fastlstm_tile_") for name in called)  # names are there to be found
+        assert any(name.startswith("fastlstm_tile_") for name in called)  # the code does contain names
         assert not [name for name in called if re.search("NRT_|alloc|gemm|gemv|dot|blas", name)]
 
 
@@ -76,7 +76,7 @@ def test_workspaces_are_laid_out_once(rng):
         return [buffer.ctypes.data for buffer in net.buffers if isinstance(buffer, np.ndarray)]
 
     before = places()
-    assert len(before) == len(net.buffers) - 1  # all but the value that says which cell it is
+    assert len(before) == len(net.buffers) - 1  # all but the value that identifies the cell
     for _ in range(3):
         net.forward(p.parameters, p.x, p.y, p.state)
     assert places() == before

@@ -1,4 +1,4 @@
-"""The package as it is used from Python: the README's example runs and does what it says; public names are there."""
+"""The package as used from Python: the README's example runs and does what the README states; public names exist."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ def text(default_text):
 
 @pytest.fixture
 def example(text, tmp_path, monkeypatch):
-    """The names that the README's Python example leaves behind."""
+    """The variables that the README's Python example defines."""
     (example,) = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text(text, encoding="utf-8")
@@ -50,10 +50,10 @@ assert {"gradient_check", "check_gradients", "batches", "Model"} <= set(dir(fast
 """
 
 
-def test_modules_are_there_after_importing_the_package_alone():
+def test_modules_can_be_used_after_importing_only_the_package():
     subprocess.run([sys.executable, "-c", PUBLIC], check=True, timeout=120)
 
 
-def test_what_is_not_there_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'fastlstm' has no attribute 'kernel'"):
         fastlstm.kernel  # noqa: B018

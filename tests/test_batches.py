@@ -54,7 +54,7 @@ def test_an_epoch_gives_each_lane_its_part_of_the_text_in_order(size):
     np.testing.assert_array_equal(np.concatenate(inputs), ref)
     np.testing.assert_array_equal(np.concatenate(targets), ref + 1)
     assert list(resets) == [True] + [False] * (lanes.steps_per_epoch - 1)
-    # What an epoch leaves out of a lane is less than a chunk and the symbol that the rule spares.
+    # An epoch omits from a lane less than a chunk, and the last symbol, which has no target.
     assert stride - length <= seq_len
 
 
@@ -76,7 +76,7 @@ def test_a_saved_cursor_resumes_at_the_same_chunk(size, steps):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
-def test_ids_of_every_width_arrive_unchanged(rng, dtype):
+def test_ids_of_every_width_are_returned_unchanged(rng, dtype):
     ids = rng.integers(0, min(np.iinfo(dtype).max, 0x10FFFF), 101, endpoint=True, dtype=dtype)
     _, x, y = chunk(Lanes(ids, 25, 4))
     np.testing.assert_array_equal(x.T.ravel(), ids[:100])

@@ -1,4 +1,4 @@
-"""The cache of compiled kernels is never in the way, never stale, and never computes wrongly."""
+"""The cache of compiled kernels never prevents a run, is never stale, and never gives wrong results."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 
 from fastlstm.kernels import jit, numba_internals
 
-# Compiles a kernel of its own: quick, where the real ones take half a minute.
+# Compiles a small kernel, which is fast; the real ones take half a minute.
 PROGRAM = """
 import sys
 import numpy as np
@@ -57,7 +57,7 @@ def test_a_second_process_loads_what_the_first_compiled(tmp_path):
     assert run(tmp_path) == ("6.0 1\n", "")
 
 
-def test_an_unusable_folder_warns_and_goes_on(tmp_path, monkeypatch):
+def test_with_an_unusable_folder_a_program_warns_and_runs(tmp_path, monkeypatch):
     for name in ("file", "__pycache__"):  # the three places numba tries, in turn
         (tmp_path / name).write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
@@ -66,8 +66,8 @@ def test_an_unusable_folder_warns_and_goes_on(tmp_path, monkeypatch):
     assert "cannot be used" in err
 
 
-def test_processes_that_start_at_once_compute_rightly(tmp_path):
-    """With an empty cache, then with a damaged one; of two dtypes, whose machine code must not be mixed up."""
+def test_processes_that_start_at_the_same_time_compute_correctly(tmp_path):
+    """With an empty cache, then with a damaged one, and for two dtypes, whose machine code must not be mixed up."""
     for _ in range(2):
         for process in [start(tmp_path, dtype) for dtype in ("float32", "float64", "float32")]:
             out, err = answer_of(process)
@@ -78,15 +78,15 @@ def test_processes_that_start_at_once_compute_rightly(tmp_path):
             path.write_bytes(path.read_bytes()[:1000])
 
 
-def test_code_for_another_processor_stands_beside(tmp_path):
+def test_code_for_another_processor_is_a_separate_entry(tmp_path):
     generic = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
     run(tmp_path)
     assert run(tmp_path, **generic) == ("6.0 0\n", "")
     assert run(tmp_path, **generic) == run(tmp_path) == ("6.0 1\n", "")
 
 
-# Each damage, then two starts with dispatchers that know nothing yet, in a process of its own: what they load might
-# crash it.
+# After each damage, two starts with new dispatchers. It runs in a separate process, because the code that they load
+# might crash it.
 DAMAGED = """
 import os, sys, warnings
 from pathlib import Path
@@ -142,8 +142,8 @@ print("held")
 """
 
 
-def test_a_damaged_file_is_built_again_without_a_word(tmp_path):
-    """Headers, pickled data and machine code, flipped, cut, zeroed, swapped: right results, then a whole cache."""
+def test_a_damaged_file_is_built_again_without_a_warning(tmp_path):
+    """Headers, pickled data and machine code, flipped, cut, zeroed, swapped: correct results, then a whole cache."""
     program = tmp_path / "program.py"
     program.write_text(DAMAGED)
     cache = tmp_path / "cache"
@@ -157,7 +157,7 @@ def test_a_damaged_file_is_built_again_without_a_word(tmp_path):
 
 
 def cache_hits():
-    """Of a dispatcher that knows nothing yet."""
+    """Number of cache hits of a new dispatcher."""
 
     def successor(n):
         return n + 1

@@ -1,4 +1,4 @@
-"""Model files: exact, atomic, and harmless whatever is in them."""
+"""Model files: exact, atomic, and harmless for any contents."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ from fastlstm import Model, ModelConfig, Vocab, atomic, checkpoint, tensor_file
 from fastlstm.cells import CELLS
 from fastlstm.errors import ModelExistsError, ModelFileError
 
-#: What every message names.
+#: The file's name, which every message contains.
 NAMED = r"model\.safetensors"
 
 
@@ -37,7 +37,7 @@ def saved(model, tmp_path):
 
 
 def version_1(model):
-    """The bytes of a model file as fastlstm 0.1.0 wrote them."""
+    """The bytes of a model file as written by fastlstm 0.1.0."""
     metadata = {
         "format": "fastlstm",
         "version": "1",
@@ -59,7 +59,7 @@ def rewrite(path, metadata=None, tensors=None):
 
 
 def refused(path, message=NAMED):
-    """The message with which a file is refused."""
+    """Require that a file is refused; returns the message."""
     with pytest.raises(ModelFileError, match=message) as caught:
         Model.load(path)
     assert "\n" not in str(caught.value)
@@ -118,7 +118,7 @@ def test_a_model_is_the_same_bytes_at_every_save_in_every_process(saved, tmp_pat
     assert (tmp_path / "c").read_bytes() == saved.read_bytes()
 
 
-def test_a_run_s_folder_stands_for_its_model(saved, model):
+def test_the_folder_of_a_run_can_be_given_in_place_of_its_model(saved, model):
     assert Model.load(saved.parent).parameters.flat.tobytes() == model.parameters.flat.tobytes()
 
 
@@ -141,7 +141,7 @@ def test_every_damaged_byte_is_refused_as_damage(saved, rng):
             assert "damaged" in refused(saved)
 
 
-def test_a_checksum_is_checked_in_every_version_and_must_be_there_since_version_2(saved):
+def test_a_checksum_is_verified_in_every_version_and_required_since_version_2(saved):
     data = saved.read_bytes()
     saved.write_bytes(data.replace(b'"version":"2"', b'"version":"1"'))
     refused(saved, "its checksum is wrong")
@@ -153,7 +153,7 @@ def test_a_checksum_is_checked_in_every_version_and_must_be_there_since_version_
     refused(saved, "its checksum is wrong")
 
 
-def test_a_file_of_a_later_version_says_to_update(saved):
+def test_the_message_for_a_file_of_a_later_version_is_to_update(saved):
     rewrite(saved, {"version": "3"})
     refused(saved, "'3' of the model format.*update fastlstm")
 
@@ -170,7 +170,7 @@ def test_a_flipped_bit_in_the_header_of_version_1_is_refused_or_leaves_a_model(s
             with contextlib.suppress(ModelFileError):  # and no other error
                 Model.load(saved)
                 loaded += 1
-    assert loaded < tried / 4  # those of the vocabulary, the history, and the like
+    assert loaded < tried / 4  # flips in the vocabulary, the history and similar parts
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def with_claim(name, **claims):
         lambda header: json.dumps(header).encode("utf-16"),
     ],
 )
-def test_a_header_that_lies_about_its_tensors_is_refused_in_one_short_line(saved, model, change):
+def test_a_header_that_does_not_match_its_tensors_is_refused_in_one_short_line(saved, model, change):
     saved.write_bytes(with_header(version_1(model), lambda header: header))
     assert_same(model, Model.load(saved))
     saved.write_bytes(with_header(version_1(model), change))
@@ -276,7 +276,7 @@ def test_a_file_takes_no_more_memory_than_twice_its_own_size(tmp_path):
     try:
         Model.load(path)
         _, peak = tracemalloc.get_traced_memory()
-        assert peak < 2.4 * size  # of file, library's copies and parameters two at a time, and truth values
+        assert peak < 2.4 * size  # at most two of file, library's copies and parameters at a time, and booleans
         rewrite(
             path, {"config": config_json(vocab_size=2, embedding=64, hidden=20_000), "vocab": model.vocab.to_json()}
         )
@@ -299,12 +299,12 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("call", ["os.stat", "builtins.open"])
-def test_a_model_that_may_not_be_read_is_not_called_absent(saved, monkeypatch, call):
+def test_a_model_without_read_permission_is_not_reported_as_absent(saved, monkeypatch, call):
     def refuse(*arguments, **settings):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     with monkeypatch.context() as patch:
-        patch.setattr(call, refuse)  # root may read a file whatever its mode
+        patch.setattr(call, refuse)  # root may read a file of any mode
         for path in (saved, saved.parent):
             with pytest.raises(ModelFileError) as caught:
                 Model.load(path)
@@ -313,7 +313,7 @@ def test_a_model_that_may_not_be_read_is_not_called_absent(saved, monkeypatch, c
     refused(saved.parent, "there is no model")
 
 
-def test_what_is_no_model_file_is_refused(tmp_path):
+def test_a_file_that_is_not_a_model_is_refused(tmp_path):
     for name, content in [("empty", b""), ("text", b"To be, or not to be" * 9), ("pickle", b"\x80\x04K\x01.")]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ModelFileError, match=name):
@@ -338,7 +338,7 @@ def test_a_failed_save_leaves_the_old_model_and_nothing_else(saved, model, call,
     assert os.listdir(saved.parent) == [saved.name]
 
 
-def test_a_save_is_on_disk_before_it_takes_the_old_one_s_place(saved, model, monkeypatch):
+def test_a_save_is_on_disk_before_it_replaces_the_old_file(saved, model, monkeypatch):
     events = []
     replace, fsync = os.replace, os.fsync
     monkeypatch.setattr(os, "replace", lambda *paths: (events.append("replace"), replace(*paths)))
@@ -363,7 +363,7 @@ def test_a_folder_that_cannot_be_synced_can_be_saved_to(model, tmp_path, monkeyp
     assert os.listdir(tmp_path) == ["new"]
 
 
-def test_a_save_without_memory_for_it_is_a_failed_save(saved, model, monkeypatch):
+def test_running_out_of_memory_in_a_save_is_a_failed_save(saved, model, monkeypatch):
     before = saved.read_bytes()
     monkeypatch.setattr(checkpoint, "Parameters", lambda *a: (_ for _ in ()).throw(MemoryError("Unable to allocate")))
     with pytest.raises(ModelFileError, match="no memory"):
@@ -409,7 +409,7 @@ def test_without_hard_links_a_save_still_does_not_overwrite(model, tmp_path, mon
     assert_same(model, Model.load(tmp_path / "m"))
 
 
-def test_a_failing_link_is_a_failed_save_and_not_a_name_that_is_taken(model, tmp_path, monkeypatch):
+def test_a_failing_link_is_a_failed_save_and_not_reported_as_an_existing_file(model, tmp_path, monkeypatch):
     def refuse(*paths, **settings):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -453,14 +453,14 @@ def test_a_link_s_target_is_replaced_and_the_link_stays(saved, model, tmp_path):
     assert_same(model, Model.load(saved))
 
 
-# What a killed writer leaves
+# Temporary files of killed writers
 
 
 KILLED = "import os, signal; os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)" + SAVE
 
 
 @pytest.mark.parametrize("cleaner", ["save", "check_writable"])
-def test_what_a_killed_writer_leaves_is_removed_by_the_next(model, tmp_path, cleaner):
+def test_temporary_files_of_a_killed_writer_are_removed_by_the_next(model, tmp_path, cleaner):
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "other"], timeout=60)
     assert killed.returncode == -signal.SIGKILL
     left = os.listdir(tmp_path)
@@ -477,7 +477,7 @@ def test_what_a_killed_writer_leaves_is_removed_by_the_next(model, tmp_path, cle
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o400])
-def test_what_a_killed_writer_leaves_is_removed_from_a_network_file_system(tmp_path, monkeypatch, mode):
+def test_temporary_files_of_a_killed_writer_are_removed_from_a_network_file_system(tmp_path, monkeypatch, mode):
     flock, temporary = fcntl.flock, tmp_path / ".fastlstm-0123456789abcdef.tmp"
     temporary.touch(mode)
 
@@ -491,7 +491,7 @@ def test_what_a_killed_writer_leaves_is_removed_from_a_network_file_system(tmp_p
     assert not temporary.exists()
 
 
-def test_the_temporary_file_of_a_writer_at_work_is_not_removed(saved, model, monkeypatch):
+def test_the_temporary_file_of_an_active_writer_is_not_removed(saved, model, monkeypatch):
     fsync, names = os.fsync, []
 
     def look(file):
@@ -505,7 +505,7 @@ def test_the_temporary_file_of_a_writer_at_work_is_not_removed(saved, model, mon
     assert_same(model, Model.load(saved))
 
 
-def test_a_writer_whose_file_is_removed_before_it_is_locked_takes_another(saved, model, monkeypatch):
+def test_a_writer_whose_file_is_removed_before_it_is_locked_uses_another(saved, model, monkeypatch):
     flock, removed = fcntl.flock, []
 
     def late(file, operation):
@@ -553,7 +553,7 @@ def test_a_file_system_without_locks_can_be_saved_to(model, tmp_path, monkeypatc
     assert os.listdir(tmp_path) == ["m"]
 
 
-def test_an_unwritable_folder_is_known_at_once(tmp_path):
+def test_an_unwritable_folder_is_detected_at_once(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ModelFileError, match="--out"):
         checkpoint.check_writable(tmp_path / "file" / "run")
@@ -564,7 +564,7 @@ def test_an_unwritable_folder_is_known_at_once(tmp_path):
     assert os.listdir(tmp_path / "a" / "b") == []
 
 
-# What load would refuse
+# Contents that load would refuse
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -614,7 +614,7 @@ def test_a_history_that_json_cannot_hold_is_not_saved(saved, model, training):
     assert os.listdir(saved.parent) == [saved.name]
 
 
-def test_a_configuration_or_vocabulary_that_would_not_come_back_is_not_saved(saved, model):
+def test_a_configuration_or_vocabulary_that_would_not_be_restored_is_not_saved(saved, model):
     before = saved.read_bytes()
     odd = ModelConfig(3, hidden=2, embedding=2)
     object.__setattr__(odd, "dtype", "float64")

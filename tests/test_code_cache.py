@@ -1,4 +1,4 @@
-"""Files of machine code come back exactly as they were saved, or not at all."""
+"""Files of machine code are loaded exactly as they were saved, or not at all."""
 
 import os
 import pickle
@@ -48,7 +48,7 @@ def test_a_file_damaged_anywhere_is_absent_until_it_is_saved_again(files, tmp_pa
 
 
 class Executed:
-    """Unpickling this makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -68,7 +68,7 @@ def test_a_file_is_not_unpickled_before_it_is_verified(files, tmp_path):
 
 
 def test_a_file_under_the_name_of_another_is_absent(files, tmp_path):
-    """Swapped files are whole, but not what they are taken for."""
+    """Swapped files are undamaged, but their digests are of other keys."""
     other = KEY._replace(variant="float64 on this processor")
     files.save(KEY, "32 bits")
     first = path_of(tmp_path)
@@ -81,7 +81,7 @@ def test_a_file_under_the_name_of_another_is_absent(files, tmp_path):
 
 
 def test_an_entry_of_another_origin_is_overwritten(files, tmp_path):
-    """An edit of the source, or another numba, leaves no files behind."""
+    """Edited source or another numba version leaves no old files behind."""
     newer = KEY._replace(origin="edited source")
     files.save(KEY, "old")
     assert files.load(newer) is None
@@ -114,13 +114,13 @@ VerifiedFiles(Path(sys.argv[1]), "kernel-1.py311", pickle.dumps).save(Key(*sys.a
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_a_process_killed_while_it_saves_leaves_only_what_the_next_save_removes(tmp_path, files):
+def test_a_process_killed_during_a_save_leaves_only_a_file_that_the_next_save_removes(tmp_path, files):
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), *KEY], check=False)
     assert done.returncode == -signal.SIGKILL
     assert files.load(KEY) is None
     left = path_of(tmp_path)
     files.save(KEY, "whole")
-    assert left.exists()  # it may be of a process that is still writing
+    assert left.exists()  # it may belong to a process that is still writing
     an_hour_ago = time.time() - 3601
     os.utime(left, (an_hour_ago, an_hour_ago))
     files.save(KEY, "whole")

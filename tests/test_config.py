@@ -1,4 +1,4 @@
-"""Configurations refuse what cannot be meant, in one line that names the field."""
+"""Configurations refuse invalid values, with one line that names the field."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def test_impossible_training_is_refused_at_once(settings, message):
         TrainConfig(**settings)
 
 
-def test_numpy_s_scalars_and_dtypes_become_plain_values_that_can_be_saved():
+def test_numpy_scalars_and_dtypes_become_plain_values_that_can_be_saved():
     config = ModelConfig(
         np.int64(5), cell=np.str_("rnn"), hidden=np.uint8(9), dtype=np.dtype("float64"), forget_bias=np.float32(0.5)
     )

@@ -1,4 +1,4 @@
-"""Both implementations keep the contract of a network: verbs compose to a training step, misuse is refused."""
+"""Both implementations fulfil the contract of a network: verbs compose to a training step, misuse is refused."""
 
 import math
 import re
@@ -27,7 +27,7 @@ RULES = {
 
 
 def network(p, backend="fast", threads=1, **settings):
-    """A network for a problem, whose calls are all made by as many workers as there are."""
+    """A network for a problem, in which all workers take part in every call."""
     net = build(backend, p.config, p.seq_len, p.batch, threads, **settings)
     if backend == "fast":
         assert net.workers.count == threads
@@ -36,10 +36,10 @@ def network(p, backend="fast", threads=1, **settings):
 
 
 def composed_step(net, parameters, gradients, slots, x, y, state, scale, rule):
-    """A training step from the small verbs."""
+    """A training step composed of the small verbs."""
     nats = np.full(x.shape, math.nan)
     total = net.forward(parameters, x, y, state, nats)
-    # The sum of the parts, in whatever order: a few hundred roundings of float64.
+    # The order of summation is free: a few hundred roundings of float64.
     assert total == pytest.approx(nats.sum(), rel=1e-6 if net.config.dtype == "float32" else 1e-13)
     gradients.flat[:] = 0
     net.backward(parameters, scale, gradients)
@@ -52,7 +52,7 @@ def whole_step(net, *arguments):
 
 
 def trained(p, net, step, rule):
-    """All that three training steps leave, as bytes."""
+    """The results of three training steps, as bytes."""
     parameters = Parameters(p.config, p.parameters.flat.copy())
     gradients, slots, state = Parameters(p.config), p.slots(rule), p.state.copy()
     gradients.flat[:] = math.nan  # they are replaced
@@ -91,7 +91,7 @@ def test_steps_whole_and_composed_can_alternate_in_one_network(backend, rng):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_forward_gives_the_nats_of_each_symbol(dtype, backend, rng):
-    """They are those of a network that reads and predicts one symbol of one lane at a time."""
+    """They equal those of a network that reads and predicts one symbol of one lane at a time."""
     p = problem(rng, "lstm", dtype=dtype)
     nats = np.full((p.seq_len, p.batch), math.nan)
     network(p, backend).forward(p.parameters, p.x, p.y, p.state.copy(), nats)
@@ -113,14 +113,14 @@ def test_the_norm_is_that_of_all_gradients_even_beyond_float32(dtype, backend, r
     for size in (1.0, 1e25):
         gradients.flat[:] = size * rng.standard_normal(gradients.flat.size)
         expected = float(np.linalg.norm(gradients.flat.astype(np.float64)))
-        # Ten thousand squares are added up in different orders; an element of a vector adds up some hundred of them in
-        # the gradients' dtype first.
+        # Ten thousand squares are summed in different orders; each element of a vector first sums some hundred of them
+        # in the gradients' dtype.
         assert net.norm(gradients) == pytest.approx(expected, rel=100 * float(np.finfo(dtype).eps))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_update_bounds_the_norm_it_is_given(backend, rng):
-    """The norm may be that of more gradients than these: then they are scaled as all of them are."""
+    """The norm may include other gradients: these are then scaled by the same factor as all of them."""
     p = problem(rng, "rnn")
     net, gradients, rule = network(p, backend), Parameters(p.config), UpdateRule(0.1, clip_norm=1.0)
     gradients.flat[:] = rng.standard_normal(gradients.flat.size)
@@ -147,7 +147,7 @@ def test_a_norm_that_is_no_number_scales_nothing(rule, backend, rng):
     assert np.isfinite(p.parameters.flat).all()
 
 
-# What is refused. Each case: how one argument of a good call is spoiled, and what both backends say.
+# Refused arguments. Each case changes one argument of a valid call, and has the message of both backends.
 
 
 def read_only(array):
@@ -161,7 +161,7 @@ def strided(array):
 
 
 def spoiled_parameters(change):
-    """`Parameters` whose flat array is not the table's: attributes can be replaced after the check of the class."""
+    """`Parameters` with an invalid flat array: the attribute can be replaced after the class has validated it."""
 
     def spoil(parameters):
         other = Parameters(parameters.config, parameters.flat.copy())
@@ -194,7 +194,7 @@ def in_single(array):
     return array.astype(np.float32)
 
 
-#: Argument, change, message; of every verb that has the argument.
+#: Argument, change, message, for every verb that has the argument.
 WRONG = [
     *(
         (name, *rest)
@@ -246,7 +246,7 @@ VERBS = {
     "train_step": ("parameters", "gradients", "slots", "x", "y", "state", "scale", "rule"),
     "generate": ("parameters", "first", "state", "uniforms", "temperature"),
 }
-#: Parameters that a verb writes to, gradients included.
+#: Arguments of type `Parameters` that a verb writes to, including gradients.
 WRITTEN = {
     "backward": ("gradients",),
     "update": ("parameters",),
@@ -276,7 +276,7 @@ def arrays(arguments):
 
 
 def ready(p, verb, backend):
-    """A network that can do a verb."""
+    """A network on which a verb can be called."""
     net = network(p, backend)
     if verb == "backward":
         net.forward(p.parameters, p.x, p.y, p.state.copy())
@@ -284,7 +284,7 @@ def ready(p, verb, backend):
 
 
 def refusal(backend, verb, name, change):
-    """What a backend says to a verb with one argument spoiled; it must leave all of them as they are."""
+    """The message of a backend for a verb with one argument changed; it must not modify any argument."""
     p, arguments = good_arguments(verb)
     net = ready(p, verb, backend)
     arguments[name] = change(arguments[name])
@@ -310,8 +310,8 @@ def test_parameters_that_would_be_written_to_are_refused_if_read_only(verb, name
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_what_is_only_read_may_be_read_only(verb):
-    """The cases that are refused are spoiled in one argument alone: without it the call is accepted."""
+def test_arguments_that_are_only_read_may_be_read_only(verb):
+    """Control of the refused cases: without the one changed argument, the call is accepted."""
     written = {"state", "nats", "slots", *WRITTEN.get(verb, ())}
     for backend in BACKENDS:
         p, arguments = good_arguments(verb)
@@ -329,7 +329,7 @@ def backward(net, p):
 
 
 def step(net, p):
-    """A training step of parameters that do not matter."""
+    """A training step with other parameters."""
     copy, rule = Parameters(p.config, p.parameters.flat.copy()), UpdateRule(0.1)
     net.train_step(copy, Parameters(p.config), p.slots(rule), p.x, p.y, p.state.copy(), 1.0, rule)
 
@@ -353,7 +353,7 @@ def generated(net, p):
     net.generate(p.parameters, p.x[0], p.state.copy(), np.full((3, p.batch), 0.5), 1.0)
 
 
-#: What a network has done when it is asked to go backward, and has no forward pass to go back through.
+#: The calls before a backward pass that is refused, because there is no forward pass for it.
 BEFORE = {
     "nothing": [],
     "a backward pass": [forward, backward],
@@ -366,7 +366,7 @@ BEFORE = {
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("before", BEFORE)
-def test_backward_needs_a_forward_pass_of_its_own(before, backend, rng):
+def test_every_backward_pass_needs_a_forward_pass_before_it(before, backend, rng):
     p = problem(rng, "lstm", seq_len=1)
     net = network(p, backend)
     for use in BEFORE[before]:
@@ -390,7 +390,7 @@ def test_arrays_of_a_forward_pass_may_be_filled_anew_before_the_backward_pass(ba
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_network_without_training_does_not_go_backward(backend, rng):
+def test_a_network_without_training_has_no_backward_pass(backend, rng):
     p = problem(rng, "lstm")
     net = network(p, backend, training=False)
     forward(net, p)
@@ -428,7 +428,7 @@ def test_drawing_no_symbol_changes_nothing(backend, rng):
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_logits_that_are_no_numbers_are_not_drawn_from(backend, temperature, rng):
+def test_nothing_is_drawn_from_logits_that_are_not_finite(backend, temperature, rng):
     p = problem(rng, "lstm", seq_len=1)
     p.parameters["output.b"][...] = math.nan
     with pytest.raises(FastlstmError, match=r"^the model's logits are not finite numbers, so no symbol can be drawn"):

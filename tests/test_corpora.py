@@ -1,4 +1,4 @@
-"""Named corpora: each is what it says, and one that cannot be had is one clear line."""
+"""Named corpora: each has the documented content, and one that is not available is reported in one clear line."""
 
 import hashlib
 import http.server
@@ -18,7 +18,7 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "tinyshakespear
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `CONTENT` at /right, something else at /wrong, and breaks off in the middle of /broken."""
+    """Serves `CONTENT` at /right, something else at /wrong, and closes the connection in the middle of /broken."""
 
     def do_GET(self):
         body = {"/right": CONTENT, "/wrong": b"not it", "/broken": CONTENT}.get(self.path)
@@ -31,7 +31,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body[:10] if self.path == "/broken" else body)
 
     def log_message(self, *args):
-        """Say nothing on standard error."""
+        """Write nothing to standard error."""
 
 
 class Server:
@@ -101,7 +101,7 @@ def test_a_server_that_does_not_answer_is_given_up(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1/x", "http://", "http://" + "x" * 100 + "/"])
-def test_an_address_that_is_none_is_one_line(tmp_path, url):
+def test_an_invalid_address_is_one_line(tmp_path, url):
     assert_refused("cannot download tinyshakespeare", corpora.fetch_tinyshakespeare, url, tmp_path, SHA256)
 
 
@@ -122,7 +122,7 @@ def test_a_cache_folder_that_cannot_be_written_is_one_line(server, tmp_path, mon
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)  # root may write a folder whatever its mode
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)  # root may write to a folder of any mode
     message = r"cannot use the cache folder.*set FASTLSTM_CACHE_DIR"
     assert_refused(message, corpora.fetch_tinyshakespeare, f"{server.url}/right", tmp_path, SHA256)
 
@@ -134,14 +134,14 @@ def test_the_environment_names_the_mirror_and_the_cache_folder(server, tmp_path,
     assert (tmp_path / "cache").is_dir()
 
 
-def test_the_usual_cache_folder_is_the_programs_own(monkeypatch):
+def test_the_default_cache_folder_is_named_after_the_program(monkeypatch):
     monkeypatch.delenv("FASTLSTM_CACHE_DIR", raising=False)
     assert "fastlstm" in corpora.cache_folder().parts
 
 
 def test_the_recorded_hash_is_that_of_the_real_text():
     if not REAL.is_file():
-        pytest.skip("the real tinyshakespeare does not lie beside this checkout")
+        pytest.skip("the real tinyshakespeare is not beside this checkout")
     assert hashlib.sha256(REAL.read_bytes()).hexdigest() == corpora.TINYSHAKESPEARE_SHA256
 
 

@@ -1,4 +1,4 @@
-"""The fast backend computes what the reference computes: buffer by buffer and gradient by gradient, for any shape."""
+"""The fast backend gives the results of the reference, buffer by buffer and gradient by gradient, for any shape."""
 
 import math
 
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.usefixtures("share_every_step")
 
 
 def bound(p):
-    """Largest error allowed, relative to the largest element of a buffer.
+    """Maximum error, relative to the largest element of a buffer.
 
-    float64: what the issue asks for; a few thousand roundings stay a thousandfold below.
-    float32: an element is a sum of K products, rounded K times, which as a random walk is sqrt(K) roundings; the
-    functions add about 5 units in the last place; and what T*L such steps, one after the other, add up
-    is again a random walk. Eight standard deviations of that, with K the longest of all sums.
+    float64: a fixed bound; a few thousand roundings are a thousand times smaller.
+    float32: an element is a sum of K products with K roundings, which as a random walk amount to sqrt(K) roundings; the
+    functions add about 5 units in the last place; and the errors of T*L such steps in sequence are again a random walk.
+    The bound is eight standard deviations of that, with K the longest of all sums.
     """
     if p.config.dtype == "float64":
         return 1e-10
@@ -37,7 +37,7 @@ def bound(p):
 
 
 def fast_run(p, threads):
-    """All that one forward and backward pass of the fast backend leave, by name."""
+    """All results of one forward and backward pass of the fast backend, by name."""
     fast = FastNetwork(p.config, p.seq_len, p.batch, threads)
     assert fast.workers.count == threads
     state, gradients = p.state.copy(), Parameters(p.config)
@@ -83,7 +83,7 @@ campaign = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slo
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @campaign
 @given(shape=shapes, threads=st.sampled_from([1, 2, 3]), seed=st.integers(0, 1000))
-# One lane; exactly one vector and one tile of everything; one more than that.
+# One lane; exactly one vector and one tile in every dimension; one more than that.
 @example(shape={"cell": "lstm", "hidden": 33, "seq_len": 40, "batch": 1}, threads=2, seed=0)
 @example(shape={"cell": "lstm", "hidden": 8, "embedding": 8, "vocab": 8, "batch": 3}, threads=1, seed=0)
 @example(shape={"cell": "gru", "hidden": 33, "seq_len": 40, "batch": 1}, threads=2, seed=0)
@@ -94,8 +94,8 @@ def test_every_buffer_and_gradient_is_the_references(dtype, shape, threads, seed
     assert_same(fast_run(p, threads), reference_run(p), bound(p))
 
 
-#: Beyond one block of what kernels take at a time: rows of a weight gradient (128), rows of the output layer
-#: (24 or 48), depth of a product (512; N = G H counts in the backward pass), and blocks of the norm (4096).
+#: More than one block in the kernels: rows of a weight gradient (128), rows of the output layer (24 or 48), depth of a
+#: product (512; in the backward pass that is N = G H), and elements of the norm (4096).
 LARGE = {
     "reduction": ("lstm", 2, 130, 31, 65, 70, 50),
     "reduction-rnn": ("rnn", 2, 131, 33, 97, 45, 19),
@@ -128,7 +128,7 @@ def test_symbols_that_do_not_occur_have_no_gradient(symbols, rng):
 
 
 def test_a_workspace_forgets_the_symbols_of_the_last_sequence(rng):
-    """The second sequence has other symbols than the first: nothing of the first is left in its gradient."""
+    """The second sequence has other symbols than the first; the first leaves nothing in its gradient."""
     p = problem(rng, "lstm", vocab=30, symbols=5)
     q = p._replace(x=(p.x + 7) % 30)
     fast, gradients = FastNetwork(p.config, p.seq_len, p.batch, 1), Parameters(p.config)
@@ -149,7 +149,7 @@ def test_backward_accumulates(cell, backend, rng):
     for gradients, scale in ((once, 1.0), (twice, 0.5), (twice, 1.5)):
         net.forward(p.parameters, p.x, p.y, p.state.copy())
         net.backward(p.parameters, scale, gradients)
-    # A handful of roundings apart.
+    # The difference is a few roundings.
     np.testing.assert_allclose(twice.flat, 2 * once.flat, rtol=0, atol=1e-13 * np.abs(once.flat).max())
 
 
@@ -163,8 +163,8 @@ CLIPS = {"none": {}, "value": {"clip_value": 0.02}, "norm": {"clip_norm": 0.1}}
 def test_training_steps_are_the_references(cell, clip, dtype, threads, rng):
     """Three steps: losses, parameters, gradients, slots and state.
 
-    The slots start at 0.1, as after some training: from zero, Adagrad divides a gradient by itself, and
-    its first step would turn the rounding of a gradient near 0 into a step of any size.
+    The slots start at 0.1, as after some training. From zero, Adagrad's first step divides a gradient by itself, so
+    that the rounding error of a gradient near 0 would become a step of any size.
     """
     p = problem(rng, cell, layers=2, hidden=37, vocab=41, seq_len=20, batch=7, dtype=dtype)
     rule = UpdateRule(0.1, **CLIPS[clip])
@@ -182,15 +182,15 @@ def test_training_steps_are_the_references(cell, clip, dtype, threads, rng):
         found.append(
             {"losses": np.array(losses), "p": parameters.flat, "g": gradients.flat, "m": slots, "state": state}
         )
-    # Both sides round in `dtype` here, but a bound of eight standard deviations has room for two of them.
+    # Both sides round in `dtype` here; a bound of eight standard deviations is large enough for that.
     assert_same(found[0], found[1], bound(p))
     for limit in CLIPS[clip].values():
-        # The gradients, left as they were before clipping, exceed the bound, or this would have tested nothing.
+        # The gradients before clipping exceed the bound; else this would not test clipping.
         assert min(sizes) > 1.1 * limit
 
 
 def test_a_norm_beyond_float32_still_clips(rng):
-    """Squares of finite gradients may be no float32: the norm is a float64, as the reference's."""
+    """Squares of finite gradients may overflow float32: the norm is a float64, as in the reference."""
     p = problem(rng, "lstm", dtype="float32")
     rule, moved = UpdateRule(lr=0.1, clip_norm=1.0), []
     for backend in (FastNetwork, ReferenceNetwork):
@@ -204,7 +204,7 @@ def test_a_norm_beyond_float32_still_clips(rng):
     np.testing.assert_allclose(moved[0], moved[1], rtol=0, atol=1e-5)  # some hundred roundings of float32
 
 
-def test_what_is_read_only_is_never_written_and_costs_no_compilation(rng):
+def test_read_only_arguments_are_not_written_and_need_no_further_compilation(rng):
     p = problem(rng, "lstm")
     net = FastNetwork(p.config, p.seq_len, p.batch, 1)
     expected, kinds = net.forward(p.parameters, p.x, p.y, p.state.copy()), len(step.overloads)
@@ -215,7 +215,7 @@ def test_what_is_read_only_is_never_written_and_costs_no_compilation(rng):
     assert len(step.overloads) == kinds
 
 
-@pytest.mark.parametrize("training", [False, True])  # with a table of all symbols, and with one of those at hand
+@pytest.mark.parametrize("training", [False, True])  # with a table of the distinct symbols, and of all
 @pytest.mark.parametrize("temperature", [0, 0.3, 1.0, 2.5])
 @pytest.mark.parametrize("cell", CELLS)
 def test_generated_symbols_are_the_references(cell, temperature, training, rng):
@@ -229,10 +229,10 @@ def test_generated_symbols_are_the_references(cell, temperature, training, rng):
     (fast_ids, fast_state), (ids, state) = drawn
     assert np.array_equal(fast_ids, ids)
     np.testing.assert_allclose(fast_state, state, rtol=0, atol=1e-10)
-    assert len(np.unique(ids)) > 3  # not one symbol for ever
+    assert len(np.unique(ids)) > 3  # not always the same symbol
 
 
-def test_a_vocabulary_too_large_for_a_table_is_sampled_alike(rng, monkeypatch):
+def test_a_vocabulary_too_large_for_a_table_gives_the_same_samples(rng, monkeypatch):
     p = problem(rng, "lstm", batch=2)
     uniforms = rng.random((40, 2))
     drawn = []
@@ -245,7 +245,7 @@ def test_a_vocabulary_too_large_for_a_table_is_sampled_alike(rng, monkeypatch):
 
 
 def test_float32_samples_follow_the_distribution(rng):
-    """One step from one state in 20,000 lanes: frequencies are probabilities, to five standard deviations."""
+    """One step from one state in 20,000 lanes: frequencies equal probabilities within five standard deviations."""
     p = problem(rng, "rnn", vocab=7, batch=1, seq_len=1, dtype="float32")
     lanes = 20_000
     state = np.repeat(p.state, lanes, axis=2)
@@ -257,8 +257,8 @@ def test_float32_samples_follow_the_distribution(rng):
     assert np.all(np.abs(frequency - q) < 5 * np.sqrt(q * (1 - q) / lanes))
 
 
-def test_not_a_number_stays_visible(rng):
-    """A NaN in the parameters makes the loss NaN on the fast backend too: nothing clamps it away."""
+def test_nan_in_the_parameters_propagates_to_the_loss(rng):
+    """On the fast backend too: no clamp removes it."""
     for dtype in ("float32", "float64"):
         p = problem(rng, "lstm", dtype=dtype)
         p.parameters["layers.0.W"][3, 2] = math.nan

@@ -1,7 +1,7 @@
-"""exp, tanh and sigmoid of the kernels are good to a few units in the last place, and NaN and infinities behave.
+"""exp, tanh and sigmoid of the kernels are accurate to a few units in the last place, also for NaN and infinities.
 
-The bounds are those the docstrings of `fastlstm.kernels.functions` promise. ``pytest -rP`` prints the measured maxima,
-which stand there too.
+The bounds are those in the docstrings of `fastlstm.kernels.functions`. ``pytest -rP`` prints the measured maxima, which
+are also given there.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ TINY32 = float(np.finfo(np.float32).tiny)
 
 @jit.kernel
 def evaluate(name, source, target):
-    """``target = f(source)``, a vector at a time; their length is a multiple of every width."""
+    """``target = f(source)``, one vector at a time; their length is a multiple of every width."""
     U = width(source)
     for j in range(0, len(source), U):
         x = load(source, j)
@@ -38,7 +38,7 @@ def apply(name, x):
 
 
 def exactly(name, x):
-    """The same in the precision of ``x``, which is higher than that of what is tested."""
+    """The function in the precision of ``x``, which is higher than the precision under test."""
     with np.errstate(over="ignore"):
         return {"exp": np.exp, "tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x))}[name](x)
 
@@ -50,7 +50,7 @@ def ulps(found, exact):
 
 @pytest.fixture(scope="module")
 def floats32():
-    """Four million float32, spread over all 2**32 patterns, and more around each place where something changes."""
+    """Four million float32, spread over all 2**32 bit patterns, and more around each point where a case changes."""
     spread = np.arange(0, 2**32, 997, dtype=np.uint32)
     places = np.float32([0, 0.5 * np.log(2), 1, functions.TANH_LIMIT, 86.99, 87.33, 87.68, 88, 88.37, 88.72, 89])
     around = (places.view(np.uint32)[:, None] + np.arange(-1000, 1000)).astype(np.uint32)  # below 0: NaN
@@ -60,7 +60,7 @@ def floats32():
 
 #: Where float32 results keep their relative accuracy, as (lower, upper) bounds of x, and the bound in ulp there.
 #: exp and sigmoid: the result is a normal number, and exp does not overflow early. tanh: no intermediate is subnormal;
-#: it has more roundings on a processor without fused multiply-adds, where products are rounded too.
+#: on a processor without fused multiply-adds products are also rounded, so its bound is larger.
 RANGES32 = {
     "exp": (-87.33, 88.37, 1.5),
     "tanh": (-np.inf, np.inf, 5 if vector_unit().fma else 6),
@@ -69,7 +69,7 @@ RANGES32 = {
 
 
 @pytest.mark.parametrize("name", RANGES32)
-def test_float32_is_good_to_a_few_ulp(name, floats32):
+def test_float32_is_accurate_to_a_few_ulp(name, floats32):
     lower, upper, bound = RANGES32[name]
     x = floats32[(floats32 >= lower) & (floats32 <= upper)]
     if name == "tanh":
@@ -81,8 +81,8 @@ def test_float32_is_good_to_a_few_ulp(name, floats32):
 
 
 @pytest.mark.parametrize("name", RANGES32)
-def test_float32_underflows_to_something_tiny(name, floats32):
-    """Where results or intermediates are subnormal numbers, what is lost is smaller than the smallest normal number."""
+def test_float32_errors_of_underflow_are_tiny(name, floats32):
+    """When results or intermediates are subnormal, the error is smaller than the smallest normal number."""
     limit = -2.5e-36 if name == "tanh" else -87.33
     x = floats32[(floats32 < limit) if name != "tanh" else (np.abs(floats32) <= -limit)]
     error = np.abs(apply(name, x) - exactly(name, x.astype(np.float64)))
@@ -98,7 +98,7 @@ def test_float32_exp_overflows_to_infinity_only_near_the_largest_number(floats32
 @pytest.mark.parametrize("name", RANGES32)
 def test_float64_is_the_c_librarys(name, rng):
     if np.finfo(np.longdouble).eps >= np.finfo(np.float64).eps:
-        pytest.skip("long double is no longer than double here, so there is nothing to compare with")
+        pytest.skip("long double has the precision of double here, so there is nothing to compare with")
     wide, near = 40 * rng.standard_normal(100_000), rng.standard_normal(100_000)
     small = rng.choice([-1, 1], 100_000) * 10.0 ** rng.uniform(-300, 0, 100_000)
     x = np.concatenate([wide, near, small, rng.uniform(-700, 700, 100_000)])
@@ -114,14 +114,14 @@ def test_special_values(dtype):
     assert np.array_equal(apply("exp", x), np.array([nan, nan, np.inf, 0, 1, 1, np.inf, 0], dtype), equal_nan=True)
     found = apply("sigmoid", x)
     assert np.array_equal(found, np.array([nan, nan, 1, 0, 0.5, 0.5, 1, 0], dtype), equal_nan=True)
-    # float32's fit ends at its limit, where it is 1 to within the bound.
+    # The float32 fit ends at its limit, where it equals 1 within the bound.
     ulp = float(np.finfo(dtype).eps)
     np.testing.assert_allclose(apply("tanh", x), [nan, nan, 1, -1, 0, 0, 1, -1], rtol=0, atol=3 * ulp)
 
 
 @pytest.mark.parametrize("name", RANGES32)
 def test_results_stay_inside_their_range(name, floats32):
-    """Probabilities and gates are never negative or above 1, and tanh not beyond 1 by more than its error."""
+    """Probabilities and gates are never negative or above 1, and tanh does not exceed 1 by more than its error."""
     found = apply(name, floats32)
     if name == "tanh":
         assert np.abs(found).max() <= 1 + 2.5 * np.finfo(np.float32).eps

@@ -1,4 +1,4 @@
-"""The gradient check passes right gradients and catches wrong ones, from Python and from the command line."""
+"""The gradient check accepts correct gradients and detects wrong ones, from Python and from the command line."""
 
 import json
 import subprocess
@@ -39,8 +39,8 @@ def test_the_negative_control_fails(cell, backend, capsys):
     assert [name for name, verdict in verdicts.items() if verdict == "WRONG"] == ["layers.0.W"]
 
 
-def test_as_a_program_it_says_fail_with_status_1():
-    """The defaults, as a user runs them: PASS with status 0; the control with status 1, and JSON as the last line."""
+def test_the_program_reports_fail_with_status_1():
+    """With the defaults: PASS with status 0; the negative control with status 1, and JSON as the last line."""
     command = [sys.executable, "-m", "fastlstm.gradcheck"]
     right = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (right.returncode, right.stdout.splitlines()[-1]) == (0, "PASS"), right.stderr
@@ -59,8 +59,8 @@ def test_help_needs_neither_numpy_nor_numba():
 
 
 @pytest.mark.parametrize("entry", table(CONFIG), ids=lambda entry: entry.name)
-def test_one_wrong_entry_of_any_parameter_is_caught(entry):
-    """The largest entry of a parameter is off by a part in 100,000, and the check names the parameter and the place."""
+def test_one_wrong_entry_of_any_parameter_is_detected(entry):
+    """The largest entry of a parameter has an error of 1e-5, and the check names the parameter and the index."""
 
     def spoil(gradients):
         view = gradients[entry.name]
@@ -80,18 +80,18 @@ def test_one_wrong_entry_of_any_parameter_is_caught(entry):
         lambda gradients: gradients.flat.fill(np.nan),
         lambda gradients: gradients.flat.fill(0),
         lambda gradients: np.clip(gradients.flat, -0.01, 0.01, out=gradients.flat),
-        lambda gradients: gradients["embedding"].__iadd__(1e-6),  # symbols that do not occur have exactly none
+        lambda gradients: gradients["embedding"].__iadd__(1e-6),  # absent symbols have a gradient of exactly 0
     ],
     ids=["nan", "zero", "clipped", "leak"],
 )
-def test_gradients_that_are_wrong_everywhere_are_caught(spoil):
+def test_gradients_that_are_wrong_everywhere_are_detected(spoil):
     assert not check_gradients(CONFIG, seq_len=4, batch=1, gradient=spoil).passed
 
 
-def test_right_gradients_stay_far_below_the_tolerance():
-    """There is room on the safe side: over ten points, both backends, none comes near to failing.
+def test_correct_gradients_stay_far_below_the_tolerance():
+    """There is a safety margin: over ten points and both backends, no error is near the tolerance.
 
-    The floor is four times what rounding does; entries just above ``floor / TOLERANCE`` may show a quarter of it.
+    The floor is four times the rounding error; entries just above ``floor / TOLERANCE`` may show a quarter of it.
     """
     for seed in range(5):
         for backend in ("fast", "reference"):
@@ -99,7 +99,7 @@ def test_right_gradients_stay_far_below_the_tolerance():
             assert max(p.worst for p in report.parameters) < TOLERANCE / 3
 
 
-def test_float32_parameters_are_checked_in_float64_and_left_alone():
+def test_float32_parameters_are_checked_in_float64_and_not_modified():
     parameters = initialise(ModelConfig(7, "rnn", 1, 5, 3), np.random.default_rng(0))
     before = parameters.flat.copy()
     report = check_gradients(parameters, seq_len=5)
@@ -108,8 +108,8 @@ def test_float32_parameters_are_checked_in_float64_and_left_alone():
     assert parameters.flat.dtype == np.float32
 
 
-def test_chosen_entries_are_of_symbols_that_occur():
-    """With N entries every one of them has a gradient, and each parameter is represented."""
+def test_selected_entries_are_of_symbols_that_occur():
+    """With N entries each of them has a gradient, and each parameter is represented."""
     seen = []
     report = check_gradients(
         ModelConfig(200, "lstm", 1, 4, 3), seq_len=3, batch=1, entries=6, gradient=lambda g: seen.append(g)

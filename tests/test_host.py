@@ -15,7 +15,7 @@ x86_only = pytest.mark.skipif(
 )
 
 
-def test_the_vector_unit_is_read_off_the_features(monkeypatch):
+def test_the_vector_unit_follows_from_the_features(monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     for features, expected in [
         ("+avx512f,+avx2,+avx", (64, 32, True)), ("+avx,-avx512f,-fma", (32, 16, False)),
@@ -25,8 +25,8 @@ def test_the_vector_unit_is_read_off_the_features(monkeypatch):
         assert vector_unit.__wrapped__() == expected
 
 
-# What numba generates: vectors as wide as the unit's and no wider, fused if it says so, and never a call of the C
-# library. Most multiply-adds are in the tile, most others in functions.
+# The code that numba generates has vectors of exactly the unit's width, fused multiply-adds if the unit has them, and
+# no calls of the C library. Most multiply-adds are in the tile, most others in functions.
 GENERATED = """
 import re
 import numpy as np
@@ -71,7 +71,7 @@ FEATURES_2011 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx"
 def test_numba_generates_code_for_the_vector_unit(variables, unit, tmp_path):
     if "NUMBA_CPU_FEATURES" in variables and vector_unit().bytes < 32:
         pytest.skip("this machine has no AVX")
-    environment = {**os.environ, **variables, "NUMBA_CACHE_DIR": str(tmp_path)}  # what is cached cannot be inspected
+    environment = {**os.environ, **variables, "NUMBA_CACHE_DIR": str(tmp_path)}  # cached code cannot be inspected
     program = tmp_path / "program.py"
     program.write_text(GENERATED)
     done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True)

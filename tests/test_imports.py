@@ -1,4 +1,4 @@
-"""Imports run one way: the contracts of ``pyproject.toml`` hold, and they can be broken."""
+"""Imports run one way: the contracts of ``pyproject.toml`` hold, and violations are detected."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ sys.exit(lint_imports(config_filename=sys.argv[1], no_cache=True))
 
 
 def lint(folder):
-    """Whether the package in a folder keeps the contracts, and what is said about it."""
+    """Whether the package in a folder fulfils the contracts, and the report."""
     command = [sys.executable, "-c", LINT, str(ROOT / "pyproject.toml")]
     variables = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "200"}
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
@@ -34,7 +34,7 @@ def test_every_import_of_the_package_runs_downwards():
     assert kept, said
 
 
-#: What is added to a module, and what the contracts say.
+#: Code that is added to a module, and the resulting report.
 BROKEN = {
     "upwards": ("text.py", "import fastlstm.model", "fastlstm.text is not allowed to import fastlstm.model"),
     "late": (
@@ -73,7 +73,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_an_import_that_does_not_is_found(case, tmp_path):
+def test_an_import_in_another_direction_is_detected(case, tmp_path):
     """Negative controls, each in a copy of the package."""
     path, added, expected = BROKEN[case]
     shutil.copytree(PACKAGE, tmp_path / "fastlstm", ignore=shutil.ignore_patterns("__pycache__", "data"))

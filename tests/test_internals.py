@@ -1,4 +1,4 @@
-"""Kernels compute the same with a numba whose internals are not as expected: compiled more slowly, and never cached."""
+"""With a numba whose internals are not as expected, results are the same; kernels compile slower and are not cached."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Ways in which another numba may differ, found on import or at first use.
+# Ways in which another numba may differ, detected on import or at first use.
 DIFFERENCES = {
     "a class is gone": "import numba.core.codegen as m; del m.JITCodeLibrary",
     "a class is something else": "import numba.core.caching as m; m.FunctionCache = None",
@@ -83,7 +83,7 @@ def run(tmp_path, difference, program):
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES)
-def test_a_numba_whose_internals_differ_computes_the_same_and_is_warned_of_once(difference, tmp_path):
+def test_with_different_internals_of_numba_results_are_the_same_and_a_warning_is_given_once(difference, tmp_path):
     done = run(tmp_path, DIFFERENCES[difference], SMALL)
     warning, source = done.stderr.splitlines()  # Python shows the line that warns below the warning
     assert "RuntimeWarning: the internals of numba" in warning
@@ -91,13 +91,13 @@ def test_a_numba_whose_internals_differ_computes_the_same_and_is_warned_of_once(
 
 
 def test_without_numbas_internals_nothing_is_cached(tmp_path):
-    """Numba's own cache is not verified."""
+    """Numba's own cache does not verify its files."""
     run(tmp_path, DIFFERENCES["a class is gone"], SMALL)
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.slow  # numba compiles every function with all it calls: half a minute
-def test_without_numbas_internals_a_training_step_is_the_same_to_the_last_bit(tmp_path):
+def test_without_numbas_internals_a_training_step_is_bitwise_the_same(tmp_path):
     step = STEP.format(tests=str(Path(__file__).parent))
     public, usual = (run(tmp_path, difference, step) for difference in (DIFFERENCES["a class is gone"], ""))
     assert usual.stderr == ""

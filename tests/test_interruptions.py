@@ -1,4 +1,4 @@
-"""Signals, threads, forks and copies do no harm to a Model that uses worker threads."""
+"""A Model that uses worker threads works after signals, forks and copies, and with several calling threads."""
 
 import copy
 import os
@@ -26,18 +26,18 @@ def shared(monkeypatch):
 
 
 class InterruptionError(Exception):
-    """Stands for KeyboardInterrupt, which pytest would take for itself."""
+    """Replaces KeyboardInterrupt, which pytest would handle itself."""
 
 
 class Interrupting:
-    """A queue that a signal keeps from being written."""
+    """A queue whose writing is interrupted by a signal."""
 
     def put(self, job):
         raise InterruptionError
 
 
 @pytest.mark.parametrize("begun", [0, 1])
-def test_an_interruption_before_all_have_begun_calls_the_others_back(shared, begun):
+def test_an_interruption_before_all_workers_have_begun_cancels_the_call_for_the_others(shared, begun):
     x, net = np.zeros((20, 6), np.int32), network.FastNetwork(shared.config, 20, 6, 3)
     net.workers.adaptive = False
     expected = net.forward(shared.parameters, x, x, shared.zero_state(6))
@@ -51,7 +51,7 @@ def test_an_interruption_before_all_have_begun_calls_the_others_back(shared, beg
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no timer here that sends signals")
-def test_signals_at_any_instant_leave_the_network_usable(shared):
+def test_a_network_is_usable_after_signals_at_any_instant(shared):
     ids = shared.encode(TEXT)[:121].astype(np.int32)
     x, y = ids[:-1].reshape(20, 6), ids[1:].reshape(20, 6)
     lent = network.FastNetwork(shared.config, 20, 6, 2)
@@ -81,7 +81,7 @@ def test_signals_at_any_instant_leave_the_network_usable(shared):
     assert nats() == expected
 
 
-def test_threads_of_the_caller_do_not_disturb_each_other(shared):
+def test_several_calling_threads_get_correct_results(shared):
     expected = shared.evaluate(TEXT).nats_per_char
     found = []
 
@@ -112,7 +112,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_fork_gets_workers_of_its_own():
+def test_a_forked_process_gets_separate_workers():
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True, timeout=120)
 
 
@@ -133,7 +133,7 @@ def work():
 busy = threading.Thread(target=work)
 busy.start()
 for n in range(10):
-    time.sleep(0.003 * n)  # at another instant of a call each time
+    time.sleep(0.003 * n)  # a different instant of a call each time
     child = os.fork()
     if child == 0:
         os._exit(0 if net.forward(parameters, x, x, state.copy()) == expected else 3)
@@ -144,12 +144,12 @@ busy.join()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_fork_during_a_call_begins_with_fresh_counters():
-    """The other thread's lock is held, and its arrivals are counted, in the child's copy of the memory."""
+def test_a_process_forked_during_a_call_resets_the_counters():
+    """In the child's copy of the memory, the lock of the other thread is held, and its arrivals are counted."""
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORK_DURING_A_CALL], check=True, timeout=120)
 
 
-def test_callers_of_one_network_take_turns(shared):
+def test_calls_of_one_network_run_one_at_a_time(shared):
     x, net = np.zeros((20, 6), np.int32), network.FastNetwork(shared.config, 20, 6, 2)
     expected = net.forward(shared.parameters, x, x, shared.zero_state(6))
     found = []
@@ -165,7 +165,7 @@ def test_callers_of_one_network_take_turns(shared):
     assert found == [expected] * 800
 
 
-def test_a_backward_pass_needs_the_forward_pass_of_its_own_thread(shared):
+def test_a_backward_pass_needs_a_forward_pass_in_the_same_thread(shared):
     x, net = np.zeros((20, 6), np.int32), network.FastNetwork(shared.config, 20, 6, 1)
     other = threading.Thread(target=net.forward, args=(shared.parameters, x, x, shared.zero_state(6)))
     other.start()

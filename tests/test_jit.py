@@ -1,4 +1,4 @@
-"""Compiling, and getting what is compiled, from several threads and with exceptions in between."""
+"""Compiling, and getting compiled kernels, from several threads and with exceptions in between."""
 
 import threading
 
@@ -14,12 +14,12 @@ def add(a, b):
 
 @pytest.fixture
 def held_lock():
-    """Numba's lock, as a thread has it that is compiling."""
+    """Numba's lock, held as by a thread that is compiling."""
     with global_compiler_lock:
         yield
 
 
-def test_a_compiled_kernel_is_had_while_another_thread_compiles(held_lock):
+def test_a_compiled_kernel_is_available_while_another_thread_compiles(held_lock):
     entry = jit.kernel(add)
     expected, got = jit.compiled_for(entry, 1, 2), []
     thread = threading.Thread(target=lambda: got.append(jit.compiled_for(entry, 1, 2)), daemon=True)
@@ -28,7 +28,7 @@ def test_a_compiled_kernel_is_had_while_another_thread_compiles(held_lock):
     assert got == [expected]
 
 
-def test_an_interrupt_in_a_compilation_leaves_numba_s_lock_free():
+def test_an_interrupt_during_a_compilation_releases_numbas_lock():
     class Interrupted:
         def __init__(self):
             self.overloads = {}

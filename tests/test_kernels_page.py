@@ -1,4 +1,4 @@
-"""docs/kernels.md says what the code is: its table, its excerpts, its files, and its examples as they are pasted."""
+"""docs/kernels.md agrees with the code: its table, its excerpts, its file names, and the output of its examples."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def test_files_that_the_page_names_exist():
 @pytest.mark.parametrize("example", range(len(EXAMPLES)))
 @pytest.mark.skipif(sys.platform == "win32", reason="the examples are for a POSIX shell")
 def test_examples_run_and_print_what_the_page_shows(example):
-    """To the letter on a processor like the page's; what the compiler makes of a kernel may differ in details."""
+    """Exactly on a processor like the page's; on others, the generated code may differ in details."""
     command, output = EXAMPLES[example]
     paths = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=os.environ | paths, capture_output=True, text=True)

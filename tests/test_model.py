@@ -1,4 +1,4 @@
-"""Model: what goes in is checked, chunks change nothing, a seed decides a sample."""
+"""Model: arguments are validated, chunks do not change results, a seed determines a sample."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ TEXT = "the cat sat on the mat.\nso did the dog, at last.\n" * 20
 
 
 def double(**settings):
-    """A small float64 model with weights large enough to have opinions."""
+    """A small float64 model with weights so large that its predictions are far from uniform."""
     return Model.for_text(TEXT, dtype="float64", **{"hidden": 7, "embedding": 3, "weight_std": 0.8} | settings)
 
 
@@ -75,7 +75,7 @@ def test_a_later_call_does_not_change_an_earlier_result():
     np.testing.assert_array_equal(state, kept_state)
 
 
-def test_parameters_are_views_that_are_read_and_written():
+def test_parameters_are_views_that_can_be_read_and_written():
     model = double()
     x, y = chunk(model)
     before, _, _ = model.loss_and_grads(x, y)
@@ -99,7 +99,7 @@ def test_parameters_are_views_that_are_read_and_written():
         (np.full((2, 3), 2**40), np.zeros((2, 3), np.int64)),
     ],
 )
-def test_ids_that_kernels_could_not_bear_are_refused(x, y):
+def test_ids_that_kernels_cannot_handle_are_refused(x, y):
     for backend in ("fast", "reference"):
         with pytest.raises(ValueError, match=r"^[^\n]*$"):
             double().loss_and_grads(x, y, backend=backend)
@@ -156,7 +156,7 @@ def test_evaluation_takes_text_or_ids_and_needs_two_symbols():
         model.evaluate("the Zoo")
 
 
-def test_a_seed_decides_a_sample_and_backends_agree():
+def test_a_seed_determines_a_sample_and_backends_agree():
     model = double()
     for prompt in ("", "the ", TEXT[:600]):
         ref = model.sample(prompt, 150, seed=3, backend="reference")
@@ -165,7 +165,7 @@ def test_a_seed_decides_a_sample_and_backends_agree():
         assert model.sample(prompt, 150, seed=4) != ref
 
 
-def test_pieces_are_the_sample_and_come_soon():
+def test_streamed_pieces_make_up_the_sample_and_come_early():
     model = double()
     pieces = list(model.stream("the ", 600, seed=5))
     assert "".join(pieces) == model.sample("the ", 600, seed=5)
@@ -183,7 +183,7 @@ def test_a_prompt_is_read_to_its_end():
         model.stream("Zoo")
 
 
-def test_without_a_prompt_a_text_begins_after_a_line_s_end():
+def test_without_a_prompt_a_text_begins_as_after_a_line_feed():
     model = double()
     assert model.sample("", 50, seed=2) == model.sample("\n", 50, seed=2)
     no_lines = Model.for_text("abc", hidden=3, embedding=2)
@@ -204,7 +204,7 @@ def test_a_model_of_bytes_gives_bytes():
     assert model.evaluate(b"\x00\xff\x00").chars == 2
 
 
-def test_continuations_are_lanes_that_differ_and_one_of_them_is_the_sample():
+def test_continuations_differ_and_a_single_one_is_the_sample():
     model = double()
     texts = model.continuations("the ", 5, 40, seed=3)
     assert len(set(texts)) == 5

@@ -1,4 +1,4 @@
-"""The reference computes the equations: against pure Python, one lane, one unit, one gate at a time."""
+"""The reference computes the equations: comparison with pure Python, one lane, one unit, one gate at a time."""
 
 import math
 
@@ -14,8 +14,8 @@ def sigmoid(a):
     return 1 / (1 + math.exp(-a))
 
 
-# One unit at one time step: all that it computes, by name. `below` and `before` are, for each gate, the products of its
-# Wx with what the layer reads and of its Wh with the h before; `bias` its bias; `state` the unit's state before.
+# All values that one unit computes in one time step, by name. For each gate, `below` is the product of its Wx and the
+# layer's input, `before` that of its Wh and the previous h, and `bias` its bias; `state` is the unit's previous state.
 
 
 def lstm(below, before, bias, state):
@@ -30,7 +30,7 @@ def rnn(below, before, bias, state):
 
 
 def gru(below, before, bias, state):
-    """As PyTorch documents it; ``n_h`` is ``W_hn h + b_hn``."""
+    """As in PyTorch's documentation; ``n_h`` is ``W_hn h + b_hn``."""
     r, z = (sigmoid(below[gate] + before[gate] + bias[gate]) for gate in "rz")
     n_h = before["n"] + bias["n_h"]
     n = math.tanh(below["n"] + bias["n"] + r * n_h)
@@ -113,8 +113,8 @@ def test_the_reference_is_the_naive_forward_pass(cell, layers, rng):
     np.testing.assert_allclose(network.final_state(tape), carried, rtol=0, atol=1e-12)
 
 
-def test_an_overflowing_logit_is_no_overflow(rng):
-    """Logits of 1e4 would overflow exp; the shift in softmax keeps them finite, and the loss is their difference."""
+def test_large_logits_do_not_overflow(rng):
+    """Logits of 1e4 would overflow exp; the shift in softmax keeps results finite, and the loss is their difference."""
     p = problem(rng, "rnn")
     p.parameters["output.b"] = np.where(np.arange(11) == 3, 1e4, 0.0)
     tape = network.forward(p.parameters, p.x, np.full_like(p.y, 5), p.state)

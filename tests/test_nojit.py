@@ -1,10 +1,10 @@
-"""The kernels are also plain Python: with ``NUMBA_DISABLE_JIT=1`` they compute what the reference computes.
+"""The kernels also run as plain Python: with ``NUMBA_DISABLE_JIT=1`` they give the results of the reference.
 
-That is how to see which lines of the kernels the tests reach, for a coverage tool cannot look into compiled code::
+So coverage of the kernels can be measured, which is not possible for compiled code::
 
     NUMBA_DISABLE_JIT=1 coverage run -m pytest tests/test_nojit.py
 
-runs the same comparison in the process itself.
+runs the same comparison without a subprocess.
 """
 
 import os
@@ -22,7 +22,7 @@ from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
 from fastlstm.reference.network import ReferenceNetwork
 
-# float64: eight digits fewer than it has; float32: see `test_equivalence.bound`, for sums of six products.
+# float64: eight digits below its precision; float32: see `test_equivalence.bound`, for sums of six products.
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5}
 
 
@@ -60,7 +60,7 @@ def test_kernels_in_plain_python_are_the_reference(cell, dtype, rng):
         assert np.array_equal(ids[2], ids[1])
 
 
-@pytest.mark.skipif(jit.DISABLED, reason="this is that process")
+@pytest.mark.skipif(jit.DISABLED, reason="this is the process without compilation")
 def test_the_suite_without_compilation():
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Parameters: names and the flat array are the same numbers, also in every kind of copy."""
+"""Parameters: named views and the flat array share their values, also in every kind of copy."""
 
 import copy
 import multiprocessing
@@ -24,14 +24,14 @@ def by_pickle(protocol):
 
 
 def out_of_band(model):
-    """As process pools with shared memory do it: the buffers arrive read-only."""
+    """As in process pools with shared memory: the buffers arrive read-only."""
     buffers = []
     data = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
     return pickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers])
 
 
 def memory_mapped(tmp_path, model):
-    """As joblib hands large arrays to its workers."""
+    """As joblib passes large arrays to its workers."""
     np.save(tmp_path / "flat.npy", model.parameters.flat)
     rebuild, (config, _) = model.parameters.__reduce__()
     return Model(model.config, model.vocab, rebuild(config, np.load(tmp_path / "flat.npy", mmap_mode="r")))
@@ -56,7 +56,7 @@ COPIES = {
 
 
 @pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
-def test_a_copy_saves_what_it_was_trained_to(model, duplicate, tmp_path):
+def test_a_trained_copy_saves_its_trained_parameters(model, duplicate, tmp_path):
     before = model.evaluate(TEXT).nats_per_char
     other = train(duplicate(model))
     assert other.evaluate(TEXT).nats_per_char < before - 0.2
@@ -64,7 +64,7 @@ def test_a_copy_saves_what_it_was_trained_to(model, duplicate, tmp_path):
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, out_of_band, by_pickle(2)])
-def test_training_a_deep_copy_leaves_the_original_as_it_was(model, duplicate):
+def test_training_a_deep_copy_does_not_change_the_original(model, duplicate):
     before = model.parameters.flat.tobytes()
     train(duplicate(model))
     assert model.parameters.flat.tobytes() == before
@@ -82,7 +82,7 @@ def test_parameters_in_a_read_only_memory_map_are_copied_and_can_be_trained(mode
     assert_saves_what_it_computes(other, tmp_path / "m.safetensors")
 
 
-def test_a_model_trained_in_another_process_comes_back_whole(model, tmp_path):
+def test_a_model_trained_in_another_process_is_returned_complete(model, tmp_path):
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         other = pool.submit(train, model).result(timeout=120)
     assert other.parameters.flat.tobytes() == train(model).parameters.flat.tobytes()
@@ -102,7 +102,7 @@ def test_names_follow_the_flat_array(model):
 
 
 @pytest.mark.parametrize("flat", [np.zeros(3), np.zeros((2, 2)), np.zeros(110)[::2]])
-def test_an_array_that_is_not_the_table_s_is_refused(flat):
+def test_a_flat_array_that_does_not_fit_the_table_is_refused(flat):
     with pytest.raises(ValueError, match="flat must be a C-contiguous array"):
         Parameters(ModelConfig(3, hidden=2, embedding=2), flat)
 

@@ -1,4 +1,4 @@
-"""Progress: plain lines in a pipe, a panel on a terminal, and no sample that takes it over."""
+"""Progress: plain lines in a pipe, a panel on a terminal, and no control codes of samples."""
 
 import io
 import math
@@ -38,7 +38,7 @@ def run(shown, progress, sample):
         shown.sampled(progress, sample)
 
 
-def test_lines_say_step_loss_validation_speed_and_time_left(progress):
+def test_lines_show_step_loss_validation_speed_and_time_left(progress):
     output = io.StringIO()
     run(Lines(output), progress, "a sample\n")
     assert output.getvalue().splitlines() == [
@@ -71,7 +71,7 @@ def test_a_terminal_shows_the_same(progress):
 
 
 @pytest.mark.parametrize("width", [1, 20, 100])
-def test_no_sample_takes_the_terminal_over(progress, width):
+def test_no_sample_controls_the_terminal(progress, width):
     console = terminal(width)
     run(Display(console), progress, HOSTILE)
     shown = console.file.getvalue()
@@ -81,7 +81,7 @@ def test_no_sample_takes_the_terminal_over(progress, width):
         assert "a [bold]word[/bold] [/nonsense]" in shown
 
 
-def test_printable_keeps_what_people_write():
+def test_printable_keeps_ordinary_text():
     text = "naïve\tcafé\n  «\u00a0oui\u00a0» नमस्ते 🙂\u200d🙂"
     assert printable(text) == text
     assert printable("line\r\nline") == "line\nline"
@@ -98,6 +98,6 @@ def test_the_observer_fits_the_output(monkeypatch):
     assert isinstance(observer(screen), Lines)
 
 
-def test_numbers_for_people():
+def test_losses_are_shown_in_nats_and_bits():
     assert nats_and_bits(1.0) == "1.000 nats (1.443 bits)"
     assert [clock(0), clock(65.4), clock(3661), clock(math.nan)] == ["0:00", "1:05", "1:01:01", "-:--"]

@@ -1,4 +1,4 @@
-"""The reference's backward pass is the derivative of its forward pass, and the checks that say so can fail."""
+"""The reference's backward pass is the derivative of its forward pass, and the checks of that can fail."""
 
 import inspect
 
@@ -14,9 +14,9 @@ from fastlstm.reference import cells, layer, network
 
 SHAPES = [(cell, layers) for cell in CELLS for layers in (1, 2)]
 
-# A complex step has no subtraction, so its error is that of a few hundred roundings: 1e-12 leaves a factor of ten
-# and more above what is seen. Entries are sums over T*B terms whose own rounding is absolute, hence the second part:
-# 1e-12 of a gradient that is a hundredth of the largest of its parameter.
+# A complex step has no subtraction, so its error is that of a few hundred roundings: 1e-12 is at least ten times the
+# errors observed. Entries are sums over T*B terms whose rounding errors are absolute, hence the second part: 1e-12 of a
+# gradient that is a hundredth of the largest of its parameter.
 RTOL, ATOL_OF_LARGEST = 1e-12, 1e-14
 
 
@@ -43,7 +43,7 @@ def small(rng, cell, layers):
 
 
 def worst_excess(found, expected):
-    """Largest error of any parameter, in units of what is allowed."""
+    """Largest error of any parameter, as a multiple of the error allowed."""
     excess = 0.0
     for name, exact in expected.items():
         allowed = RTOL * np.abs(exact) + ATOL_OF_LARGEST * np.abs(exact).max()
@@ -65,7 +65,7 @@ def test_every_parameter_agrees_with_a_complex_step(cell, layers, rng):
     assert worst_excess(analytic(p), complex_step(p)) <= 1
 
 
-#: In the time loop of every cell: what a line is, and what it becomes.
+#: Mutations in the time loop of every cell: a part of a line, and its replacement.
 BUGS = [
     ("dh = dy[t] + dh_next", "dh = dy[t]"),
     ("dW += z.T @ da", "dW -= z.T @ da"),
@@ -74,7 +74,7 @@ BUGS = [
     ("np.concatenate([tape.x[t], tape.h[t]], axis=1)", "np.concatenate([tape.x[t], tape.h[t + 1]], axis=1)"),
     ("dz[:, X:]", "-dz[:, X:]"),
 ]
-#: In a cell's own equations: a sign, a dropped term, a wrong factor, a broken carry.
+#: Mutations in the equations of a cell: a sign, a dropped term, a wrong factor, a broken carry.
 BUGS_OF_CELLS = [
     ("lstm", "dc = carry + dh * o", "dc = carry - dh * o"),
     ("lstm", "dc = carry + dh * o", "dc = dh * o"),
@@ -91,7 +91,7 @@ BUGS_OF_CELLS = [
     ("gru", "dar = dan * n_h", "dar = dan * (n_h + r)"),
     ("gru", "(dar, daz, dan, dan * r)", "(dar, daz, dan, dan)"),
 ]
-#: Where gradients of separate gates' two parts are put together.
+#: Mutations where the gradients of both parts of separate gates are combined.
 BUGS_OF_SEPARATE_GATES = [
     ("dW[X:, width - columns : width] = dW[X:, width:]", "dW[X:, width - columns : width] += dW[X:, width:]"),
     ("+= db[width:]", "-= db[width:]"),
@@ -99,7 +99,7 @@ BUGS_OF_SEPARATE_GATES = [
 
 
 def break_function(monkeypatch, module, name, right, wrong):
-    """Replace a function by one of which a line is changed."""
+    """Replace a function by a copy with one line changed."""
     source = inspect.getsource(getattr(module, name))
     assert source.count(right) == 1
     namespace = dict(vars(module))
@@ -108,30 +108,30 @@ def break_function(monkeypatch, module, name, right, wrong):
 
 
 def assert_caught(cell, rng):
-    """Both checks notice that the gradients are wrong."""
+    """Both checks detect that the gradients are wrong."""
     p = small(rng, cell, 1)
-    # A bug is not a rounding error: it is off by a hundred thousand times what is allowed.
+    # A bug is not a rounding error: its error is a hundred thousand times the error allowed.
     assert worst_excess(analytic(p), complex_step(p)) > 1e5
     assert not check_gradients(p.config, seq_len=6, batch=2, backend="reference", entries=20).passed
 
 
 @pytest.mark.parametrize(("right", "wrong"), BUGS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_broken_time_loop_is_caught(cell, right, wrong, rng, monkeypatch):
+def test_a_broken_time_loop_is_detected(cell, right, wrong, rng, monkeypatch):
     """Negative control: a line of the real backward pass is changed."""
     break_function(monkeypatch, layer, "backward", right, wrong)
     assert_caught(cell, rng)
 
 
 @pytest.mark.parametrize(("cell", "right", "wrong"), BUGS_OF_CELLS)
-def test_a_broken_equation_of_a_cell_is_caught(cell, right, wrong, rng, monkeypatch):
+def test_a_broken_equation_of_a_cell_is_detected(cell, right, wrong, rng, monkeypatch):
     break_function(monkeypatch, cells.CELLS[cell], "backward", right, wrong)
     assert_caught(cell, rng)
 
 
 @pytest.mark.parametrize(("right", "wrong"), BUGS_OF_SEPARATE_GATES)
 @pytest.mark.parametrize("cell", [name for name, cell in CELLS.items() if cell.separate])
-def test_a_broken_sum_of_the_parts_of_separate_gates_is_caught(cell, right, wrong, rng, monkeypatch):
+def test_a_broken_sum_of_the_parts_of_separate_gates_is_detected(cell, right, wrong, rng, monkeypatch):
     break_function(monkeypatch, layer, "_add_separate", right, wrong)
     assert_caught(cell, rng)
 
@@ -140,7 +140,7 @@ def test_every_cell_has_negative_controls():
     assert {cell for cell, *_ in BUGS_OF_CELLS} == set(CELLS)
 
 
-def test_a_flipped_sign_of_the_loss_is_caught(rng):
+def test_a_flipped_sign_of_the_loss_is_detected(rng):
     """Negative control of the output layer: a gradient of -J."""
     p = small(rng, "lstm", 1)
     gradients = analytic(p)

@@ -1,4 +1,4 @@
-"""A run's folder: nothing is replaced unasked, no finished model by an unfinished one, and no work is lost."""
+"""A run's folder: replaces nothing without permission, no finished model by an unfinished one, and loses no work."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from fastlstm.trainer import Progress
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty current folder, and others for the home and for temporary files."""
+    """An empty current folder, and separate folders for home and temporary files."""
     for name in ("here", "home", "temporary"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -33,7 +33,7 @@ def said():
 
 @pytest.fixture
 def folder(said, here):
-    """Opens the folder of a run."""
+    """A function that opens the folder of a run."""
 
     def open_(name="runs/notes", named=False, overwrite=False):
         return RunFolder(Path(name), named=named, overwrite=overwrite, say=said.append)
@@ -50,7 +50,7 @@ def steps_of(folder):
     return Model.load(folder).training["steps"]
 
 
-def test_a_run_takes_the_next_free_folder_and_says_so(folder, said):
+def test_a_run_uses_the_next_free_folder_and_reports_it(folder, said):
     for number, expected in enumerate(["runs/notes", "runs/notes-2", "runs/notes-3"], start=1):
         with folder() as run:
             assert run.save(trained(number)) == Path(expected, "model.safetensors")
@@ -62,7 +62,7 @@ def test_a_run_takes_the_next_free_folder_and_says_so(folder, said):
 
 
 @pytest.mark.parametrize("place", ["folder", "dangling link", "file in the folder's place"])
-def test_whatever_is_in_a_model_s_place_is_left_alone(place, folder, here):
+def test_a_file_or_folder_in_place_of_a_model_is_not_changed(place, folder, here):
     Path("runs").mkdir()
     if place == "file in the folder's place":
         Path("runs/notes").write_text("mine")
@@ -113,7 +113,7 @@ def test_an_unfinished_model_may_be_overwritten_by_an_unfinished_one(folder, her
     assert steps_of("run") == 2
 
 
-def test_a_finished_run_overwrites_and_removes_what_it_saved_beside(folder, here):
+def test_a_finished_run_overwrites_the_model_and_removes_its_intermediate_save(folder, here):
     for steps in (1, 9):
         with folder("run", named=True, overwrite=True) as run:
             run.save(trained(steps - 1, finished=False))
@@ -123,19 +123,19 @@ def test_a_finished_run_overwrites_and_removes_what_it_saved_beside(folder, here
 
 
 def test_a_model_that_appears_meanwhile_is_not_replaced(folder, said):
-    """Two runs that began at once."""
+    """Two runs that began at the same time."""
     with folder() as first, folder() as second:
         first.save(trained(1, finished=False))
         assert second.save(trained(2, finished=False)) == Path("runs/notes-2/model.safetensors")
         first.save(trained(3))
         second.save(trained(4))
         shutil.copy("runs/notes-2/model.safetensors", "copy")
-        os.replace("copy", "runs/notes/model.safetensors")  # is now somebody else's
+        os.replace("copy", "runs/notes/model.safetensors")  # now belongs to another run
         assert first.save(trained(5)) == Path("runs/notes-3/model.safetensors")
     assert len(said) == 2
 
 
-def test_a_folder_that_was_made_for_nothing_is_removed(folder, here):
+def test_a_folder_that_was_made_but_not_used_is_removed(folder, here):
     with folder():
         assert Path("runs/notes").is_dir()
     assert os.listdir() == []
@@ -152,7 +152,7 @@ def test_a_removed_folder_is_made_again(folder):
 
 
 @pytest.mark.parametrize("usable", [1, 2, 3, 4])
-def test_a_save_that_fails_goes_to_another_place_and_says_where(usable, folder, here, monkeypatch, tmp_path):
+def test_a_save_that_fails_goes_to_another_folder_and_reports_it(usable, folder, here, monkeypatch, tmp_path):
     places = ["runs/deep", here, tmp_path / "home", tmp_path / "temporary"]
     bad = [Path(place).resolve() for place in places[: usable - 1]]
 
@@ -164,7 +164,7 @@ def test_a_save_that_fails_goes_to_another_place_and_says_where(usable, folder, 
 
     save = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", full)
-    (tmp_path / "home" / "notes").mkdir()  # somebody's notes: not to be mixed with
+    (tmp_path / "home" / "notes").mkdir()  # an unrelated folder: must not be used
     with (
         folder("runs/deep/notes") as run,
         pytest.raises(ModelFileError, match=r"full; the model was saved to .* instead$") as e,
@@ -176,7 +176,7 @@ def test_a_save_that_fails_goes_to_another_place_and_says_where(usable, folder, 
     assert os.listdir(tmp_path / "home" / "notes") == []
 
 
-def test_a_model_that_can_be_written_nowhere_is_said_to_be_lost(folder, monkeypatch, here):
+def test_a_model_that_cannot_be_written_anywhere_is_reported_as_lost(folder, monkeypatch, here):
     def full(*arguments, **settings):
         raise ModelFileError("the disk is full")
 
@@ -189,7 +189,7 @@ def test_a_model_that_can_be_written_nowhere_is_said_to_be_lost(folder, monkeypa
             run.save_somewhere(trained(7))
 
 
-def test_a_save_on_the_way_that_fails_is_said_once(folder, said, monkeypatch):
+def test_a_failing_intermediate_save_is_reported_once(folder, said, monkeypatch):
     monkeypatch.setattr(run_folder, "_FIRST_SECONDS", 0.0)
     monkeypatch.setattr(run_folder, "SAVING_SHARE", 1e9)
     told = []
@@ -215,7 +215,7 @@ def notes(tmp_path):
     return tmp_path / "notes.txt"
 
 
-def test_train_replaces_nothing_unasked(notes, tmp_path):
+def test_train_replaces_nothing_without_permission(notes, tmp_path):
     def train(*options):
         done = python("-m", "fastlstm.train", *QUICK, "--data", "notes.txt", "--json", *options, cwd=tmp_path)
         return done.returncode, done.stdout.decode(), done.stderr.decode()
@@ -234,11 +234,11 @@ def test_train_replaces_nothing_unasked(notes, tmp_path):
     assert sorted(os.listdir(tmp_path / "runs")) == ["notes", "notes-2"]
 
 
-#: A run that saves itself as soon as it may.
+#: A run that saves its model as early as possible.
 EAGER = "from fastlstm import run_folder, train; run_folder._FIRST_SECONDS = 0; train.cli.run(train.main, {})"
 
 
-def test_a_killed_run_has_been_saved_on_its_way(tmp_path):
+def test_a_killed_run_has_saved_its_model_before(tmp_path):
     arguments = [str(argument) for argument in endless("--out", "run")[2:]]
     with begun("-c", EAGER.format(arguments), cwd=tmp_path) as process:
         model = tmp_path / "run" / "model.safetensors"
@@ -252,7 +252,7 @@ def test_a_killed_run_has_been_saved_on_its_way(tmp_path):
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_what_a_killed_run_left_beside_its_model_is_removed_by_the_next(named, folder):
+def test_files_of_a_killed_run_beside_its_model_are_removed_by_the_next(named, folder):
     for number, name in enumerate(["notes", "notes-2"]):
         Path("runs", name).mkdir(parents=True)
         checkpoint.save(f"runs/{name}/model.safetensors", trained(number, finished=False))
@@ -268,7 +268,7 @@ def test_what_a_killed_run_left_beside_its_model_is_removed_by_the_next(named, f
     assert [steps_of("runs/notes"), steps_of("runs/notes-2")] == [0, 1]
 
 
-def test_saving_on_the_way_changes_no_bit(folder, monkeypatch):
+def test_intermediate_saves_change_no_bit_of_the_result(folder, monkeypatch):
     def fitted(observer=None):
         model = Model.for_text(TEXT, hidden=8, embedding=4)
         model.fit(TEXT, TrainConfig(steps=20, batch=4, seq_len=8, sample_length=0), observer=observer)
@@ -301,7 +301,7 @@ def test_a_folder_lost_during_a_run_costs_no_work(tmp_path):
     assert steps_of(tmp_path / "run-2") >= 50
 
 
-def test_a_file_size_limit_is_said_with_all_that_was_tried(notes, tmp_path):
+def test_a_file_size_limit_is_reported_with_all_folders_that_were_tried(notes, tmp_path):
     limited = (
         "import resource; from fastlstm import train; fit = train._fit\n"
         "def limit(*a):\n    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); return fit(*a)\n"

@@ -1,4 +1,4 @@
-"""The state of a run: one value that is copied, compared, written and read, and that a run goes on from to the bit."""
+"""The state of a run: one value that is copied, compared, written and read, and from which a run resumes bitwise."""
 
 import math
 import subprocess
@@ -27,7 +27,7 @@ def model_config(cell="lstm", dtype="float32", **settings):
 
 @pytest.fixture
 def state(rng):
-    """A state in the midst of a run."""
+    """A state in the middle of a run."""
     state = RunState.start(initialise(model_config(), rng), batch=3, slots=2)
     for array in (state.slots, state.carried):
         array[...] = rng.standard_normal(array.shape)
@@ -51,7 +51,7 @@ def steps_of(model, config):
     return Steps(model, laid, config, config.total_steps(laid.steps_per_epoch))
 
 
-#: Reads a state, takes 180 steps more and writes it again.
+#: Reads a state, takes 180 further steps and writes it again.
 GO_ON = """
 import sys
 sys.path[:0] = sys.argv[1:2]
@@ -67,7 +67,7 @@ run_state.write(sys.argv[2], state)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_a_run_that_goes_on_in_another_process_is_the_run_to_the_bit(cell, request, tmp_path):
+def test_a_run_resumed_in_another_process_is_bitwise_the_uninterrupted_run(cell, request, tmp_path):
     config, model = TrainConfig(**SETTINGS), model_config(cell)
     steps = steps_of(model, config)
     assert 3 * lanes(config).steps_per_epoch < 300  # the lanes wrap on the way, within and after the first 120
@@ -105,8 +105,8 @@ class Stopper(Observer):
 
 
 @pytest.mark.parametrize("backend", ["fast", "reference"])
-def test_a_stopped_run_goes_on_with_all_that_it_tells(backend, tmp_path):
-    """Validations, samples, smoothed loss and result, too: another object, from a file, takes the run over."""
+def test_a_stopped_run_is_resumed_with_the_same_reports(backend, tmp_path):
+    """Validations, samples, smoothed loss and result: a new object, from a file, continues the run."""
     config = TrainConfig(**SETTINGS | {"backend": backend})
     model, whole = untrained("lstm"), Stopper(None)
     ref = model.fit(TEXT, config, observer=whole)
@@ -145,7 +145,7 @@ def test_a_state_comes_back_bit_for_bit(cell, dtype, slots, tmp_path, rng):
 
 
 def differences(state):
-    """A copy of a state for each thing of it, in which that alone is changed."""
+    """For each part of a state, a copy in which only that part is changed."""
     for name in state.arrays():
         other = state.copy()
         other.arrays()[name].flat[-1] = np.nan
@@ -182,7 +182,7 @@ def test_a_copy_shares_nothing(state):
 
 @pytest.mark.parametrize("start", [None, 2.0])
 def test_steps_change_a_state_in_place(start):
-    """So that the loop allocates nothing, and a model's parameters are those that are trained."""
+    """So the loop allocates nothing, and trains a model's own parameters."""
     config, model = TrainConfig(**SETTINGS), untrained("lstm")
     state = RunState.start(model.parameters, config.batch, 1, start)
     assert state.smoothed_loss == start
@@ -223,7 +223,7 @@ def damage(path, kind, model_file):
         ("absent", "there is no run state .*: check the path$"),
     ],
 )
-def test_what_is_no_undamaged_state_is_refused(kind, message, state, tmp_path):
+def test_a_damaged_or_foreign_state_file_is_refused(kind, message, state, tmp_path):
     path = tmp_path / "last.safetensors"
     run_state.write(path, state)
     untrained("lstm").save(tmp_path / "model.safetensors")
@@ -242,8 +242,8 @@ def test_what_is_no_undamaged_state_is_refused(kind, message, state, tmp_path):
         ({"other": 1}, "its state has the fields"),
     ],
 )
-def test_numbers_that_are_no_state_are_refused(changes, message, state, tmp_path, monkeypatch):
-    """Their checksum is right: such a file was made on purpose."""
+def test_invalid_values_in_a_state_are_refused(changes, message, state, tmp_path, monkeypatch):
+    """Their checksum is correct: such a file was made on purpose."""
     values = state.scalars() | changes
     monkeypatch.setattr(RunState, "scalars", lambda self: values)
     run_state.write(tmp_path / "last.safetensors", state)
@@ -261,7 +261,7 @@ def test_arrays_of_other_shapes_are_refused(name, shape, state, tmp_path, monkey
         run_state.read(tmp_path)
 
 
-def test_a_state_is_written_over_another_only_when_told(state, tmp_path):
+def test_a_state_overwrites_another_only_with_permission(state, tmp_path):
     run_state.write(tmp_path / "last.safetensors", state)
     with pytest.raises(ModelExistsError, match="another place for the run state"):
         run_state.write(tmp_path / "last.safetensors", state, overwrite=False)

@@ -1,4 +1,4 @@
-"""Time and lanes: three chunks are one sequence, and B lanes are B single runs, on both backends."""
+"""Time and lanes: three chunks equal one sequence, and B lanes equal B single runs, on both backends."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ both = pytest.mark.parametrize(
     ("cell", "backend"), [(cell, backend) for cell in CELLS for backend in ("fast", "reference")]
 )
 
-# The same products in another grouping: a few hundred roundings of float64 apart.
+# The same products in another grouping: the difference is a few hundred roundings of float64.
 EXACT = {"rtol": 0, "atol": 1e-12}
 
 
@@ -26,7 +26,7 @@ def run(p, backend, net=None):
 
 
 def chunks(p, backend, net=None):
-    """The results of `run` for three equal chunks, each from the state the one before carried out."""
+    """The results of `run` for three equal chunks, each from the state that the previous one carried out."""
     results, size = [], p.seq_len // 3
     for n in range(3):
         steps = slice(n * size, (n + 1) * size)
@@ -56,11 +56,11 @@ def test_a_chunk_without_its_state_is_another_sequence(cell, backend, rng):
 
 
 @both
-def test_a_chunks_gradient_is_its_own(cell, backend, rng):
-    """One network that runs chunk after chunk leaks nothing from one into the next, and truncation is real.
+def test_a_chunks_gradient_does_not_depend_on_other_chunks(cell, backend, rng):
+    """One network that runs chunk after chunk leaks nothing from one into the next, and gradients are truncated.
 
-    A fresh network for each chunk gives the same gradients. Their sum is not the gradient of the
-    whole sequence, for nothing flows back through the carried state.
+    A new network for each chunk gives the same gradients. Their sum is not the gradient of the whole sequence, because
+    nothing flows back through the carried state.
     """
     p = problem(rng, cell, layers=2, seq_len=12, batch=3)
     reused = chunks(p, backend, build(backend, p.config, 4, 3, 1))
@@ -69,7 +69,7 @@ def test_a_chunks_gradient_is_its_own(cell, backend, rng):
         assert np.array_equal(found.flat, expected.flat)
     whole, truncated = run(p, backend)[2], sum(part[2].flat for part in fresh)
     assert np.abs(truncated - whole.flat).max() > 1e-2
-    # The output layer has no memory, so there truncation changes nothing.
+    # The output layer has no state, so truncation does not change its gradient.
     output = sum(part[2]["output.W"] for part in fresh)
     np.testing.assert_allclose(output, whole["output.W"], **EXACT)
 
@@ -90,7 +90,7 @@ def test_truncation_cuts_the_carried_state_only(cell, backend, rng):
 
     h = 1e-5
     numeric = (loss(h) - loss(-h)) / (2 * h)
-    # Truncation h**2 and rounding 1e-16 * 20 / h are both some 1e-10.
+    # The truncation error h**2 and the rounding error 1e-16 * 20 / h are both about 1e-10.
     assert run(last, backend)[2].flat @ direction == pytest.approx(numeric, abs=1e-8)
 
 

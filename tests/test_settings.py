@@ -46,7 +46,7 @@ def parsed(*arguments, only=(), defaults=None):
 
 
 def actions(name):
-    """Options of a verb that are settings, by field."""
+    """The options of a verb that are settings, by field."""
     settings = settings_of(ModelConfig) | settings_of(TrainConfig)
     parser = importlib.import_module(f"fastlstm.{name}").parser()
     return {action.dest: action for action in parser._actions if action.option_strings and action.dest in settings}
@@ -149,21 +149,21 @@ def test_options_follow_from_the_declarations_of_a_group():
     assert "--hidden" not in text
 
 
-def test_a_verb_can_have_some_options_and_defaults_of_its_own():
+def test_a_verb_can_select_options_and_change_defaults():
     parser, _ = parsed(only=("limit", "count"), defaults={"count": 5})
     text = " ".join(parser.format_help().split())
     assert "--limit X limit (default: 2.0) --count C things (default: 5)" in text
     assert "--need" not in text
 
 
-def test_a_given_option_takes_the_place_of_those_it_excludes():
+def test_a_given_option_replaces_those_it_excludes():
     assert given(parsed("--far", 2)[1], Example) == {"near": None, "far": 2.0}
     assert given(parsed("--near", "inf")[1], Example) == {"near": None, "far": None}
     with pytest.raises(SystemExit):
         parsed("--near", 1, "--far", 2)
 
 
-def test_the_docstring_tells_every_setting_with_its_bounds():
+def test_the_docstring_lists_every_setting_with_its_bounds():
     for cls in CLASSES:
         for name, one in settings_of(cls).items():
             assert f"\n{name} : {one.domain}" in cls.__doc__
@@ -183,7 +183,7 @@ def test_a_field_of_an_unknown_type_is_no_setting():
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_preset_is_a_valid_configuration_or_says_that_it_has_none(name, cell):
+def test_a_preset_is_a_valid_configuration_or_reports_that_it_has_none(name, cell):
     if cell in PRESETS[name]:
         chosen = preset(name, cell)
         assert TrainConfig(**chosen.train).seq_len == chosen.train["seq_len"]

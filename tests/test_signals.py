@@ -1,4 +1,4 @@
-"""Signals: one line and the usual status from the first import on, no work lost, no status changed at the end."""
+"""Signals: one line and the usual status from the first import on, no work lost, no change of status at the end."""
 
 import fcntl
 import os
@@ -73,8 +73,8 @@ def test_a_program_that_only_imports_the_library_keeps_its_signals(tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_package_that_is_given_our_name_keeps_its_signals(tmp_path):
-    """Python imports it when it looks for its `__main__`, as it imports ours."""
+def test_a_package_run_by_python_m_that_imports_the_library_keeps_its_signals(tmp_path):
+    """Python imports a package when it searches for its `__main__`, as it imports fastlstm."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "__init__.py").write_text("import fastlstm")
     (tmp_path / "mine" / "__main__.py").write_text(
@@ -101,7 +101,7 @@ def test_a_signal_ends_the_other_verbs_at_once(verb, run_folder, tmp_path):
         if verb == "sample":
             process.stdout.read(10)
         else:
-            time.sleep(1.5)  # in whatever it is then
+            time.sleep(1.5)  # at an arbitrary point of its work
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (128 + signal.SIGTERM, f"fastlstm {verb}: stopped by SIGTERM\n")
@@ -145,7 +145,7 @@ def test_a_run_stopped_before_its_first_step_leaves_no_folder(notes, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-#: A program that is somewhere in a run, and gets signals there.
+#: A program that receives signals at a given stage of a run.
 STAGES = """
 import contextlib, signal, sys
 from fastlstm import signals
@@ -182,7 +182,7 @@ def test_how_many_signals_a_run_waits_for(stage, status, saved, line, tmp_path):
 
 
 def test_a_late_signal_changes_no_status(notes, tmp_path):
-    """After the last line, and when the interpreter ends."""
+    """After the last line of output, and while the interpreter exits."""
     program = (
         "import atexit, signal\n"
         "from fastlstm import train\n"
@@ -228,7 +228,7 @@ def test_a_late_signal_does_not_change_the_status_of_other_verbs(run_folder, tmp
 
 
 def on_terminal(*arguments, cwd):
-    """A verb as the only process of a terminal; gives the process and the terminal's other end."""
+    """Run a verb as the only process of a terminal; returns the process and the other end of the terminal."""
     ours, its = pty.openpty()
 
     def own_terminal():
@@ -244,12 +244,12 @@ def on_terminal(*arguments, cwd):
 
 
 def shown(terminal, until=b""):
-    """What the terminal shows, up to some bytes or to the end."""
+    """The output on the terminal, up to some bytes or to the end."""
     output = b""
     while not (until and until in output):
         try:
             piece = os.read(terminal, 1 << 16)
-        except OSError:  # nobody writes any more
+        except OSError:  # the other end is closed
             break
         if not piece:
             break
@@ -274,7 +274,7 @@ def test_the_cursor_is_shown_again(key, tmp_path):
 
 
 def test_the_cursor_is_shown_again_by_a_run_that_ends_at_once(tmp_path):
-    """Two signals before the run looks for the first: sent from within, for those of a terminal may become one."""
+    """Two signals before the run polls for the first; the process sends them, as those of a terminal may be merged."""
     program = (
         "import signal\n"
         "from fastlstm import progress, train\n"

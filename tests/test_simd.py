@@ -1,4 +1,4 @@
-"""Vectors: parts of them touch no element beside those asked for, and multiply-adds are what the processor has."""
+"""Vectors: partial loads and stores access only the given elements, and multiply-adds are fused if possible."""
 
 import numpy as np
 import pytest
@@ -29,10 +29,10 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-def test_a_part_of_a_vector_touches_nothing_else(dtype, rng):
+def test_partial_loads_and_stores_access_nothing_else(dtype, rng):
     U = vector_unit().width(dtype.itemsize)
     for count in range(U + 1):
-        # The source ends with the part: what lies beyond it may not be ours.
+        # The source ends with the part: memory beyond it may not be accessible.
         source, target = rng.standard_normal(3 + count).astype(dtype), np.zeros(U + 5, dtype)
         copy_part(source, 3, target, 2, count)
         expected = np.zeros(U + 5, dtype)
@@ -40,7 +40,7 @@ def test_a_part_of_a_vector_touches_nothing_else(dtype, rng):
         assert np.array_equal(target, expected)
 
 
-def test_a_part_of_a_block_is_transposed_into_zeros(dtype, rng):
+def test_a_part_of_a_block_is_transposed_and_padded_with_zeros(dtype, rng):
     U = vector_unit().width(dtype.itemsize)
     for rows, columns in [(1, 1), (1, U), (U, 1), (U - 1, U), (U, U - 1), (U // 2, U // 2 + 1), (U, U)]:
         row = columns + 3
@@ -53,7 +53,7 @@ def test_a_part_of_a_block_is_transposed_into_zeros(dtype, rng):
         assert np.isnan(target[[0, -1]]).all()
 
 
-def test_a_multiply_add_rounds_once_where_the_processor_can(dtype):
+def test_a_multiply_add_rounds_once_if_the_processor_supports_it(dtype):
     """(1 + e)(1 - e) - 1 is -e**2, and 0 if the product is rounded."""
     unit = vector_unit()
     U, e = unit.width(dtype.itemsize), np.finfo(dtype).eps

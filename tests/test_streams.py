@@ -1,4 +1,4 @@
-"""Standard streams: closed ones, full ones, encodings that lack a character, and terminals that obey escape codes."""
+"""Standard streams: closed, full, with an encoding that lacks a character, and terminals with escape codes."""
 
 import os
 import pty
@@ -38,7 +38,7 @@ def closing(*descriptors):
         ("gradcheck", (0, 1, 2)),
     ],
 )  # fmt: skip
-def test_closed_streams_are_no_reason_to_fail(verb, closed, folder):
+def test_verbs_work_with_closed_streams(verb, closed, folder):
     done = python("-m", f"fastlstm.{verb}", *VERBS[verb], cwd=folder, preexec_fn=closing(*closed))
     assert (done.returncode, done.stderr) == (0, b"")
     assert bool(done.stdout) == (1 not in closed)
@@ -46,7 +46,7 @@ def test_closed_streams_are_no_reason_to_fail(verb, closed, folder):
         assert Model.load(folder / "runs" / "notes").training["finished"]
 
 
-def test_an_error_without_a_standard_error_is_its_status_alone(folder):
+def test_an_error_with_closed_standard_error_is_only_a_status(folder):
     done = python("-m", "fastlstm.sample", "missing", cwd=folder, preexec_fn=closing(2))
     assert (done.returncode, done.stdout) == (1, b"")
 
@@ -76,7 +76,7 @@ def test_python_m_fastlstm_is_the_console_script(folder):
 
 @pytest.fixture
 def german(tmp_path):
-    """A folder with a model that writes ä, ö and ü for ever, and nothing else."""
+    """A folder with a model that generates only ä, ö and ü."""
     vocab = Vocab.from_text("äöü")
     Model(ModelConfig(3, hidden=2, embedding=2), vocab).save(tmp_path / "model.safetensors")
     return tmp_path
@@ -96,7 +96,7 @@ def test_characters_that_an_encoding_lacks_are_counted(german):
     assert python("-m", "fastlstm.sample", ".", "--length", 30, cwd=german).stderr == b""
 
 
-def test_an_ascii_locale_takes_a_prompt_that_the_model_knows(german):
+def test_an_ascii_locale_accepts_a_prompt_of_the_models_characters(german):
     env = ENVIRONMENT | {
         "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONIOENCODING": "utf-8",
     }  # fmt: skip
@@ -105,8 +105,8 @@ def test_an_ascii_locale_takes_a_prompt_that_the_model_knows(german):
     assert done.stdout.decode() == "ö" + Model.load(german).sample("ö", 2)
 
 
-def test_a_terminal_gets_no_commands_from_a_model_of_bytes(tmp_path):
-    """It does get characters of several bytes, whole, though they are drawn one by one."""
+def test_a_terminal_gets_no_escape_codes_from_a_model_of_bytes(tmp_path):
+    """It does get complete characters of several bytes, although the bytes are drawn one by one."""
     symbols = np.frombuffer(bytes(sorted("\x1b[2J\x9b\x07é字".encode())), np.uint8).astype(np.uint32)
     vocab = Vocab(np.unique(symbols), is_bytes=True)
     model = Model(ModelConfig(len(vocab), hidden=2, embedding=2), vocab)
@@ -130,7 +130,7 @@ def test_a_terminal_gets_no_commands_from_a_model_of_bytes(tmp_path):
 def read_terminal(terminal):
     try:
         return os.read(terminal, 1 << 16)
-    except OSError:  # all is read, and nobody writes any more
+    except OSError:  # everything is read, and the other end is closed
         return b""
 
 

@@ -1,4 +1,4 @@
-"""Workers run together, wait for each other, never hang, and change nothing in the result, to the last bit."""
+"""Workers run together, wait for each other, never hang, and do not change any bit of a result."""
 
 import queue
 import threading
@@ -28,7 +28,7 @@ from fastlstm.params import Parameters
 
 @jit.kernel
 def rally(call, seat, wanted, patience, sync, arrivals, early, rounds):
-    """Arrive and wait for each other, ``rounds`` times; ``early`` counts who was let through before all had arrived."""
+    """Meet at a barrier ``rounds`` times; ``early`` counts workers that passed it before all had arrived."""
     worker, workers = meet(sync, call, seat, wanted, patience)
     if worker >= 0:
         for n in range(rounds):
@@ -45,15 +45,15 @@ def counters():
 
 
 def all_of(count):
-    """Workers who all take part in every call."""
+    """Workers that all take part in every call."""
     workers = Workers(count, counters())
     workers.adaptive = False
     return workers
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
-def test_a_barrier_lets_nobody_through_early_and_never_hangs(count):
-    """Eight workers are more than the cores of many machines: they sleep and wake each other."""
+def test_no_worker_passes_a_barrier_early_and_none_hangs(count):
+    """Many machines have fewer than eight cores: the workers then sleep and wake each other."""
     rounds = 300
     arrivals, early = np.zeros(1, np.int64), np.zeros(1, np.int64)
     workers = all_of(count)
@@ -67,7 +67,7 @@ def test_a_barrier_lets_nobody_through_early_and_never_hangs(count):
     assert early[0] == 0
 
 
-def test_every_worker_runs_once_a_call_and_the_first_one_answers():
+def test_every_worker_runs_once_per_call_and_the_result_is_that_of_worker_0():
     workers, everybody = all_of(4), threading.Barrier(4, timeout=60)
     seen = []
 
@@ -96,7 +96,7 @@ def rallied(workers):
     return arrivals[0] // 3
 
 
-def test_workers_leave_when_nobody_needs_them():
+def test_worker_threads_end_when_their_workers_object_is_deleted():
     before = helpers()
     workers = all_of(3)
     assert rallied(workers) == 3
@@ -108,7 +108,7 @@ def test_workers_leave_when_nobody_needs_them():
         assert not thread.is_alive()
 
 
-def test_a_call_goes_on_without_a_helper_that_fails_and_the_next_has_a_new_one():
+def test_a_call_proceeds_without_a_failed_helper_and_the_next_call_has_a_new_one():
     workers, arrivals, early = all_of(3), np.zeros(1, np.int64), np.zeros(1, np.int64)
     assert rallied(workers) == 3
     failed = threading.Event()
@@ -129,7 +129,7 @@ def test_a_call_goes_on_without_a_helper_that_fails_and_the_next_has_a_new_one()
     assert rallied(workers) == 3
 
 
-def test_an_error_of_the_caller_sends_home_who_has_come():
+def test_an_error_in_the_caller_releases_helpers_that_have_joined():
     workers, arrivals = all_of(2), np.zeros(2, np.int64)
     assert rallied(workers) == 2
     joined, left = threading.Event(), queue.SimpleQueue()
@@ -148,10 +148,10 @@ def test_an_error_of_the_caller_sends_home_who_has_come():
     assert rallied(workers) == 2
 
 
-def test_a_helper_that_is_late_has_no_part_in_a_later_call():
+def test_a_late_helper_does_not_take_part_in_a_later_call():
     sync, none = counters(), np.zeros(2, np.int64)
     prepare_sync(sync)
-    assert rally(8, 0, 2, 1000, sync, none, none[1:], 1) == 0  # the caller waits a microsecond and goes on alone
+    assert rally(8, 0, 2, 1000, sync, none, none[1:], 1) == 0  # the caller waits a microsecond and proceeds alone
     for number in (6, 8):
         assert rally(number, 1, 2, 10**9, sync, none, none[1:], 1) == -1
     assert none[0] == 1
@@ -169,7 +169,7 @@ def test_a_thread_that_cannot_be_started_leaks_none_of_the_others(error, monkeyp
     monkeypatch.setattr(threading.Thread, "start", fail)
     if error is RuntimeError:
         workers = all_of(4)
-        assert rallied(workers) == 2  # what the system grants
+        assert rallied(workers) == 2  # as many as the system allows
         monkeypatch.setattr(threading.Thread, "start", start)
         assert rallied(workers) == 4
         made = helpers() - before
@@ -184,7 +184,7 @@ def test_a_thread_that_cannot_be_started_leaks_none_of_the_others(error, monkeyp
 
 
 def test_a_worker_that_waits_long_sleeps():
-    """Half a second of waiting takes the processor a tenth of that at most."""
+    """Half a second of waiting uses at most a tenth of that in processor time."""
     workers, none = all_of(2), np.zeros(2, np.int64)
     assert rallied(workers) == 2
 
@@ -212,8 +212,8 @@ def trained(p, threads):
     return np.array(losses).tobytes(), parameters.flat.tobytes(), slots.tobytes(), state.tobytes()
 
 
-#: Lanes: enough for teams of one worker each, which meet between phases; for four workers in two teams; and so few
-#: that all workers are one team, which meets at every time step and shares the units.
+#: Lanes: enough for teams of one worker each, which synchronise only between phases; for four workers in two teams; and
+#: so few that all workers form one team, which synchronises at every time step and splits the units.
 LANES = {"many": 26, "some": 3 * ROWS, "few": 2, "one": 1}
 
 
@@ -227,7 +227,7 @@ def test_training_is_the_same_for_any_number_of_workers(cell, lanes, dtype, rng,
     assert trained(p, 1) == alone
     for threads in (2, 4, 5):
         assert trained(p, threads) == alone
-    # Once more: which worker takes which task differs from run to run.
+    # A second run, because the assignment of tasks to workers differs from run to run.
     assert trained(p, 4) == alone
 
 
@@ -252,6 +252,6 @@ def test_a_drawn_text_is_the_same_for_any_number_of_workers(lanes, table, rng, m
 
 
 def test_small_steps_are_not_shared(rng):
-    """One worker does what would take longer to share."""
+    """One worker computes steps that would take longer if they were shared."""
     p = problem(rng, "lstm", hidden=16, batch=1)
     assert FastNetwork(p.config, p.seq_len, p.batch, 4).workers.count == 1

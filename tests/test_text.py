@@ -1,4 +1,4 @@
-"""Texts in and out: what can be read is read unchanged, what cannot is one clear line, and ids round-trip."""
+"""Texts: readable ones are read unchanged, others are reported in one clear line, and ids round-trip."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from fastlstm import corpora
 from fastlstm.errors import ConfigError, TextError, VocabularyError
 from fastlstm.text import Vocab, read_ids, read_text, split
 
-#: Any str at all: astral characters, NUL and lone surrogates among them.
+#: Any str, including astral characters, NUL and lone surrogates.
 any_text = st.text(st.characters(exclude_categories=()))
 
 
@@ -54,13 +54,13 @@ def assert_refused(error, message, function, *args, **kwargs):
         pytest.param(b"a", "a", id="one character"),
     ],
 )
-def test_a_file_is_read_as_it_is_but_for_a_byte_order_mark(write, data, text):
+def test_a_file_is_read_unchanged_except_for_a_byte_order_mark(write, data, text):
     path = write(data)
     assert read_text([path]) == text
     assert read_text([path], as_bytes=True) == data
 
 
-def test_sources_are_joined_in_order_each_without_its_mark(write):
+def test_sources_are_joined_in_order_without_their_byte_order_marks(write):
     one, two = write(b"\xef\xbb\xbfone", "1"), write(b"\xef\xbb\xbftwo", "2")
     assert read_text([one, two, one]) == "onetwoone"
 
@@ -85,7 +85,7 @@ def test_closed_standard_input_is_one_line(monkeypatch):
     ],
     ids=["Latin-1", "after a mark", "cut short", "surrogate"],
 )
-def test_what_is_not_utf8_names_file_and_offset_and_can_be_read_as_bytes(write, data, place):
+def test_the_error_for_text_that_is_not_utf8_names_file_and_offset_and_it_can_be_read_as_bytes(write, data, place):
     path = write(data, "odd\nname.txt")
     for read in (read_text, read_ids):
         message = rf"odd\\nname.txt' is not UTF-8 \({place}\): convert it to UTF-8.*--bytes"
@@ -93,7 +93,7 @@ def test_what_is_not_utf8_names_file_and_offset_and_can_be_read_as_bytes(write, 
     assert read_text([path], as_bytes=True) == data
 
 
-def test_bad_bytes_on_standard_input_are_named_so(monkeypatch):
+def test_the_error_for_invalid_bytes_names_standard_input(monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\x80")))
     assert_refused(TextError, "^standard input is not UTF-8", read_text, ["-"])
 
@@ -130,7 +130,7 @@ def test_an_unreadable_file_is_one_line(write, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     path = write(b"a")
-    monkeypatch.setattr("builtins.open", refuse)  # root may read a file whatever its mode
+    monkeypatch.setattr("builtins.open", refuse)  # root may read a file of any mode
     assert_refused(TextError, r"text.txt' \(Permission denied\): check", read_text, [path])
 
 
@@ -141,7 +141,7 @@ def test_a_corpus_is_read_by_name_and_the_default_one_without_a_name(monkeypatch
     assert read_text(["pydoc"], as_bytes=True) == "corpus pydocé".encode()
 
 
-def test_an_existing_file_wins_over_a_corpus_of_its_name_but_a_folder_does_not(monkeypatch, tmp_path):
+def test_an_existing_file_takes_precedence_over_a_corpus_of_its_name_but_a_folder_does_not(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(corpora, "load", lambda name: b"corpus")
     (tmp_path / "pydoc").write_text("file")
@@ -277,7 +277,7 @@ def test_reading_ids_takes_no_more_than_the_encoded_text_and_the_ids(write, last
         tracemalloc.stop()
     assert ids.nbytes == 15_000_000 + len(last)
     assert left < ids.nbytes + 100_000
-    # Pieces of 2**18 symbols, of which NumPy's widest copy has 8 bytes a symbol, and a truth value for each code point.
+    # Pieces of 2**18 symbols, whose largest copy in NumPy has 8 bytes per symbol, and a boolean for each code point.
     assert peak < os.path.getsize(path) + ids.nbytes + 7_000_000
 
 
@@ -300,7 +300,7 @@ def test_the_bytes_of_a_source_are_freed_when_its_ids_are_made(write):
             read_ids(sources)
     finally:
         tracemalloc.stop()
-    # Three of four sources are gone; a piece's temporaries, which are not there at the start, take 5 bytes a symbol.
+    # Three of four sources are freed; the temporaries of a piece, absent at the start, take 5 bytes per symbol.
     assert left[-1] < left[0] - 3 * 4_000_000 + 2_000_000
 
 
@@ -377,7 +377,7 @@ def test_an_unknown_byte_is_named_with_its_position():
     assert_refused(VocabularyError, "byte 0xE9 at position 2 ", Vocab.from_text(b"ab").encode, b"ab\xe9")
 
 
-def test_an_empty_vocabulary_knows_no_character():
+def test_an_empty_vocabulary_has_no_characters():
     assert_refused(VocabularyError, "'a'", Vocab.from_text("").encode, "a")
 
 
@@ -455,7 +455,7 @@ def test_symbols_must_be_a_row_of_uint32():
     ],
     ids=lambda text: text[:40],
 )
-def test_json_that_is_no_vocabulary_is_one_line(text):
+def test_json_that_is_not_a_vocabulary_is_one_line(text):
     assert_refused(VocabularyError, ".", Vocab.from_json, text)
 
 
@@ -476,7 +476,7 @@ def test_json_is_plain():
 
 
 @given(st.integers(0, 1000), st.floats(0, 1, exclude_max=True))
-def test_the_parts_make_the_whole_in_order_and_are_views(n, val_frac):
+def test_the_parts_of_a_split_make_up_the_whole_in_order_and_are_views(n, val_frac):
     ids = np.arange(n, dtype=np.uint16)
     train, val = split(ids, val_frac)
     np.testing.assert_array_equal(np.concatenate([train, val]), ids)

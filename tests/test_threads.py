@@ -1,4 +1,4 @@
-"""The number of workers follows what the process may use, and small networks use fewer."""
+"""The number of workers follows from the cores that the process may use, and small networks use fewer."""
 
 import os
 from pathlib import Path
@@ -36,8 +36,8 @@ def test_a_cgroup_quota_is_respected(monkeypatch, tmp_path, limit, expected):
     assert threads.default_threads() == expected
 
 
-def test_a_quota_of_a_cgroup_around_counts_too(monkeypatch, tmp_path):
-    """As systemd, Slurm and containers without a namespace of their own nest them."""
+def test_a_quota_of_a_parent_cgroup_is_respected(monkeypatch, tmp_path):
+    """As nested by systemd, Slurm and containers without a separate namespace."""
     inner = tmp_path / "outer" / "inner"
     inner.mkdir(parents=True)
     (tmp_path / "outer" / "cpu.max").write_text("300000 100000\n")
@@ -86,7 +86,7 @@ def test_teams_are_equal_and_each_has_a_tile_of_lanes(monkeypatch, workers, batc
     assert getattr(recurrent.teams_of, "py_func", recurrent.teams_of)(workers, batch) == teams
 
 
-def test_arrays_that_kernels_could_not_bear_are_refused(rng):
+def test_arrays_that_kernels_cannot_handle_are_refused(rng):
     config = ModelConfig(10, hidden=5, embedding=3, dtype="float64")
     net = FastNetwork(config, 4, 2, 1)
     parameters = Parameters(config)
@@ -143,7 +143,7 @@ def test_a_refused_forward_pass_leaves_nothing_for_a_backward_pass():
 @pytest.mark.parametrize("backend", [FastNetwork, ReferenceNetwork])
 @pytest.mark.parametrize("temperature", [0, 1.0])
 @pytest.mark.parametrize("value", [np.inf, np.nan, 3.4e38])
-def test_nothing_is_drawn_from_logits_that_are_no_numbers(backend, temperature, value):
+def test_nothing_is_drawn_from_logits_that_are_not_finite(backend, temperature, value):
     config = ModelConfig(11, hidden=5, embedding=3)
     parameters = Parameters(config)
     parameters["layers.0.b"][:] = 1.0

@@ -1,4 +1,4 @@
-"""The register tile, the products made of it and the packing of weights are NumPy's, for any shape and width."""
+"""The register tile, products and the packing of weights give the results of NumPy, for any shape and vector width."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ both = pytest.mark.parametrize("dtype", DTYPES)
 campaign = settings(max_examples=60, derandomize=True)
 
 
-# Entry points from Python; the kernels themselves are only called by kernels.
+# Entry points from Python, because these kernels can only be called by kernels.
 @jit.kernel
 def call_tile(rows, vectors, depth, a, a_at, a_row, a_k, b, b_at, b_vector, b_k, c, c_at, c_row, accumulate):
     A, B, C = Elements(a, a_at, a_row, a_k), Vectors(b, b_at, b_vector, b_k), Rows(c, c_at, c_row)
@@ -78,7 +78,7 @@ def assert_is_sum(found, exact, depth, dtype):
     seed=st.integers(0, 1000),
 )
 def test_a_tile_is_a_product(dtype, shape, depth, gaps, transposed, accumulate, seed):
-    """All shapes, A by rows or by columns, any offsets and strides; what is not C stays untouched."""
+    """All shapes, A by rows or by columns, any offsets and strides; memory outside of C is not changed."""
     rng, U = np.random.default_rng(seed), width_of(dtype)
     (rows, vectors), (a_at, b_at, c_at, gap) = shape, gaps
     A, B = rng.standard_normal((rows, depth)).astype(dtype), rng.standard_normal((depth, vectors * U)).astype(dtype)
@@ -108,7 +108,7 @@ def test_a_tile_is_a_product(dtype, shape, depth, gaps, transposed, accumulate, 
     seed=st.integers(0, 1000),
 )
 def test_a_product_with_packed_weights_is_a_product(dtype, rows, columns, depth, part, accumulate, seed):
-    """`pack` and `product` together, for any range of vectors; columns outside the range stay untouched."""
+    """`pack` and `product` together, for any range of vectors; columns outside the range are not changed."""
     rng, U = np.random.default_rng(seed), width_of(dtype)
     A, W = rng.standard_normal((rows, depth)).astype(dtype), rng.standard_normal((depth, columns)).astype(dtype)
     padded = whole(columns, dtype)
@@ -130,7 +130,7 @@ def test_a_product_with_packed_weights_is_a_product(dtype, rows, columns, depth,
 
 @both
 def test_a_sum_does_not_depend_on_the_shape_of_its_tile(dtype, rng):
-    """Byte by byte: a row computed alone, in a full tile, or with other columns is the same row."""
+    """A row computed alone, in a full tile, or with other columns has the same bytes."""
     U, depth = width_of(dtype), 77
     columns = 8 * U
     A, packed = (
@@ -151,7 +151,7 @@ def test_a_sum_does_not_depend_on_the_shape_of_its_tile(dtype, rng):
 
 
 def gate_order(gates, units, dtype):
-    """For every packed column the parameters' column that stands there, -1 for padding: the definition, one by one."""
+    """For each packed column the column of the parameters, -1 for padding: the definition, column by column."""
     U = width_of(dtype)
     order = []
     for group in range(whole(units, dtype) // U):
@@ -208,7 +208,7 @@ def test_packing_the_transpose(dtype, depth, gates, units, offset, seed):
 @both
 @campaign
 @given(gates=st.sampled_from([1, 4]), units=st.integers(1, 70))
-def test_a_packed_column_knows_its_place(dtype, gates, units):
+def test_column_gives_the_position_of_a_packed_vector(dtype, gates, units):
     U, order = width_of(dtype), gate_order(gates, units, dtype).reshape(-1, width_of(dtype))
     for j, expected in enumerate(order):
         begin, n = column.py_func(j, gates, units, U)
@@ -231,9 +231,9 @@ for cell in CELLS:
 """
 
 
-@pytest.mark.skipif(sys.platform == "darwin" or vector_unit().bytes == 16, reason="there is nothing narrower here")
+@pytest.mark.skipif(sys.platform == "darwin" or vector_unit().bytes == 16, reason="no narrower vectors here")
 def test_a_machine_with_narrower_vectors_computes_the_same():
-    """x86-64 as it was in 2003: vectors of 16 bytes, no fused multiply-add instruction, other tiles and layouts."""
+    """x86-64 of 2003: vectors of 16 bytes, no fused multiply-add instruction, other tiles and layouts."""
     tests = os.path.dirname(__file__)
     narrow = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse,+sse2,+cx8,+cmov,+fxsr,+mmx"}
     subprocess.run([sys.executable, "-c", NARROW.format(tests=tests)], env=os.environ | narrow, check=True)
@@ -242,14 +242,14 @@ def test_a_machine_with_narrower_vectors_computes_the_same():
 AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+movbe"
 
 
-@pytest.mark.skipif(vector_unit().bytes != 64, reason="AVX2 is this machine's own unit, or wider than it")
+@pytest.mark.skipif(vector_unit().bytes != 64, reason="this machine's vectors are not wider than AVX2")
 @pytest.mark.parametrize(
     ("file", "chosen"),
     [
         ("test_tile.py", ""),
         ("test_simd.py", ""),
         ("test_functions.py", ""),
-        # Kernels are compiled for each cell and dtype, ten seconds each: those with most gates, and with separate ones.
+        # Kernels are compiled for each cell and dtype, ten seconds each: only cells with most gates, or separate ones.
         ("test_sync.py", "not rnn and not (gru and float64)"),
     ],
 )

@@ -1,7 +1,7 @@
-"""Losses, states and gradients are PyTorch's: of every cell that it has, on both backends, in float64.
+"""Losses, states and gradients equal PyTorch's, for every cell that it has, on both backends, in float64.
 
-PyTorch computes the figures where it can be imported; those that it computed once (version 2.13.0) stand here, so that
-the comparison needs no PyTorch. ``python tests/test_torch.py``, where there is PyTorch, prints them.
+Figures computed by PyTorch 2.13.0 are recorded here, so that the comparison does not need PyTorch. If it is installed,
+``python tests/test_torch.py`` prints them, and every entry is compared too.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ from fastlstm.backend import build
 from fastlstm.config import ModelConfig
 from fastlstm.params import Parameters
 
-#: The cells that PyTorch has: its order of their gates, by our names, and its class.
+#: The cells that PyTorch has: its order of their gates, by fastlstm's names, and its class.
 TORCH = {"lstm": ("ifgo", "LSTM"), "rnn": ("a", "RNN"), "gru": ("rzn", "GRU")}
 
-#: What `figures` makes of PyTorch's results.
+#: The `figures` of PyTorch's results.
 RECORDED = {
     "lstm": {
         "nats": 12.919861536908467,
@@ -56,7 +56,7 @@ RECORDED = {
 
 
 def case(cell):
-    """Two layers at a point that no generator of random numbers decides."""
+    """Two layers at a point that does not depend on a random number generator."""
     config = ModelConfig(5, cell, layers=2, hidden=4, embedding=3, dtype="float64")
     parameters = Parameters(config, 0.8 * np.sin(1.7 * np.arange(config.parameter_count)))
     x = np.array([[0, 3], [1, 4], [4, 2], [0, 0]], np.int32)
@@ -89,7 +89,7 @@ def pytorchs(p, torch):
             getattr(net, f"weight_ih_l{layer}").copy_(torch.tensor(W[:X].T))
             getattr(net, f"weight_hh_l{layer}").copy_(torch.tensor(W[X:].T))
             getattr(net, f"bias_ih_l{layer}").copy_(torch.tensor(p.parameters[f"layers.{layer}.b"][columns]))
-            # PyTorch has two biases of every gate; ours has one, but for separate gates, which are the last.
+            # PyTorch has two biases for every gate; fastlstm has one, except for separate gates, which are the last.
             bias_hh = np.zeros(len(columns))
             if structure.separate:
                 bias_hh[-len(structure.separate) * H :] = p.parameters[f"layers.{layer}.b_h"]
@@ -115,7 +115,7 @@ def pytorchs(p, torch):
 
 
 def figures(nats, state, gradients):
-    """A number for each result, in which every entry counts, with a weight of its own."""
+    """A number for each result: the sum of its entries with different weights."""
     return {"nats": nats, "state": weighted(state)} | {name: weighted(value) for name, value in gradients.items()}
 
 

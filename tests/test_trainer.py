@@ -1,4 +1,4 @@
-"""Training: the assignment's losses on both backends, better than counting, and blind to who looks on."""
+"""Training: the assignment's losses on both backends, better than a bigram model, and not affected by observers."""
 
 import math
 import time
@@ -26,7 +26,7 @@ QUICK = {"seq_len": 8, "batch": 4, "steps": 30, "sample_length": 20}
 
 
 class Recorder(Observer):
-    """Keeps what it is told."""
+    """Records all reports."""
 
     def __init__(self):
         self.losses, self.smoothed, self.validated_at, self.samples = [], [], [], {}
@@ -49,7 +49,7 @@ def trained(text, **settings):
 
 
 def assignment(cell, text):
-    """The model and the training of the preset, in float64, 100 steps."""
+    """The model and training configuration of the preset, in float64, for 100 steps."""
     model = Model.for_text(text, cell=cell, dtype="float64", **preset("assignment", cell).model)
     return model, preset("assignment", cell).train | {"steps": 100, "sample_length": 0}
 
@@ -67,11 +67,11 @@ def test_the_assignment_has_the_same_losses_on_both_backends(default_text):
 
 
 def test_the_assignment_s_rnn_takes_the_same_steps_on_both_backends(default_text):
-    """Each of the 100 steps from the same point, on the reference's way.
+    """Each of the 100 steps starts from the same point, that of the reference.
 
-    With the assignment's rate for the RNN, two runs drift apart whatever computes them: changing the initial weights of
-    the reference by one unit in the last place changes its own losses by 1e-8 after 10 steps and by 0.1 after 100.
-    The same losses to 1e-9 can so be asked of each step, not of runs that go their own ways.
+    With the assignment's learning rate for the RNN, two runs diverge for any implementation: changing the initial
+    weights of the reference by one unit in the last place changes its own losses by 1e-8 after 10 steps and by 0.1
+    after 100. So the losses can only be required to agree to 1e-9 for each step, not for separate runs.
     """
     model, settings = assignment("rnn", default_text)
     config = TrainConfig(**settings)
@@ -94,8 +94,8 @@ def test_the_assignment_s_rnn_takes_the_same_steps_on_both_backends(default_text
         np.testing.assert_allclose(comp.parameters.flat, ref.parameters.flat, rtol=0, atol=1e-9)
 
 
-def test_the_assignment_is_followed_to_the_letter(default_text):
-    """Against a loop written here: summed loss, clipping by value, Adagrad, smoothing, reset at the wrap."""
+def test_training_follows_the_assignment_exactly(default_text):
+    """Comparison with a loop written here: summed loss, clipping by value, Adagrad, smoothing, reset at the wrap."""
     text, steps, T = default_text[:400], 12, 64
     chosen = preset("assignment", "lstm")
     model, recorder = Model.for_text(text, dtype="float64", **chosen.model), Recorder()
@@ -120,7 +120,7 @@ def test_the_assignment_is_followed_to_the_letter(default_text):
 
 
 def bigram_nats(train, val, V):
-    """Nats a symbol of a bigram model with add-one smoothing, fitted on the training part."""
+    """Nats per symbol of a bigram model with add-one smoothing, fitted on the training part."""
     counts = np.ones((V, V))
     np.add.at(counts, (train[:-1], train[1:]), 1)
     p = counts / counts.sum(axis=1, keepdims=True)
@@ -138,7 +138,7 @@ def test_a_minute_of_training_beats_a_bigram_model(default_text):
 
 
 @pytest.mark.parametrize("backend", ["fast", "reference"])
-def test_looking_on_changes_no_bit(default_text, backend):
+def test_observers_change_no_bit_of_the_result(default_text, backend):
     text = default_text[:3000]
     watched, recorder, result = trained(text, eval_every=1, sample_every=1, backend=backend)
     alone, _, ref = trained(text, eval_every=0, sample_every=0, sample_length=0, val_frac=0.1, backend=backend)
@@ -156,7 +156,7 @@ def test_the_number_of_threads_changes_no_bit(default_text):
     assert len(flats) == 1
 
 
-def test_looks_come_about_ten_times_and_at_the_end(default_text):
+def test_validations_and_samples_come_about_ten_times_and_at_the_end(default_text):
     _, recorder, _ = trained(default_text[:3000], steps=95)
     assert recorder.validated_at == list(recorder.samples) == [*range(10, 95, 10), 95]
     _, recorder, _ = trained(default_text[:3000], eval_every=0, sample_every=0)
@@ -179,17 +179,17 @@ def test_there_is_no_validation_without_a_part_for_it(default_text):
     assert recorder.validated_at == []
 
 
-def test_a_wish_to_stop_ends_the_run_within_a_step(default_text):
+def test_a_request_to_stop_ends_the_run_within_a_step(default_text):
     model, recorder = Model.for_text(default_text, **SMALL), Recorder()
     result = model.fit(default_text, TrainConfig(**QUICK), observer=recorder, stop=lambda: len(recorder.losses) == 7)
     assert result.steps == len(recorder.losses) == model.training["steps"] == 7
     assert recorder.validated_at
-    assert result.val_nats is not None  # of the last validation
+    assert result.val_nats is not None  # from the last validation
     assert not result.finished
     assert model.training["finished"] is False
 
 
-def test_a_wish_to_stop_ends_a_validation_and_a_sample(default_text):
+def test_a_request_to_stop_ends_a_validation_and_a_sample(default_text):
     """Within 256 symbols of each."""
     model = Model.for_text(default_text, **SMALL)
     for read in (lambda stop: model.evaluate(default_text, stop=stop), lambda stop: model.sample("", 10**6, stop=stop)):
@@ -201,7 +201,7 @@ def test_a_wish_to_stop_ends_a_validation_and_a_sample(default_text):
     assert (result.steps, recorder.validated_at, recorder.samples) == (3, [], {})  # due at step 3
 
 
-def test_the_shown_loss_is_that_of_the_steps_there_were(default_text):
+def test_the_smoothed_loss_covers_only_the_steps_of_the_run(default_text):
     _, recorder, _ = trained(default_text[:3000])
     assert recorder.smoothed[0] == pytest.approx(recorder.losses[0], rel=1e-12)
     for n, shown in enumerate(recorder.smoothed, start=1):
@@ -209,7 +209,7 @@ def test_the_shown_loss_is_that_of_the_steps_there_were(default_text):
         assert shown == pytest.approx(np.average(recorder.losses[:n], weights=weights), rel=1e-12)
 
 
-def test_whether_to_smooth_from_guessing_is_yes_or_no():
+def test_smooth_from_guessing_must_be_a_bool():
     with pytest.raises(ConfigError, match="smooth_from_guessing must be True or False"):
         TrainConfig(smooth_from_guessing="no")
 
@@ -226,14 +226,14 @@ def test_compiling_is_announced_before_it_begins_and_all_of_it_is_counted(monkey
         return build(*arguments, **settings)
 
     monkeypatch.setattr(backends, "_run_tiny", compile_something)
-    monkeypatch.setattr(trainer, "build", built)  # what it registers is compiled at its first use
+    monkeypatch.setattr(trainer, "build", built)  # functions that it registers are compiled at first use
     recorder = Recorder()
     recorder.compiling = lambda: order.append("announced")
     Model.for_text(TEXT, **SMALL).fit(TEXT, TrainConfig(**QUICK), observer=recorder)
     assert order == ["announced", "compiled", "built"]
 
 
-def test_loaded_kernels_are_not_called_compiled(default_text):
+def test_loading_kernels_is_not_announced_as_compiling(default_text):
     warm_up("fast", Model.for_text("ab").config, lambda: None)
     warm_up("fast", Model.for_text("ab").config, lambda: pytest.fail("nothing was compiled"))
 
@@ -247,7 +247,7 @@ def test_a_run_of_no_steps_is_a_run(default_text):
     assert model.training["finished"]
 
 
-def test_divergence_is_told(default_text):
+def test_divergence_is_reported(default_text):
     text = default_text[:3000]
     model = Model.for_text(text, **SMALL)
     model.parameters["output.b"][0] = np.nan
@@ -258,7 +258,7 @@ def test_divergence_is_told(default_text):
 
 
 def test_losses_far_above_guessing_are_divergence(default_text):
-    """They end such a run at once, and the model is as it was."""
+    """They end a run at once, and the model is restored."""
     text = default_text[:3000]
     model, recorder = Model.for_text(text, **SMALL), Recorder()
     before = model.parameters.flat.copy()
@@ -278,7 +278,7 @@ def test_the_last_update_is_checked_too(default_text):
 
 
 class Sabotage(Recorder):
-    """Spoils the parameters after a step, and keeps the copies it is told of."""
+    """Damages the parameters after a step, and records the copies that are reported to it."""
 
     def __init__(self, model, step, value):
         super().__init__()
@@ -294,13 +294,13 @@ class Sabotage(Recorder):
 
 
 @pytest.mark.parametrize("value", [np.nan, 1e30, 40.0])
-def test_a_diverged_run_gives_the_last_good_parameters_back(value, default_text, monkeypatch):
-    """Also when the loss grows beyond guessing before it is beyond all bounds: such parameters are no good ones."""
+def test_a_diverged_run_restores_the_last_good_parameters(value, default_text, monkeypatch):
+    """Also when the loss first exceeds that of guessing and then all bounds: such parameters do not count as good."""
     monkeypatch.setattr(trainer, "_COPYING_SHARE", 1e9)
     text = default_text[:3000]
     model = Model.for_text(text, **SMALL)
     observer = Sabotage(model, 20, value)
-    if value == 40.0:  # worse than guessing, but no divergence: until the end
+    if value == 40.0:  # worse than guessing, but not divergence until the end
         model.fit(text, TrainConfig(**QUICK | {"lr": 0.0, "val_frac": 0.0}), observer=observer)
         assert observer.losses[-1] > math.log(len(model.vocab)) + 1
         assert max(observer.copies) == 19
@@ -311,21 +311,21 @@ def test_a_diverged_run_gives_the_last_good_parameters_back(value, default_text,
     assert (model.training["steps"], model.training["finished"]) == (19, False)
 
 
-def test_a_validation_that_is_no_number_is_divergence(default_text, monkeypatch):
+def test_a_validation_loss_that_is_not_finite_is_divergence(default_text, monkeypatch):
     text = default_text[:3000]
     model = Model.for_text(text, **SMALL)
     with pytest.raises(DivergenceError, match="step 3 "):
         model.fit(text, TrainConfig(**QUICK), observer=Sabotage(model, 3, np.nan))
 
 
-def test_evaluating_to_no_number_is_an_error(default_text):
+def test_an_evaluation_that_is_not_finite_is_an_error(default_text):
     model = Model.for_text(default_text, **SMALL)
     model.parameters.flat[...] = 3.4e38
     with pytest.raises(FastlstmError, match="not a finite number"):
         model.evaluate(default_text[:100])
 
 
-def test_whatever_ends_a_run_its_history_is_kept(default_text):
+def test_the_history_is_kept_when_an_exception_ends_a_run(default_text):
     class Leaver(Recorder):
         def stepped(self, progress):
             if progress.step == 5:
@@ -337,7 +337,7 @@ def test_whatever_ends_a_run_its_history_is_kept(default_text):
     assert (model.training["steps"], model.training["finished"]) == (5, False)
 
 
-def test_a_budget_keeps_to_its_share(monkeypatch):
+def test_a_budget_does_not_exceed_its_share(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(trainer.time, "perf_counter", lambda: now[0])
     budget, spent = trainer.Budget(0.01, expected=0.05), []

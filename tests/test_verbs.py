@@ -1,4 +1,4 @@
-"""Verbs as people run them: what they print, what they say when something is wrong, and what survives Ctrl-C."""
+"""Verbs as users run them: their output, their error messages, and what survives Ctrl-C."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from fastlstm.cells import CELLS
 
 @pytest.fixture
 def verb(tmp_path):
-    """Run a verb in an empty folder; gives status, standard output and standard error."""
+    """A function that runs a verb in an empty folder; returns status, standard output and standard error."""
 
     def run(name, *arguments, **settings):
         done = python("-m", f"fastlstm.{name}", *map(str, arguments), cwd=tmp_path, **settings)
@@ -39,7 +39,7 @@ def assert_one_clear_line(done, status, *parts):
         assert part in errors
 
 
-def test_train_leaves_a_model_and_says_what_it_did(verb, tmp_path):
+def test_train_saves_a_model_and_prints_a_summary(verb, tmp_path):
     code, output, errors = verb("train", *QUICK, "--json")
     assert (code, errors) == (0, "")
     result = last_json(output)
@@ -88,7 +88,7 @@ def test_every_cell_is_trained_sampled_and_evaluated(cell, verb, notes, tmp_path
     assert (status, "bits per character" in said) == (0, True)
 
 
-def test_a_short_text_gets_shorter_lanes_unless_they_were_asked_for(verb, notes):
+def test_a_short_text_gets_shorter_lanes_unless_options_set_them(verb, notes):
     notes.write_text(TEXT[:100])
     assert verb("train", "--data", "notes.txt", "--hidden", 4, "--steps", 2)[0] == 0
     done = verb("train", "--data", "notes.txt", "--hidden", 4, "--steps", 2, "--batch", 50)
@@ -176,13 +176,13 @@ def test_a_bad_model_is_one_line_and_status_1(verb, run_folder, tmp_path):
         assert_one_clear_line(verb("evaluate", name, "input"), 1, "model")
 
 
-def test_an_unusable_output_folder_is_known_before_training(verb, notes):
+def test_an_unusable_output_folder_is_detected_before_training(verb, notes):
     code, output, errors = verb("train", "--out", "notes.txt")
     assert (code, output) == (1, "")
     assert "--out" in errors
 
 
-def test_a_run_that_diverges_is_one_line_and_keeps_what_was_good(verb, notes, tmp_path):
+def test_a_run_that_diverges_is_one_line_and_keeps_the_last_good_model(verb, notes, tmp_path):
     arguments = [*QUICK, "--data", "notes.txt", "--lr", "1e30", "--clip-norm", "inf"]
     assert_one_clear_line(verb("train", *arguments), 1, "step 2", "1e+30", "before the run")
     assert not (tmp_path / "runs").exists()
@@ -202,14 +202,14 @@ def test_a_run_that_diverges_is_one_line_and_keeps_what_was_good(verb, notes, tm
     assert (training["steps"], training["finished"]) == (9, False)
 
 
-def test_a_result_worse_than_guessing_is_said(verb, notes):
+def test_a_result_worse_than_guessing_is_reported(verb, notes):
     code, _, errors = verb("train", *QUICK, "--data", "notes.txt", "--lr", 5, "--schedule", "constant")
     assert code == 0
     assert errors.startswith("fastlstm train: the model predicts worse than uniform guessing (")
     assert errors.count("\n") == 1
 
 
-def test_a_model_of_nonsense_is_one_line_to_evaluate(verb, notes, tmp_path):
+def test_evaluating_a_model_that_gives_no_finite_loss_is_one_line(verb, notes, tmp_path):
     model = Model.for_text(TEXT, hidden=2, embedding=2)
     model.parameters.flat[...] = 3.4e38
     model.save(tmp_path / "model.safetensors")
@@ -223,7 +223,7 @@ def test_debug_shows_where_an_error_arose(verb):
     assert "ModelFileError" in errors
 
 
-def test_a_reader_that_leaves_costs_no_work(tmp_path):
+def test_a_closed_output_pipe_loses_no_work(tmp_path):
     with begun(*endless("--out", "run"), cwd=tmp_path) as process:
         wait_for(process, "step")
         process.stdout.close()
@@ -235,7 +235,7 @@ def test_a_reader_that_leaves_costs_no_work(tmp_path):
 
 @pytest.mark.parametrize(("variable", "value"), [("NUMBA_NUM_THREADS", "0"), ("FASTLSTM_THREADS", "99999")])
 def test_a_wrong_variable_is_one_line(variable, value, run_folder, tmp_path):
-    """Said before numba is imported, which would say it with a traceback."""
+    """Reported before numba is imported, which would report it with a traceback."""
     command = [sys.executable, "-m", "fastlstm.sample", str(run_folder), "--length", "5"]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT | {variable: value}, capture_output=True, text=True)
     assert done.returncode in (1, 2)
@@ -244,7 +244,7 @@ def test_a_wrong_variable_is_one_line(variable, value, run_folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*cli.VERBS, "cli"])
-def test_help_answers_without_loading_anything_heavy(name, tmp_path):
+def test_help_imports_no_heavy_library(name, tmp_path):
     program = (
         f"import sys, fastlstm.{name} as verb\n"
         "try: verb.main(['--help'])\n"
@@ -258,7 +258,7 @@ def test_help_answers_without_loading_anything_heavy(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", cli.VERBS)
-def test_a_module_run_as_a_program_warns_of_nothing(name, verb):
+def test_a_module_run_as_a_program_gives_no_warnings(name, verb):
     done = python("-W", "error", "-m", f"fastlstm.{name}", "--help", cwd=".")
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode().startswith(f"usage: python -m fastlstm.{name} ")
@@ -281,7 +281,7 @@ def test_the_console_script_has_the_verbs(tmp_path, run_folder):
     assert (wrong.returncode, wrong.stderr.count(b"\n")) == (2, 1)
 
 
-def test_public_names_are_there_and_hide_no_module():
+def test_public_names_exist_and_hide_no_module():
     for name in fastlstm.__all__:
         assert getattr(fastlstm, name) is not None
         assert name in dir(fastlstm)

@@ -1,4 +1,4 @@
-"""Buffers are declared once: their places, views and documentation follow from the declarations."""
+"""Buffers are declared once: their positions, views and documentation follow from the declarations."""
 
 import itertools
 
@@ -15,7 +15,7 @@ CONFIGS = [ModelConfig(13, cell, layers, hidden=21, embedding=7) for cell in CEL
 
 
 def all_views(made):
-    """Every block of every buffer, with the bytes it takes: ``(first, last, name)``."""
+    """The address range of every block of every buffer: ``(first, last, name)``."""
     for buffer in BUFFERS:
         if buffer.name == "a_h" and not made.plan.separate:
             continue  # another name of "a"
@@ -49,7 +49,7 @@ def test_what_kernels_address_is_what_views_show():
 
 
 def test_two_dtypes_that_are_addressed_by_offset_fit_into_one_workspace():
-    """As bfloat16 weights beside float32 sums would be: each dtype has an arena, and offsets count its elements."""
+    """As for bfloat16 weights with float32 sums: each dtype has an arena, and offsets count its elements."""
     declared = [
         Buffer("weights", "H, pitch(H), U", "", blocks="L", dtype="half"),
         Buffer("sums", "B, H", ""),
@@ -57,20 +57,20 @@ def test_two_dtypes_that_are_addressed_by_offset_fit_into_one_workspace():
     ]
     sizes = {"H": 10, "U": 8, "B": 3, "L": 2}
     placed, totals = place(declared, sizes, {"half": 2, NETWORK: 4}, training=False)
-    assert placed["weights"] == (0, 896, 2, (10, 11, 8))  # 880 elements, up to whole lines of 32
-    assert placed["sums"] == (0, 32, 1, (3, 10))  # 30 elements, up to whole lines of 16
+    assert placed["weights"] == (0, 896, 2, (10, 11, 8))  # 880 elements, rounded up to cache lines of 32
+    assert placed["sums"] == (0, 32, 1, (3, 10))  # 30 elements, rounded up to cache lines of 16
     assert totals == {"half": 2 * 896, NETWORK: 32}
     assert placed["gradients"].blocks == 0
 
 
-def test_the_recurrent_side_has_buffers_of_its_own_only_with_separate_gates():
+def test_recurrent_parts_have_separate_buffers_only_with_separate_gates():
     lstm, gru = (Workspace(CONFIGS[n], 4, 2, 1, training=True) for n in (0, 4))
     assert lstm.plan.a_h == lstm.plan.a
     assert np.shares_memory(lstm.view("a_h"), lstm.view("a"))
     assert not np.shares_memory(gru.view("a_h"), gru.view("a"))
 
 
-def test_a_buffer_of_the_backward_pass_is_not_there_without_training():
+def test_buffers_of_the_backward_pass_do_not_exist_without_training():
     made = Workspace(CONFIGS[0], 4, 2, 1, training=False)
     with pytest.raises(IndexError, match="the buffer dy has 0 blocks"):
         made.view("dy")

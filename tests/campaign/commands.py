@@ -1,4 +1,4 @@
-"""Commands of fastlstm as processes: started, waited for no longer than is decent, and judged by what they leave."""
+"""Commands of fastlstm as processes: started, awaited with a time limit, and judged by their results."""
 
 import functools
 import os
@@ -16,15 +16,15 @@ from fastlstm import Model, cli
 from fastlstm.errors import ModelFileError
 from fastlstm.terminal import COMPILING
 
-#: A command that a signal ends has this plus the signal's number as its status.
+#: The status of a command that a signal ends is this plus the signal's number.
 SIGNALLED = 128
 _ROOT = Path(fastlstm.__file__).parents[1]
-#: Said, not as an error, while kernels are compiled or loaded.
+#: Notices, not errors, that are printed while kernels are compiled or loaded.
 _NOTICES = (COMPILING,)
 
 
 class Ended(NamedTuple):
-    """What a command has left: its status (negative: the signal that killed it) and what it has written."""
+    """The result of a command: its status (negative: the signal that killed it) and its output."""
 
     status: int
     output: str
@@ -32,12 +32,12 @@ class Ended(NamedTuple):
 
     @property
     def complaints(self) -> list[str]:
-        """Lines on standard error that are no notices."""
+        """Lines on standard error that are not notices."""
         return [line for line in self.errors.splitlines() if line not in _NOTICES]
 
 
 def environment(folder, **variables):
-    """For a command whose home and temporary folder are in its trial's folder."""
+    """Environment of a command whose home and temporary folder are in its trial's folder."""
     return os.environ | {"PYTHONPATH": str(_ROOT), "HOME": str(folder), "TMPDIR": str(folder)} | variables
 
 
@@ -50,18 +50,18 @@ def start(command, folder, **settings):
 
 
 def finish(process, seconds, text=None) -> Ended:
-    """Wait for a command to end, feeding it ``text``; one that takes longer is killed, and is a hang."""
+    """Wait for a command to end, with ``text`` as its input; one that takes longer is killed, and counts as a hang."""
     try:
         output, errors = process.communicate(text, timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        raise BrokenPromiseError(Outcome.HANG, f"{process.args} runs on") from None
+        raise BrokenPromiseError(Outcome.HANG, f"{process.args} does not end") from None
     return Ended(process.returncode, output.decode(errors="replace"), errors.decode(errors="replace"))
 
 
 def judge(ended, what) -> Outcome:
-    """The class of a command's end: status 0, or one line about what is wrong with the status of an error."""
+    """The outcome of a command: status 0, or one line about an error with the status of an error."""
     shown = f"status {ended.status} of {what}: {ended.errors[-300:]!r}"
     for sign in ("Traceback", "Exception ignored", "Fatal Python error"):
         require(sign not in ended.errors, Outcome.TRACEBACK, shown)
@@ -75,7 +75,7 @@ def judge(ended, what) -> Outcome:
 
 @functools.cache
 def patience() -> float:
-    """Seconds after which a command of little work hangs: what is a hang for a call, beyond an ordinary start."""
+    """Seconds after which a small command counts as a hang: the limit for a call plus the time of a normal start."""
     started = time.monotonic()
     subprocess.run(
         [sys.executable, "-c", "import numpy, numba, fastlstm.kernels.network"], env=environment("/tmp"), check=True
@@ -84,12 +84,12 @@ def patience() -> float:
 
 
 def models_in(folder):
-    """Model files in and below a folder, temporary ones left out."""
+    """Model files in and below a folder, without temporary ones."""
     return sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
 
 
 def require_whole(path) -> Model:
-    """Load a model that must be there, and whole."""
+    """Load a model, which must exist and be undamaged."""
     try:
         return Model.load(path)
     except ModelFileError as error:
@@ -97,7 +97,7 @@ def require_whole(path) -> Model:
 
 
 def lay_out(folder):
-    """A folder as users have them: a text, a finished model in the folder ``kept``, and things that are neither."""
+    """Create a typical folder: a text, a finished model in the folder ``kept``, and other files."""
     (folder / "notes.txt").write_text(TEXT)
     (folder / "kept").mkdir()
     (folder / "kept" / "model.safetensors").write_bytes(file_of(0))
@@ -108,6 +108,6 @@ def lay_out(folder):
 
 
 def require_kept(folder):
-    """The finished model of `lay_out` must still be what it was."""
+    """The finished model of `lay_out` must be unchanged."""
     kept = folder / "kept" / "model.safetensors"
     require(kept.is_file() and kept.read_bytes() == file_of(0), Outcome.LOST, "the finished model was replaced")

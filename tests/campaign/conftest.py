@@ -1,4 +1,4 @@
-"""Options of the reliability campaign, the fixture its tests share, and the table it ends with."""
+"""Options of the reliability campaign, the fixtures of its tests, and the table of its results."""
 
 import math
 
@@ -24,7 +24,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def pool():
-    """The processes that make the trials."""
+    """The processes that run the trials."""
     made = Pool()
     yield made
     made.stop()
@@ -47,7 +47,7 @@ def _numbers(part: Part, config) -> range:
 
 
 def _say(config):
-    """Write a line to the terminal while a test runs, whose own output is captured."""
+    """A function that writes a line to the terminal while a test, whose output is captured, runs."""
     reporter, capture = map(config.pluginmanager.get_plugin, ("terminalreporter", "capturemanager"))
 
     def say(line):
@@ -58,7 +58,7 @@ def _say(config):
 
 
 def pytest_unconfigure(config):
-    """The table: the last lines of a campaign."""
+    """Print the table, the last lines of a campaign."""
     tally = config.stash.get(_TALLY, None)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if tally and tally.counts and reporter:

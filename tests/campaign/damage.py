@@ -1,4 +1,4 @@
-"""Random damage to the bytes of a file, as disks, networks and people do it."""
+"""Random damage to the bytes of a file, as caused by disks, networks and users."""
 
 import numpy as np
 
@@ -40,7 +40,7 @@ KINDS = (flip_bit, change_byte, truncate, insert, remove, zero_range, swap_block
 
 
 def damaged(content: bytes, rng: np.random.Generator, start: int = 0, stop: int | None = None) -> bytes:
-    """The content with one random damage that begins in ``[start, stop)``, and that does change it."""
+    """The content with one random damage that begins in ``[start, stop)`` and changes at least one byte."""
     stop = len(content) if stop is None else stop
     while True:
         data = bytearray(content)

@@ -1,7 +1,7 @@
-"""What all parts of the campaign share: seeded trials in processes of their own, and the classes of their outcomes.
+"""The common base of all parts of the campaign: seeded trials in separate processes, and classes of outcomes.
 
 A part is a test function marked by `part`, and an attempt: a function of one `Trial` that raises when a promise is
-broken. Attempts run in worker processes, so that one that crashes or hangs is counted and the campaign goes on.
+broken. Attempts run in worker processes, so that one that crashes or hangs is counted and the campaign continues.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ import pytest
 
 #: Seconds after which a call, or a command beyond its ordinary start, counts as a hang.
 LONGEST_WAIT = 5.0
-#: Seconds for a worker process to import fastlstm and to compile its kernels, where they are not in the cache.
+#: Seconds for a worker process to import fastlstm and to compile its kernels, if they are not in the cache.
 LONGEST_START = 600.0
 
 
 class Outcome(enum.Enum):
-    """What became of a trial; the values are the columns of the table."""
+    """The outcome of a trial; the values are the columns of the table."""
 
     HELD = "held"
     REFUSED = "refused cleanly"
@@ -49,7 +49,7 @@ class Outcome(enum.Enum):
 
 
 class BrokenPromiseError(Exception):
-    """A trial has shown a defect of the class ``outcome``."""
+    """A trial has found a defect of the class ``outcome``."""
 
     def __init__(self, outcome: Outcome, detail: str) -> None:
         super().__init__(detail)
@@ -64,14 +64,14 @@ def require(condition: object, outcome: Outcome, detail: str) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """A row of the table, and how many trials make it.
+    """A row of the table, and its number of trials.
 
     Attributes
     ----------
-    name : of the row.
-    count : trials, at scale 1.
-    seconds : after which a trial is a hang.
-    is_full : whether this is the campaign itself rather than the small share of it in the default suite.
+    name : name of the row.
+    count : number of trials at scale 1.
+    seconds : time after which a trial counts as a hang.
+    is_full : whether this is the campaign itself, not the small share of it in the default suite.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of a part: its number, counted from 0, its random numbers, and an empty folder of its own."""
+    """One trial of a part: its number, counted from 0, its random numbers, and a new empty folder."""
 
     part: Part
     seed: int
@@ -90,12 +90,12 @@ class Trial:
     folder: Path = Path()
 
     def generator(self) -> np.random.Generator:
-        """A fresh generator: the same for the same seed, part and number, whatever other trials do."""
+        """A new generator, which depends only on the seed, the part and the number."""
         return np.random.default_rng([self.seed, zlib.crc32(self.part.name.encode()), self.number])
 
 
 class NoVerdictError(Exception):
-    """A trial has shown something that people must judge; it is listed above the table."""
+    """A trial has a result that must be judged by hand; it is listed above the table."""
 
 
 class Result(NamedTuple):
@@ -103,7 +103,7 @@ class Result(NamedTuple):
     detail: str = ""
 
 
-#: Makes one trial. It returns an `Outcome`, or `None` for `Outcome.HELD`.
+#: Runs one trial. It returns an `Outcome`, or `None` for `Outcome.HELD`.
 Attempt = Callable[[Trial], "Outcome | None"]
 
 
@@ -116,7 +116,7 @@ def part(name: str, *, full: int, small: int, seconds: float = LONGEST_WAIT) -> 
 
 
 def judge(attempt: Attempt, trial: Trial) -> Result:
-    """Make a trial and put its outcome into a class."""
+    """Run a trial and classify its outcome."""
     try:
         return Result(attempt(trial) or Outcome.HELD)
     except BrokenPromiseError as broken:
@@ -130,8 +130,8 @@ def judge(attempt: Attempt, trial: Trial) -> Result:
 
 
 def _serve(connection: Connection, temporary: str) -> None:
-    """What a worker process does: one trial after the other, each in an empty folder, until there are no more."""
-    os.setsid()  # whoever ends this process ends those it has started with it
+    """The main loop of a worker process: runs trials one after another, each in an empty folder."""
+    os.setsid()  # so that this process can be ended together with those it has started
     tempfile.tempdir = temporary
     warnings.simplefilter("error")
     from subjects import warm_up
@@ -148,7 +148,7 @@ def _serve(connection: Connection, temporary: str) -> None:
 
 
 class Worker:
-    """A process that makes trials, one at a time; one that crashes or hangs is replaced by a new one.
+    """A process that runs trials, one at a time; if it crashes or hangs, it is replaced by a new one.
 
     Parameters
     ----------
@@ -170,18 +170,18 @@ class Worker:
         self.connection.recv()
 
     def give(self, attempt: Attempt, trial: Trial) -> None:
-        """Begin a trial."""
+        """Start a trial."""
         self.trial = trial
         self._deadline = time.monotonic() + trial.part.seconds
         self.connection.send((attempt, trial))
 
     @property
     def seconds_left(self) -> float:
-        """Until the trial is a hang."""
+        """Seconds until the trial counts as a hang."""
         return max(0.0, self._deadline - time.monotonic())
 
     def result(self) -> Result | None:
-        """The result of the trial, once there is one."""
+        """The result of the trial; ``None`` while it runs."""
         try:
             if self.connection.poll():
                 return self.connection.recv()
@@ -197,7 +197,7 @@ class Worker:
         return Result(Outcome.HANG, f"no answer within {self.trial.part.seconds:g} s")
 
     def stop(self) -> None:
-        """End the process, and those it has started."""
+        """End the process and those it has started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.join()
@@ -223,7 +223,7 @@ class Pool:
 
 
 class Tally:
-    """The outcomes of all parts, and what is left to people to judge."""
+    """The outcomes of all parts, and the results to be judged by hand."""
 
     def __init__(self) -> None:
         self.counts: dict[str, collections.Counter[Outcome | None]] = {}
@@ -235,7 +235,7 @@ class Tally:
             self._open_questions.append(f"{name}: {result.detail}")
 
     def lines(self) -> list[str]:
-        """What people must judge, and the table, a line for each part."""
+        """The results to be judged by hand, and the table, a line for each part."""
         head = ["part", "tried", *(outcome.value for outcome in Outcome)]
         rows = [
             [name, counts.total(), *(counts[outcome] for outcome in Outcome)] for name, counts in self.counts.items()
@@ -248,11 +248,11 @@ class Tally:
 
 
 class Trials:
-    """The trials of one part, as a test gets them from the fixture ``trials``."""
+    """The trials of one part, from the fixture ``trials``."""
 
-    #: Processes that make trials at a time.
+    #: Number of processes that run trials at the same time.
     WORKERS = 2
-    #: Failures that a test's message tells of, and characters about each.
+    #: Number of failures in a test's message, and of characters for each.
     _TOLD, _LONGEST = 20, 500
     #: Seconds between lines about progress.
     _EVERY = 15.0
@@ -266,7 +266,7 @@ class Trials:
         self._done, self._said = 0, time.monotonic()
 
     def run(self, attempt: Attempt) -> None:
-        """Make all trials; raise `AssertionError` when one of them has failed."""
+        """Run all trials; raise `AssertionError` when any of them has failed."""
         workers = self._pool.workers(self.WORKERS if self._part.is_full else 1)
         waiting = (Trial(self._part, self._seed, number) for number in self._numbers)
         while busy := list(self._employed(workers, attempt, waiting)):
@@ -278,7 +278,7 @@ class Trials:
         assert not self._failures, self._message()
 
     def _employed(self, workers: list[Worker], attempt: Attempt, waiting: Iterator[Trial]) -> Iterator[Worker]:
-        """Give every idle worker a trial while there are any; the workers that have one."""
+        """Give every idle worker a trial while any are waiting; yields the workers that have one."""
         for worker in workers:
             if worker.trial is None and (trial := next(waiting, None)):
                 worker.give(attempt, trial)

@@ -1,4 +1,4 @@
-"""The models and the text that trials work on; each is made once in a process."""
+"""The models and the text for trials; each is made once per process."""
 
 import functools
 import tempfile
@@ -7,10 +7,10 @@ from pathlib import Path
 from fastlstm import Model, TrainConfig
 
 TEXT = "so it goes, and so it went; and where it went nobody knows.\n" * 20
-#: A run of little work that uses every part of training.
+#: A short run that uses every part of training.
 SHORT_RUN = TrainConfig(steps=3, seq_len=8, batch=4, sample_length=4, threads=2)
 
-#: Models that differ in all that their files and kernels depend on.
+#: Models that differ in everything that their files and kernels depend on.
 KINDS = (
     {"cell": "lstm", "dtype": "float32"},
     {"cell": "rnn", "dtype": "float64", "layers": 2},
@@ -20,7 +20,7 @@ KINDS = (
 
 
 def warm_up():
-    """Compile all kernels, or load them: no part of any trial's time."""
+    """Compile all kernels or load them, so that it does not count as time of a trial."""
     for kind in KINDS:  # kernels are compiled for each cell and dtype
         model = Model.for_text(TEXT, hidden=4, embedding=3, **kind)
         model.fit(TEXT, SHORT_RUN)

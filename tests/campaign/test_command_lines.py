@@ -1,4 +1,4 @@
-"""Command lines that nobody in his right mind would type, and that somebody will."""
+"""Random command lines with strange arguments and streams."""
 
 import argparse
 import importlib
@@ -15,7 +15,7 @@ NUMBERS = [
     "nan", "inf", "-inf", "-1", "0", "-0.0", "1e308", "1e-320", "1e999", "9" * 30, "-" + "9" * 30, "1.5", "0x10", "",
     " ", "many", "½", "٣", "1e", "--", "%00", "\\0", "\N{ZERO WIDTH SPACE}1", "\udcff",
 ]  # fmt: skip
-#: Texts, models and folders; none where a model could be written outside of the folder of the trial.
+#: Texts, models and folders, none of which allows writing a model outside the folder of the trial.
 PATHS = [
     "notes.txt", "kept", "kept/model.safetensors", "empty.txt", "latin.txt", "damaged.safetensors", "folder", "missing",
     "", ".", "/dev/null", "-", "input", "no\nsuch", "%00", "a" * 300, "\udcff", "~", "kept/model.safetensors/x", "*",
@@ -37,7 +37,7 @@ WORDS = [
     "sign",
 ]
 UNKNOWN = ["--bogus", "--hid", "--no-json", "-x", "--steps=", "--=1", "---", "--seed=1=2", "extra", "@args", "--\n"]
-#: What a verb is given first, so that none works for long. Options that come later win.
+#: First arguments of a verb, which limit its work. Later options take precedence.
 SMALL = {
     "train": [
         "--steps=3", "--hidden=4", "--embedding=3", "--batch=2", "--seq-len=8", "--sample-length=5", "--data",
@@ -47,7 +47,7 @@ SMALL = {
     "evaluate": ["kept", "notes.txt"],
     "gradcheck": ["--hidden=3", "--embedding=2", "--seq-len=3", "--batch=2"],
 }  # fmt: skip
-#: As a shell opens and closes a command's standard streams.
+#: Redirections with which a shell opens and closes a command's standard streams.
 STREAMS = ["", "", "", "", ">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-", "</dev/null", "2>&1", ">/dev/null"]
 VARIABLES = [
     {}, {}, {}, {"FASTLSTM_THREADS": "0"}, {"FASTLSTM_THREADS": "many"}, {"FASTLSTM_THREADS": "1"}, {"LC_ALL": "C"},
@@ -57,7 +57,7 @@ VARIABLES = [
 
 @part("command lines", full=504, small=4, seconds=120)
 def test_any_command_line_ends_in_a_known_status_and_at_most_one_line(trials):
-    """Whatever is asked, the status is 0, 1, 2 or 128+n; an error is one line, no traceback; no model is lost."""
+    """For any arguments, the status is 0, 1, 2 or 128+n; an error is one line, no traceback; no model is lost."""
     trials.run(run_hostile)
 
 
@@ -76,7 +76,7 @@ def run_hostile(trial):
     outcome = judge(ended, f"{verb} {arguments} {redirection}")
     if outcome is Outcome.REFUSED and verb and "2>" not in redirection:
         clear = ended.complaints and ended.complaints[0].startswith("fastlstm")
-        require(clear, Outcome.WRONG, f"not fastlstm's own words about {program[1:]}: {ended.errors!r}")
+        require(clear, Outcome.WRONG, f"not an error message of fastlstm for {program[1:]}: {ended.errors!r}")
     require_kept(trial.folder)
     made = [path for path in models_in(trial.folder) if path.name != "damaged.safetensors"]
     for path in made:
@@ -87,7 +87,7 @@ def run_hostile(trial):
 
 
 def way_to_run(verb, rng):
-    """The ways to run a verb that the documentation names."""
+    """One of the documented ways to run a verb."""
     ways = [["-m", "fastlstm", verb], ["-c", "from fastlstm.cli import main; main()", verb]]
     if verb in cli.VERBS:
         ways += [["-m", f"fastlstm.{verb}"]] * 3
@@ -95,7 +95,7 @@ def way_to_run(verb, rng):
 
 
 def hostile_arguments(verb, rng):
-    """Arguments of little work, with none to two that may be strange."""
+    """Arguments that limit the work, with up to two that may be strange."""
     arguments = list(SMALL.get(verb, []))
     for _ in range(rng.integers(0, 3)):
         arguments += hostile_option(verb, rng)
@@ -120,13 +120,13 @@ def hostile_option(verb, rng):
 
 
 def options_of(verb):
-    """The options of a verb, as its own parser declares them; --debug asks for a traceback."""
+    """The options that a verb's parser declares, except --debug, which requests a traceback."""
     parser = importlib.import_module(f"fastlstm.{verb}").parser()
     return [option for option in parser._actions if option.option_strings and "--debug" not in option.option_strings]
 
 
 def value_for(option: argparse.Action, rng):
-    """A value for an option: half of them such that the command goes on, to stumble over something later."""
+    """A value for an option; half of them are valid, so that the command proceeds and may fail later."""
     plausible = rng.random() < 0.5
     if option.choices:
         return rng.choice(sorted(option.choices) if plausible else WORDS)

@@ -1,4 +1,4 @@
-"""The cache of compiled kernels, damaged: it costs a compilation, and never a result."""
+"""A damaged cache of compiled kernels costs a compilation, and never changes a result."""
 
 import shutil
 import tempfile
@@ -10,7 +10,7 @@ from damage import damaged
 from harness import Outcome, part, require
 from subjects import TEXT, file_of
 
-#: Compiles two kernels of its own: quick, where the real ones take half a minute.
+#: Compiles two small kernels, which is fast; the real ones take half a minute.
 PROGRAM = """
 import numpy as np
 from fastlstm.kernels import jit
@@ -31,12 +31,12 @@ negative(a)
 print(a.sum(), sum(sum(kernel.stats.cache_hits.values()) for kernel in (twice, negative)))
 """
 RESULT, KERNELS = "-56.0", "2"
-#: Seconds for compiling; of the real kernels, with nothing in the cache.
+#: Seconds for compiling the small kernels, and the real ones, with an empty cache.
 COMPILING, COMPILING_ALL = 60, 400
 
 
 class SmallKernels:
-    """The program of small kernels, and the cache that its first run fills, made once in a process."""
+    """The program with small kernels, and the cache that its first run fills, made once per process."""
 
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp())
@@ -56,7 +56,7 @@ def small_kernels():
 
 
 def result_of(process):
-    """Wait for a program, whose result must be right: whether the kernels came from the cache, and its warnings."""
+    """Wait for a program and verify its result; returns whether kernels came from the cache, and its warnings."""
     ended = finish(process, COMPILING)
     require(judge(ended, "a start") is Outcome.HELD, Outcome.WRONG, f"status {ended.status}: {ended.errors[-300:]}")
     value, hits = ended.output.split()
@@ -65,9 +65,9 @@ def result_of(process):
 
 
 def require_cached(folder):
-    """The cache must be whole again: the next start loads the kernels, in silence."""
+    """The cache must be complete again: the next start loads the kernels without warnings."""
     loaded, errors = result_of(small_kernels().started(folder))
-    require(loaded and not errors, Outcome.WRONG, f"the cache is not whole again: {errors[-300:]!r}")
+    require(loaded and not errors, Outcome.WRONG, f"the cache is not complete again: {errors[-300:]!r}")
 
 
 def files_of(folder):
@@ -75,8 +75,8 @@ def files_of(folder):
 
 
 @part("damaged caches", full=96, small=2, seconds=200)
-def test_a_damaged_cache_gives_the_right_result_and_is_mended(trials):
-    """Whatever is in a cache file, a start gives the right result with status 0, and the next one loads it again."""
+def test_a_damaged_cache_gives_the_correct_result_and_is_rebuilt(trials):
+    """For any contents of a cache file, a start gives the correct result with status 0, and the next one loads it."""
     trials.run(damage_the_cache)
 
 
@@ -128,7 +128,7 @@ DAMAGES = (
 
 @part("caches shared by four", full=9, small=1, seconds=400)
 def test_four_processes_at_once_share_any_cache(trials):
-    """An empty, a damaged or an unusable cache, and four processes that start at once: all compute rightly."""
+    """With an empty, damaged or unusable cache, four processes that start at the same time compute correctly."""
     trials.run(share_the_cache)
 
 
@@ -138,7 +138,7 @@ def share_the_cache(trial):
         shutil.copytree(small_kernels().cache, folder)
         change_one(files_of(folder), rng)
     elif state == 2:
-        folder.touch()  # nothing can be written below a file, whoever we are
+        folder.touch()  # nothing can be written below a file, even by root
     for process in [small_kernels().started(folder) for _ in range(4)]:
         result_of(process)
     if state != 2:
@@ -146,7 +146,7 @@ def share_the_cache(trial):
 
 
 class RealKernels:
-    """A model, what it evaluates to, and a cache of all real kernels: compiled once in a process."""
+    """A model, its evaluation, and a cache of all real kernels, compiled once per process."""
 
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp())
@@ -172,7 +172,7 @@ def real_kernels():
 
 @part("damaged caches of real kernels", full=6, small=0, seconds=1200)
 def test_a_damaged_cache_of_the_real_kernels_changes_no_result(trials):
-    """As for the small kernel, with what a user has in the cache."""
+    """As for the small kernels, with a user's cache."""
     trials.run(damage_the_real_cache)
 
 
@@ -182,4 +182,4 @@ def damage_the_real_cache(trial):
     for path in files_of(folder):
         path.write_bytes(damaged(path.read_bytes(), trial.generator()))
     for _ in range(2):
-        require(real_kernels().evaluated(folder) == real_kernels().output, Outcome.WRONG, "evaluates otherwise")
+        require(real_kernels().evaluated(folder) == real_kernels().output, Outcome.WRONG, "another evaluation")

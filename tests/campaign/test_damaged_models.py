@@ -1,4 +1,4 @@
-"""Model files that are damaged, and model files made to do harm."""
+"""Damaged model files, and malicious model files."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ REGIONS = ("length", "header", "tensors", "tensors", "anywhere")
 
 @part("damaged models", full=9_981, small=60)
 def test_a_damaged_model_is_refused(trials):
-    """A file that differs by as much as a bit from what was saved is one clear error; no damaged model is used."""
+    """A file that differs in a single bit from the saved one gives one clear error; no damaged model is used."""
     trials.run(load_damaged)
 
 
@@ -45,15 +45,15 @@ def refused(trial, content):
     raise BrokenPromiseError(Outcome.WRONG, "it loads")
 
 
-#: Memory of reading a hostile file, beside a multiple of its size: the interpreter's own caches and small objects.
+#: Memory for reading a hostile file, besides a multiple of its size: the interpreter's caches and small objects.
 SPARE_MEMORY = 4 << 20
-#: Bytes for each byte of JSON: a list of numbers of one digit takes 16 (a pointer and a comma's share of text).
+#: Bytes per byte of JSON: a list of one-digit numbers takes 16 (a pointer, and a digit and a comma of text).
 MEMORY_PER_BYTE = 40
 
 
 @part("hostile models", full=339, small=24)
 def test_a_hostile_model_file_costs_no_more_than_its_size(trials):
-    """Whatever a file claims to be, it is one clear error, within memory bounded by the file, and at once."""
+    """Any such file gives one clear error, quickly, within memory bounded by the size of the file."""
     trials.run(load_hostile)
 
 
@@ -80,7 +80,7 @@ SHAPES = {"embedding": (3, 2), "layers.0.W": (4, 8), "layers.0.b": (8,), "output
 
 
 def plain_metadata(rng):
-    """As a real file has them: of the layout's version 1, or of version 2, which is sealed by `safetensors_file`."""
+    """Valid metadata of version 1, or of version 2, to which `safetensors_file` adds the checksum."""
     return {
         "format": "fastlstm",
         "version": str(rng.choice(["1", "2"])),
@@ -99,7 +99,7 @@ def plain_entries():
 
 
 def safetensors_file(rng, metadata=None, entries=None, data=None, header=None):
-    """A file of these parts, with the checksum that version 2 asks for: what is wrong with it must be found itself."""
+    """A file of these parts, with the checksum that version 2 requires, so that it cannot be refused for that alone."""
     metadata = plain_metadata(rng) if metadata is None else metadata
     sealed = isinstance(metadata, dict) and metadata.get("version") == "2"
     entries = plain_entries() if entries is None else entries
@@ -117,7 +117,7 @@ def safetensors_file(rng, metadata=None, entries=None, data=None, header=None):
 
 
 def other_metadata(rng, **changes):
-    """Change metadata; ``None`` leaves a key out."""
+    """A file with changed metadata; ``None`` omits a key."""
     changed = plain_metadata(rng) | changes
     return safetensors_file(rng, {key: value for key, value in changed.items() if value is not None})
 
@@ -293,7 +293,7 @@ def another_program_s_tensors(rng):
 
 
 class Bomb:
-    """Would raise, were it ever unpickled."""
+    """An object that raises when it is unpickled."""
 
     def __reduce__(self):
         return (eval, ("1/0",))

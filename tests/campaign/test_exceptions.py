@@ -1,4 +1,4 @@
-"""Exceptions and signals at random instants of library calls: the next call is as if nothing had happened."""
+"""Exceptions and signals at random instants of library calls do not affect the next call."""
 
 import dis
 import gc
@@ -25,10 +25,10 @@ from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
 from fastlstm.threads import _quota
 
-#: Units from which even a single lane's time step is shared by two workers.
+#: Number of units from which two workers share even the time step of a single lane.
 HIDDEN = 96
 T, B = 6, 8
-#: Names of worker threads begin so.
+#: Prefix of the names of worker threads.
 WORKER = "fastlstm-"
 PACKAGE = str(Path(fastlstm.__file__).parent)
 
@@ -42,7 +42,7 @@ class InjectedInterrupt(KeyboardInterrupt):
 
 
 class Subject:
-    """What one trial works on: a model, networks of two workers, and a folder."""
+    """The objects of one trial: a model, networks of two workers, and a folder."""
 
     def __init__(self, folder):
         self.model = fresh_model(hidden=HIDDEN)
@@ -56,7 +56,7 @@ class Subject:
         return self._networks[seq_len]
 
     def reset(self):
-        """Bring back what a call that trains has changed."""
+        """Restore what a training call has changed."""
         self.model.parameters.flat[...] = self.start
         self.model.training = None
 
@@ -118,16 +118,16 @@ def load(subject):
 
 
 Call = Callable[[Subject], object]
-#: Calls that worker threads take part in, and all.
+#: Calls in which worker threads take part, and all calls.
 SHARED: tuple[Call, ...] = (forward, train_step, generate, loss_and_grads, sample, evaluate, fit)
 CALLS: tuple[Call, ...] = (*SHARED, save, load)
 
 
 class Lines:
-    """A trace function that counts the lines of fastlstm that run, and raises an ``error`` at number ``at``.
+    """A trace function that counts executed lines of fastlstm, and raises an ``error`` at number ``at``.
 
-    Where that line leaves an exception handler the next one fails instead. Nothing but a tracer can raise there, and
-    since Python 3.11 the thread then holds the handled exception, and with it the frames of all callers, for ever.
+    If that line leaves an exception handler, the next one fails instead. Only a tracer can raise there, and since
+    Python 3.11 the thread would then keep the handled exception, and with it the frames of all callers, forever.
     """
 
     def __init__(self, at=None, error=InjectedError):
@@ -140,7 +140,7 @@ class Lines:
             self.count += 1
             if self.count == self.at:
                 if not leaves_handler(frame):
-                    raise self.error("injected")  # made here: one that is kept keeps the frames it went through
+                    raise self.error("injected")  # a new one each time: an exception keeps its frames
                 self.at += 1
         return self
 
@@ -151,7 +151,7 @@ def leaves_handler(frame):
 
 
 def trace_caller(lines, call, subject):
-    """Make a call with the lines traced that run in this thread."""
+    """Make a call, and trace the lines that run in this thread."""
     sys.settrace(lines)
     try:
         return call(subject)
@@ -160,7 +160,7 @@ def trace_caller(lines, call, subject):
 
 
 def trace_workers(lines, call, subject):
-    """Make a call with the lines traced that run in worker threads started by it."""
+    """Make a call, and trace the lines that run in worker threads started by it."""
     threading.settrace(lines)
     try:
         return call(subject)
@@ -169,8 +169,8 @@ def trace_workers(lines, call, subject):
 
 
 @pytest.mark.parametrize("error", [InjectedError, InjectedInterrupt, MemoryError])
-def test_an_injected_exception_does_not_stay_with_the_thread(error, tmp_path):
-    """What stays keeps the workers of the trial: the threads that outlive it would be the tracer's fault."""
+def test_a_thread_does_not_keep_an_injected_exception(error, tmp_path):
+    """It would keep the workers of the trial alive, and the tracer would be the cause of the surviving threads."""
     counted = Lines()
     trace_caller(counted, _quota, tmp_path)  # a function that handles an exception: there is no quota in this folder
     for at in range(1, counted.count):
@@ -189,7 +189,7 @@ class Undisturbed(NamedTuple):
 
 @cache
 def undisturbed(call: Call) -> Undisturbed:
-    """What a call gives when nothing happens, how long it takes, and how many lines it runs."""
+    """Result, time and number of executed lines of an undisturbed call."""
     lines = {}
     with tempfile.TemporaryDirectory() as folder:
         for tracer in (trace_caller, trace_workers):
@@ -203,13 +203,13 @@ def undisturbed(call: Call) -> Undisturbed:
 
 @part("exceptions", full=4_672, small=40)
 def test_an_exception_at_any_line_leaves_everything_usable(trials):
-    """Whatever fails, wherever: the model then gives the same bits, nothing hangs, no thread stays, no file is half."""
+    """After any failure, the model gives the same bits, nothing hangs, no thread survives, no file is incomplete."""
     trials.run(fail_somewhere)
 
 
 def fail_somewhere(trial):
     rng = trial.generator()
-    threading.excepthook = lambda arguments: None  # a worker that fails must tell its caller: that is what we check
+    threading.excepthook = lambda arguments: None  # print no traceback: only the effect of a failed worker counts
     in_worker = trial.number % 4 == 0
     tracer, calls = (trace_workers, SHARED) if in_worker else (trace_caller, CALLS)
     call = calls[rng.integers(len(calls))]
@@ -222,7 +222,7 @@ def fail_somewhere(trial):
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no timer here that sends signals")
 @part("signals in calls", full=320, small=8)
 def test_a_signal_at_any_instant_leaves_everything_usable(trials):
-    """Ctrl-C in the middle of a call, also inside the kernels: as an exception, it leaves nothing behind."""
+    """Ctrl-C in the middle of a call, also inside the kernels: like an exception, it has no effect on later calls."""
     trials.run(interrupt_somewhere)
 
 
@@ -235,7 +235,7 @@ def interrupt_somewhere(trial):
 
 
 def interrupted(instant, call, subject):
-    """Make a call that a timer's signal interrupts after ``instant`` seconds, if it takes so long."""
+    """Make a call that a timer's signal interrupts after ``instant`` seconds, unless it ends before."""
 
     def raise_interrupt(number, frame):
         raise InjectedInterrupt
@@ -252,7 +252,7 @@ def interrupted(instant, call, subject):
 
 
 def disturb(trial, call, expected, disturbed):
-    """Make a disturbed call, then an undisturbed one on the same subject, and see that nothing is left of the first."""
+    """Make a disturbed call, then an undisturbed one on the same subject, which must not be affected by the first."""
     before = set(worker_threads())
     subject = Subject(trial.folder)
     if trial.generator().random() < 0.5:  # some networks have been used before, some are made during the call
@@ -260,7 +260,7 @@ def disturb(trial, call, expected, disturbed):
         subject.reset()
     try:
         value = disturbed(subject)
-        require(value == expected, Outcome.WRONG, f"{call.__name__} took no notice, and gave another result")
+        require(value == expected, Outcome.WRONG, f"{call.__name__} raised nothing, but gave another result")
     except (InjectedError, InjectedInterrupt, FastlstmError, MemoryError):
         pass
     subject.reset()
@@ -271,7 +271,7 @@ def disturb(trial, call, expected, disturbed):
 
 
 def require_no_stray(subject, folder):
-    """A writer that was interrupted may leave a temporary file; the next save removes it."""
+    """An interrupted writer may leave a temporary file, which the next save must remove."""
     subject.model.save(subject.path)
     left = [path.name for path in folder.iterdir() if path != subject.path]
     require(not left, Outcome.WRONG, f"stray files: {left}")
@@ -282,7 +282,7 @@ def worker_threads():
 
 
 def require_no_threads(call, before):
-    """Worker threads end when nobody can use them any more."""
+    """Worker threads must end when they cannot be used any more."""
     deadline = time.monotonic() + 2
     while living := set(worker_threads()) - before:
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Saves that fail: no space, no right, no folder, at each call of the system that a save makes."""
+"""Saves that fail: no space, no permission, no folder, at each system call of a save."""
 
 import builtins
 import contextlib
@@ -14,13 +14,13 @@ from subjects import file_of, fresh_model
 
 from fastlstm.errors import ModelFileError
 
-#: Calls of the system that write, or that make room and names for what is written.
+#: System calls that write, or that reserve space and names for what is written.
 _CALLS = ("open", "fsync", "replace", "rename", "link", "chmod", "fchmod", "write")
 _ERRORS = (errno.ENOSPC, errno.EACCES, errno.EFBIG, errno.EIO, errno.EROFS, errno.EDQUOT, errno.ENOENT, errno.EPERM)
 
 
 class FailingSystem(contextlib.ExitStack):
-    """Replaces the calls of the system by ones of which that numbered ``at``, and maybe all later ones, fail."""
+    """Replaces the system calls; the one numbered ``at`` fails, and if ``lasting`` all later ones."""
 
     def __init__(self, at=None, number=errno.ENOSPC, lasting=False):
         super().__init__()
@@ -47,14 +47,14 @@ class FailingSystem(contextlib.ExitStack):
         return FailingFile(file, self) if file.writable() else file
 
     def check(self):
-        """Count a call, and fail if it is its turn."""
+        """Count a call, and raise an error if it should fail."""
         self.count += 1
         if self.at is not None and (self.count == self.at or (self.lasting and self.count > self.at)):
             raise OSError(self.number, os.strerror(self.number))
 
 
 class FailingFile:
-    """A file opened for writing, whose writes fail as a `FailingSystem` says."""
+    """A file opened for writing, whose writes fail as determined by a `FailingSystem`."""
 
     def __init__(self, file, system):
         self._file, self._system = file, system
@@ -79,7 +79,7 @@ class FailingFile:
 
 @part("failing saves", full=400, small=60)
 def test_a_save_that_fails_leaves_the_old_model_and_nothing_else(trials):
-    """Whatever call of the system fails in a save: a clear error, and in the folder one whole model, old or new."""
+    """If any system call of a save fails: a clear error, and in the folder one complete model, old or new."""
     trials.run(fail_a_save)
 
 
@@ -94,7 +94,7 @@ def fail_a_save(trial):
     new = path.read_bytes()
     path.write_bytes(file_of(0))
     at, number = 1 + int(rng.integers(counting.count)), int(rng.choice(_ERRORS))
-    outcome = Outcome.HELD  # some failures a save can do without
+    outcome = Outcome.HELD  # a save can succeed in spite of some failures
     try:
         with FailingSystem(at, number, lasting=rng.random() < 0.5):
             model.save(path)
@@ -108,7 +108,7 @@ def fail_a_save(trial):
     return outcome
 
 
-#: A run that says when it trains; what it prints fills its pipe, so that it cannot end before `finish` reads.
+#: A run that reports when it trains; its output fills the pipe, so that it cannot end before `finish` reads.
 RUN = [
     "-m", "fastlstm.train", "--data", "notes.txt", "--hidden=16", "--embedding=4", "--batch=4", "--seq-len=8",
     "--steps=10000", "--sample-every=100", "--sample-length=2000", "--eval-every=0", "--out=a/run",
@@ -116,8 +116,8 @@ RUN = [
 
 
 @part("runs that cannot save", full=24, small=1, seconds=180)
-def test_a_run_that_cannot_save_its_model_says_so_and_puts_it_elsewhere(trials):
-    """A folder gone, something else in its place, a limit on the size of files: one line, and the work is not lost."""
+def test_a_run_that_cannot_save_its_model_reports_it_and_saves_it_elsewhere(trials):
+    """The folder removed or replaced by something else, a limit on file size: one line, and the work is not lost."""
     trials.run(keep_a_run_from_saving)
 
 
@@ -137,7 +137,7 @@ def keep_a_run_from_saving(trial):
     for path in made:
         require_whole(path)
     require(made or not obstacle, Outcome.LOST, f"no model anywhere: {ended.errors!r}")
-    require(not list(trial.folder.rglob("*.tmp")), Outcome.WRONG, "temporary files stay")
+    require(not list(trial.folder.rglob("*.tmp")), Outcome.WRONG, "temporary files are left")
     return outcome
 
 
@@ -148,7 +148,7 @@ def wait_for_a_step(process):
 
 
 def no_large_files():
-    """Files end at 2 KB: the kernel then refuses to write, or sends SIGXFSZ."""
+    """Limit files to 2 KB: beyond that, writes fail or the process receives SIGXFSZ."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
 
 

@@ -1,4 +1,4 @@
-"""Long use of one process: nothing grows."""
+"""Memory, threads and descriptors do not grow in a long-running process."""
 
 import dataclasses
 import gc
@@ -12,9 +12,9 @@ from subjects import SHORT_RUN, TEXT, fresh_model
 
 from fastlstm import Model
 
-#: Steps of the campaign, and of the default suite.
+#: Number of steps in the campaign, and in the default suite.
 STEPS, FEW_STEPS = 25_000, 2_500
-#: Bytes a step that would be a leak: less than any object that Python can forget. And what an allocator keeps in stock.
+#: Bytes per step that count as a leak, less than any Python object; and bytes that an allocator may keep in reserve.
 LEAK, STOCK = 32, 1 << 20
 
 
@@ -43,7 +43,7 @@ USES = (train, train_with_looks, draw, save_and_load)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is measured by Linux's /proc")
 @part("25,000 steps without growth", full=len(USES), small=len(USES), seconds=300)
 def test_memory_threads_and_descriptors_do_not_grow(trials):
-    """Whatever is done 25,000 times, the process is then as large as after the first tenth of it."""
+    """After 25,000 repetitions of any use, the process is as large as after the first tenth of them."""
     trials.run(use_for_long)
 
 

@@ -1,4 +1,4 @@
-"""Calls of the Python interface with arguments that are wrong, or right in an unusual way."""
+"""Calls of the Python interface with wrong or unusual arguments."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from fastlstm.errors import FastlstmError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
 
-#: What a wrong argument may raise: our own errors, and what Python itself raises of a wrong type or value.
+#: Exceptions that a wrong argument may raise: fastlstm's errors, and Python's for a wrong type or value.
 DOCUMENTED = (FastlstmError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, OverflowError)
 STRANGE = [
     None, True, -1, 0, 1, 1.5, -0.0, math.nan, math.inf, 1e308, 1e-320, 10**30, -(10**30), 10**400, "", "x", "so it",
@@ -29,8 +29,8 @@ STRANGE = [
 
 @part("misuse of the interface", full=639, small=64)
 def test_a_wrong_argument_is_refused_or_does_no_harm(trials):
-    """Types, shapes, ranges and layouts that nobody expects: a documented exception or the right result, and the model
-    is what it was.
+    """Unexpected types, shapes, ranges and layouts give a documented exception or the correct result, and do not change
+    the model.
     """
     trials.run(misuse)
 
@@ -46,16 +46,16 @@ def misuse(trial):
         with np.errstate(all="ignore"):
             use(model, rng)
     except DOCUMENTED as error:
-        require(str(error), Outcome.WRONG, f"{use.__name__}: {type(error).__name__} that says nothing")
+        require(str(error), Outcome.WRONG, f"{use.__name__}: {type(error).__name__} without a message")
         outcome = Outcome.REFUSED
     require(model.parameters.flat.tobytes() == before, Outcome.WRONG, f"{use.__name__} changes the parameters")
-    require(model.evaluate(TEXT) == expected, Outcome.WRONG, f"{use.__name__}: the model then evaluates otherwise")
+    require(model.evaluate(TEXT) == expected, Outcome.WRONG, f"{use.__name__}: the model then has another evaluation")
     return outcome
 
 
 @cache
 def unharmed(kind):
-    """A model that all trials of a process use in turn, and what it evaluates to."""
+    """A model that all trials of a process use in turn, and its evaluation."""
     model = fresh_model(kind)
     return model, model.evaluate(TEXT)
 
@@ -65,7 +65,7 @@ def strange(rng):
 
 
 def call_strangely(function, rng, **arguments):
-    """Call with one argument, or sometimes two, replaced by something strange; returns the arguments and the result."""
+    """Call with one or sometimes two arguments replaced by strange values; returns the arguments and the result."""
     for name in rng.choice(sorted(arguments), 1 + (rng.random() < 0.2)):
         arguments[str(name)] = strange(rng)
     return arguments, function(**arguments)
@@ -98,7 +98,7 @@ def use_continuations(model, rng):
 
 
 def without_hours(function):
-    """Leave out what is no mistake, but takes hours: a text that is very long."""
+    """Omit valid calls that would take hours: very long texts."""
 
     def call(**arguments):
         if isinstance(arguments["length"], int) and arguments["length"] > 10**6:
@@ -143,7 +143,7 @@ def use_train_config(model, rng):
 
 
 def require_plain(config, arguments):
-    """A configuration that is accepted survives JSON: its values are plain, and numbers are numbers to the machine."""
+    """An accepted configuration must be restored from JSON: its values are plain Python values."""
     try:
         again = type(config).from_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False)))
         for field in dataclasses.fields(config):
@@ -166,7 +166,7 @@ def use_fit(model, rng):
     other = Model(model.config, model.vocab, seed=1)
     config = TrainConfig(steps=1, seq_len=4, batch=2, sample_length=0)
     call_strangely(other.fit, rng, text=TEXT, config=config, stop=None)
-    require(np.isfinite(other.parameters.flat).all(), Outcome.WRONG, "parameters that are no numbers")
+    require(np.isfinite(other.parameters.flat).all(), Outcome.WRONG, "parameters that are not finite")
 
 
 def use_parameters(model, rng):
@@ -177,7 +177,7 @@ def use_parameters(model, rng):
     value = strange(rng)
     parameters[name] = value
     require(np.array_equal(parameters[name], np.broadcast_to(value, parameters[name].shape), equal_nan=True)
-            or not isinstance(value, np.ndarray), Outcome.WRONG, f"{value!r} arrives otherwise")  # fmt: skip
+            or not isinstance(value, np.ndarray), Outcome.WRONG, f"{value!r} is stored differently")  # fmt: skip
 
 
 def use_lanes(model, rng):
@@ -192,7 +192,7 @@ T, B = 4, 2
 
 
 def hostile_array(array, rng):
-    """The array in another layout, dtype or shape, read-only, or with values that nobody expects."""
+    """The array in another layout, dtype or shape, read-only, or with unexpected values."""
     return LAYOUTS[rng.integers(len(LAYOUTS))](array.copy())
 
 
@@ -249,7 +249,7 @@ def use_loss_and_grads(model, rng):
 
 
 def use_networks(model, rng):
-    """Both backends get the same arrays: what one takes, it computes as the other does; wrong ids both refuse."""
+    """Both backends get the same arrays: results for accepted ones agree, and both refuse wrong ids."""
     hostile = str(rng.choice(["x", "y", "x", "y", "state", "flat"]))
     ids = model.encode(TEXT)[: T * B + 1].astype(np.int32)
     plain = {
@@ -273,13 +273,13 @@ def use_networks(model, rng):
 
 
 def has_wrong_ids(ids, vocab_size):
-    """Whether these are ids in the right shape and type, one of them out of range."""
+    """Whether these are ids of a valid shape and type, of which at least one is out of range."""
     fits = isinstance(ids, np.ndarray) and ids.shape == (T, B) and ids.dtype == np.int32
     return fits and not 0 <= ids.min() <= ids.max() < vocab_size
 
 
 def attempt_on(backend, call, model, plain, hostile, layout):
-    """The result of a call with one hostile array, or what it raises."""
+    """The result of a call with one hostile array, or the exception."""
     arguments = {name: array.copy() for name, array in plain.items()}
     try:
         arguments[hostile] = layout(arguments[hostile])

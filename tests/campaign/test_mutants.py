@@ -1,4 +1,4 @@
-"""Random mistakes in the computing code, each in a copy of the package: the suite must notice them."""
+"""Random mutations of the computing code, each in a copy of the package, must be detected by the suite."""
 
 import ast
 import os
@@ -15,7 +15,7 @@ from fastlstm.cells import CELLS
 
 _PACKAGE = Path(fastlstm.__file__).parent
 _TESTS = Path(__file__).parents[1]
-#: The code that computes, and the tests that hold it to the reference, to numerical gradients, and to other oracles.
+#: The computing code, and the tests that compare it with the reference, numerical gradients, and other oracles.
 FILES = (
     *(f"{backend}/cells/{cell}.py" for backend in ("reference", "kernels") for cell in CELLS),
     "reference/layer.py", "reference/network.py", "reference/optimizers.py", "kernels/recurrent.py",
@@ -27,9 +27,9 @@ SUITE = (
     "test_reference_gradients.py", "test_naive.py", "test_torch.py", "test_equivalence.py", "test_contract.py",
     "test_functions.py", "test_sequences.py", "test_trainer.py",
 )  # fmt: skip
-#: Seconds for the suite, which compiles all kernels anew.
+#: Seconds for the suite, which compiles all kernels again.
 LONGEST_SUITE = 900
-#: Mistakes that pass for the code's own: signs, bounds, and operations beside each other.
+#: Plausible mistakes: signs, bounds, and similar operations exchanged.
 SWAPPED = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult,
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -37,8 +37,8 @@ SWAPPED = {
 
 
 @part("mutants", full=36, small=0, seconds=LONGEST_SUITE + 60)
-def test_a_mistake_in_computing_code_is_noticed(trials):
-    """A sign, an index, a bound or a constant changed: a test fails. What survives is listed: equal code, or a gap."""
+def test_a_mutation_of_computing_code_is_detected(trials):
+    """If a sign, index, bound or constant changes, a test fails. Survivors, equivalent code or gaps, are listed."""
     trials.run(try_mutant)
 
 
@@ -56,7 +56,7 @@ def try_mutant(trial):
 
 
 def suite_passes(folder):
-    """Whether the tests pass on the package in a folder; one that does not end is noticed too."""
+    """Whether the tests pass on the package in a folder; a mutation by which they do not end counts as detected."""
     command = [sys.executable, "-m", "pytest", "-x", *(f"tests/{name}" for name in SUITE)]
     variables = os.environ | {"PYTHONPATH": str(folder)}
     try:
@@ -68,7 +68,7 @@ def suite_passes(folder):
 
 @cache
 def mutable_places():
-    """Where mistakes can be made: files, and numbers of nodes of their syntax trees."""
+    """Places for mutations: files, and numbers of nodes in their syntax trees."""
     return [
         (path, number)
         for path in FILES
@@ -78,7 +78,7 @@ def mutable_places():
 
 
 def change_of(node):
-    """A function that makes a mistake at a node, or `None` where there is none to make."""
+    """A function that mutates a node, or `None` if there is no mutation for it."""
     if isinstance(node, ast.BinOp) and type(node.op) in SWAPPED:
         return lambda: setattr(node, "op", SWAPPED[type(node.op)]())
     if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPPED:
@@ -91,7 +91,7 @@ def change_of(node):
 
 
 def mutated(source, place):
-    """The source with a mistake at a place, and a line about it."""
+    """The source with a mutation at a place, and a line that describes it."""
     tree = ast.parse(source)
     node = list(ast.walk(tree))[place]
     before = ast.unparse(node)

@@ -1,4 +1,4 @@
-"""Signals that reach a run of ``train`` at any time of its life."""
+"""Signals to a run of ``train`` at any time."""
 
 import functools
 import os
@@ -38,7 +38,7 @@ _MARK = Path(__file__).with_name("mark")
 
 
 def started(folder, arguments):
-    """Start a run and wait until it has imported fastlstm: before, a signal meets the interpreter alone."""
+    """Start a run and wait until it has imported fastlstm: before that, only the interpreter would get a signal."""
     longest_start = 10 * patience()
     reader, writer = os.pipe()
     try:
@@ -57,7 +57,7 @@ def started(folder, arguments):
 
 @functools.cache
 def lifetime() -> float:
-    """Seconds of an undisturbed run, from its mark to its end: of two, the one that was disturbed less."""
+    """Seconds of a run without signals, from its mark to its end: the shorter of two."""
     return min(lifetime_of_one() for _ in range(2))
 
 
@@ -71,7 +71,7 @@ def lifetime_of_one() -> float:
 
 
 def hostile_run(trial, rng):
-    """Start a run that may find a finished model where its own is to go: after the text's name, or by --out."""
+    """Start a run whose output folder, from the text's name or by --out, may hold a finished model already."""
     lay_out(trial.folder)
     if rng.random() < 0.5:
         (trial.folder / "runs").mkdir()
@@ -82,7 +82,7 @@ def hostile_run(trial, rng):
 
 
 def made_models(folder):
-    """Paths of whole models that a run has made beside the finished one; each must load."""
+    """Paths of models that a run has saved besides the finished one; each must load."""
     paths = [path for path in models_in(folder) if path.name == "model.safetensors" and path.parent.name != "kept"]
     kept = (folder / "kept").resolve()
     return [path for path in paths if path.resolve().parent != kept and require_whole(path)]
@@ -91,7 +91,7 @@ def made_models(folder):
 @part("signals to runs", full=320, small=2, seconds=180)
 def test_a_signal_ends_a_run_at_once_and_loses_nothing(trials):
     """SIGINT, SIGTERM, SIGHUP or SIGQUIT, once or twice, at any instant: the usual status within 5 s, at most one line,
-    a model that loads or none, none of no steps, and never the loss of a finished one.
+    no model or one that loads and has at least one step, and no finished model is lost.
     """
     trials.run(signal_run)
 
@@ -119,18 +119,18 @@ def signal_run(trial):
 
 def require_no_temporary(folder):
     left = [str(path) for path in folder.rglob("*.tmp")]
-    require(not left, Outcome.WRONG, f"temporary files stay: {left}")
+    require(not left, Outcome.WRONG, f"temporary files are left: {left}")
 
 
 @part("kills of runs", full=30, small=1, seconds=180)
-def test_a_killed_run_leaves_whole_models_or_none(trials):
-    """SIGKILL at any instant, also during a save: what is there loads, and the next save removes what was half."""
+def test_a_killed_run_leaves_complete_models_or_none(trials):
+    """SIGKILL at any instant, also during a save: existing models load, and the next save removes incomplete files."""
     trials.run(kill_run)
 
 
 def kill_run(trial):
     rng = trial.generator()
-    # Every second one at the end, where the model is saved.
+    # Every second kill is near the end, when the model is saved.
     instant = lifetime() * (rng.random() if trial.number % 2 else rng.uniform(0.9, 1.02))
     process = hostile_run(trial, rng)
     time.sleep(instant)
@@ -146,7 +146,7 @@ def kill_run(trial):
 
 @functools.cache
 def undisturbed_bits() -> bytes:
-    """The parameters that the run ends with."""
+    """The final parameters of an undisturbed run."""
     with tempfile.TemporaryDirectory() as folder:
         lay_out(Path(folder))
         finish(started(Path(folder), [*RUN, "--out", "run"]), 20 * patience())

@@ -1,4 +1,4 @@
-"""A model used by several threads, processes and copies at once."""
+"""A model used by several threads, processes and copies at the same time."""
 
 import copy
 import multiprocessing
@@ -16,7 +16,7 @@ from subjects import KINDS, SHORT_RUN, TEXT, fresh_model
 
 from fastlstm import Model
 
-#: Units from which even a single lane's time step is shared by two workers.
+#: Number of units from which two workers share even the time step of a single lane.
 HIDDEN = 96
 
 
@@ -39,7 +39,7 @@ USES = (evaluate, sample, loss_and_grads)
 
 @part("threads of the caller", full=40, small=2)
 def test_eight_threads_may_use_one_model_at_once(trials):
-    """Every thread gets the bits that it would get alone."""
+    """Every thread gets the same bits as a single thread."""
     trials.run(use_by_threads)
 
 
@@ -65,7 +65,7 @@ def use_by_threads(trial):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @part("forks", full=20, small=2, seconds=20)
 def test_a_fork_at_any_instant_can_use_the_model(trials):
-    """A forked process gets the same bits, also when another thread is inside a call just then; so does its parent."""
+    """A forked process and its parent get the same bits, also when another thread is inside a call during the fork."""
     trials.run(fork_and_use)
 
 
@@ -94,9 +94,9 @@ def fork_and_use(trial):
 
 
 def status_of_child(succeeds):
-    """Fork; the child's exit status is 0 if the function returns true."""
+    """Fork, and return the child's exit status, which is 0 if the function returns true."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that forks and threads do not mix is what is tried here
+        warnings.simplefilter("ignore", DeprecationWarning)  # it warns of forks with threads, which are tested here
         child = os.fork()
     if child == 0:
         status = 3
@@ -130,7 +130,7 @@ COPIES = (
 
 @part("copies that train on", full=40, small=8)
 def test_a_copy_that_trains_on_is_saved_as_it_is(trials):
-    """A copied or unpickled model trains on; its file holds what is in memory, and the original stays as it was."""
+    """A copied or unpickled model is trained further; its file equals its memory, and the original is unchanged."""
     trials.run(copy_and_train)
 
 
@@ -152,7 +152,7 @@ def require_same_when_loaded(model, folder):
 
 @part("process pools", full=3, small=0, seconds=120)
 def test_a_model_may_be_trained_in_a_process_pool(trials):
-    """It goes there and comes back, and is then like any other."""
+    """A model that is passed to the pool and returned behaves like any other."""
     trials.run(train_in_a_pool)
 
 
