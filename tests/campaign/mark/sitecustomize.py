@@ -1,7 +1,7 @@
-"""Tell, through the pipe ``CAMPAIGN_MARK``, that the process runs code of fastlstm: its package has been imported, and
-the module of its command line begins to be.
+"""Close the pipe ``CAMPAIGN_MARK`` as soon as the process runs code of fastlstm.
 
-Before that, a signal meets the interpreter alone, of which fastlstm promises nothing.
+At that time its package has been imported, and the import of its command line has begun. Before, only the interpreter
+would handle a signal, for which fastlstm guarantees nothing.
 """
 
 import os
