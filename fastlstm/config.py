@@ -56,8 +56,17 @@ _LARGEST: dict[DType, float] = {"float32": (2.0 - 2.0**-23) * 2.0**127, "float64
 #: More standard deviations than any normal number that NumPy draws from 53 random bits.
 _LARGEST_NORMAL = 16.0
 
-#: Largest number of layers, and of worker threads; more is taken to be a mistake.
-MOST_LAYERS, MOST_THREADS = 1000, 256
+#: Largest number of layers, of worker threads, and of texts sampled at once; more is taken to be a mistake.
+MOST_LAYERS, MOST_THREADS, MOST_TEXTS = 1000, 256, 10_000
+
+#: Bounds of a temperature other than 0: far outside of them, its inverse in float32 would be infinite or 0.
+_LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1e-3, 1e6
+
+
+def _seed() -> int:
+    """The declaration of a seed, which training and sampling share."""
+    seed: int = setting(0, "seed of the random number generators", "computing", at_least=0, at_most=LARGEST_SEED)
+    return seed
 
 
 @documented
@@ -195,7 +204,7 @@ class TrainConfig(Settings):
         False, "whether the average starts from log V, as in the assignment, rather than from the first loss",
         "progress and result", option=None,
     )  # fmt: skip
-    seed: int = setting(0, "seed of the random number generators", "computing", at_least=0, at_most=LARGEST_SEED)
+    seed: int = _seed()
     threads: int | None = setting(
         None, "worker threads", "computing", at_least=1, at_most=MOST_THREADS, none="all cores"
     )
@@ -227,3 +236,27 @@ class TrainConfig(Settings):
         if self.schedule == "constant":
             return self.lr
         return self.lr * 0.5 * (1.0 + math.cos(math.pi * step / max(total, 1)))
+
+
+@documented
+@dataclasses.dataclass(frozen=True)
+class SampleConfig(Settings):
+    """Settings of sampling."""
+
+    length: int = setting(200, "characters to sample", "text", at_least=0)
+    num: int = setting(1, "continuations to sample at once", "text", at_least=1, at_most=MOST_TEXTS)
+    temperature: float = setting(
+        1.0, "exponent 1/X on the probabilities: below 1, more likely text; above 1, more varied; 0: the most likely;"
+        f" else at least {_LOWEST_TEMPERATURE:g}", "text", at_least=0.0, at_most=_HIGHEST_TEMPERATURE,
+    )  # fmt: skip
+    seed: int = _seed()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 < self.temperature < _LOWEST_TEMPERATURE:
+            raise ConfigError(f"temperature must be 0, or at least {_LOWEST_TEMPERATURE:g}, not {self.temperature!r}")
+        if self.num > 1 and self.num * self.length > MOST_SAMPLED:
+            raise ConfigError(
+                f"{self.num} times {self.length} characters are more than {MOST_SAMPLED:,}: give a smaller length or"
+                " num"
+            )

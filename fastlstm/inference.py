@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from fastlstm.backend import build
-from fastlstm.config import MOST_SAMPLED, BackendName, ModelConfig
+from fastlstm.config import BackendName, ModelConfig, SampleConfig
 from fastlstm.contract import Ids, Network
-from fastlstm.errors import ConfigError, FastlstmError, StoppedError, TextError
+from fastlstm.errors import FastlstmError, StoppedError, TextError
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.text import IdArray, Vocab
 
@@ -23,10 +24,6 @@ _READ_STEPS = 256
 _DRAW_STEPS = 256
 #: Number of networks that are cached for further calls of the same size.
 _NETWORKS_KEPT = 4
-#: Bounds of a temperature other than 0: far outside of them, its inverse in float32 would be infinite or 0.
-_SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE = 1e-3, 1e6
-#: Largest number of texts drawn at once.
-_MOST_LANES = 10_000
 #: Largest exponent whose exponential is finite in float64, rounded down.
 _LARGEST_EXPONENT = 700.0
 
@@ -121,33 +118,30 @@ class Inference:
             )
         return Evaluation(len(ids) - 1, nats)
 
-    def draw(self, start: IdArray, num: int, length: int, *, temperature: float, seed: int) -> IdArray:
-        """Continue a text ``num`` times, as lanes of one network; returns the sampled ids, (length, num).
+    def draw(self, start: IdArray, sampling: SampleConfig) -> IdArray:
+        """Continue a text ``sampling.num`` times, as lanes of one network; returns the sampled ids, (length, num).
 
         Parameters
         ----------
         start : (N,) ids that are read first, at least one; see `beginning`.
-        num, length : number of continuations, and of symbols in each.
-        temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable symbol.
-        seed : of the random numbers; the same seed gives the same symbols.
+        sampling : number and length of the continuations, temperature and seed; the same seed gives the same symbols.
 
         Raises
         ------
         FastlstmError
             When the logits are not finite.
         """
-        pieces = self._pieces(start, num, length, temperature, seed, count=_DRAW_STEPS)
-        return np.concatenate([np.zeros((0, num), start.dtype), *pieces])
+        pieces = self._pieces(start, sampling, count=_DRAW_STEPS)
+        return np.concatenate([np.zeros((0, sampling.num), start.dtype), *pieces])
 
-    def stream(self, start: IdArray, length: int, *, temperature: float, seed: int) -> Iterator[IdArray]:
-        """A single continuation as `draw` samples it, in pieces (n,): one symbol first, then up to 256 at a time."""
-        return (ids[:, 0] for ids in self._pieces(start, 1, length, temperature, seed, count=1))
+    def stream(self, start: IdArray, sampling: SampleConfig) -> Iterator[IdArray]:
+        """The first continuation as `draw` samples one, in pieces (n,): one symbol first, then up to 256 at a time."""
+        return (ids[:, 0] for ids in self._pieces(start, dataclasses.replace(sampling, num=1), count=1))
 
-    def _pieces(
-        self, start: IdArray, num: int, length: int, temperature: float, seed: int, count: int
-    ) -> Iterator[IdArray]:
+    def _pieces(self, start: IdArray, sampling: SampleConfig, count: int) -> Iterator[IdArray]:
         """Ids in pieces (n, num): ``n`` is ``count`` at first, then doubles up to `_DRAW_STEPS`."""
-        rng, read = np.random.default_rng(seed), self._zero_state()
+        num, length = sampling.num, sampling.length
+        rng, read = np.random.default_rng(sampling.seed), self._zero_state()
         self._read(start, read)
         state = np.repeat(read, num, axis=2)
         last: Ids = np.repeat(start[-1:], num).astype(np.int32)
@@ -155,7 +149,7 @@ class Inference:
             self._check_stop()
             count = min(count, length)
             with self.networks.lend(self.backend, 1, num, self.threads, training=False) as network:
-                ids = network.generate(self.parameters, last, state, rng.random((count, num)), temperature)
+                ids = network.generate(self.parameters, last, state, rng.random((count, num)), sampling.temperature)
             yield smallest_ids(ids, self.parameters.config.vocab_size)
             last, length, count = np.ascontiguousarray(ids[-1]), length - count, min(2 * count, _DRAW_STEPS)
 
@@ -194,21 +188,3 @@ def check_length(ids: Ids) -> None:
     """Raise `TextError` when a text has fewer than two symbols, so that there is nothing to predict."""
     if len(ids) < 2:
         raise TextError(f"at least two characters are needed, but the text has {len(ids)}: give more text")
-
-
-def check_drawing(num: int, length: int, temperature: float, seed: int) -> None:
-    """Validate the arguments of sampling; raises `ConfigError`."""
-    for name, value in (("num", num), ("length", length), ("seed", seed)):
-        if not isinstance(value, int | np.integer):
-            raise ConfigError(f"{name} must be a whole number, not {value!r}")
-    if not 1 <= num <= _MOST_LANES:
-        raise ConfigError(f"num must be at least 1 and at most {_MOST_LANES}, not {num}")
-    if length < 0 or seed < 0:
-        raise ConfigError(f"length and seed must be at least 0, not {length} and {seed}")
-    if num > 1 and num * length > MOST_SAMPLED:
-        raise ConfigError(
-            f"{num} times {length} characters are more than {MOST_SAMPLED:,}: give a smaller length or num"
-        )
-    if temperature != 0 and not _SMALLEST_TEMPERATURE <= temperature <= _LARGEST_TEMPERATURE:
-        bounds = f"from {_SMALLEST_TEMPERATURE} to {_LARGEST_TEMPERATURE:,.0f}"
-        raise ConfigError(f"temperature must be 0, or {bounds}, not {temperature!r}")

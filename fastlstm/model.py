@@ -9,10 +9,10 @@ from typing import Any, Self
 import numpy as np
 
 from fastlstm import checkpoint, trainer
-from fastlstm.config import BackendName, ModelConfig, Reduction, TrainConfig
+from fastlstm.config import BackendName, ModelConfig, Reduction, SampleConfig, TrainConfig
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
-from fastlstm.inference import Evaluation, Inference, Networks, beginning, check_drawing, smallest_ids
+from fastlstm.inference import Evaluation, Inference, Networks, beginning, smallest_ids
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.settings import settings_of
 from fastlstm.text import IdArray, Vocab
@@ -207,9 +207,9 @@ class Model:
     def sample(
         self,
         prompt: Text = "",
-        length: int = 200,
+        length: int = SampleConfig.length,
         *,
-        temperature: float = 1.0,
+        temperature: float = SampleConfig.temperature,
         seed: int = 0,
         backend: BackendName = "fast",
         threads: int | None = None,
@@ -246,10 +246,10 @@ class Model:
     def continuations(
         self,
         prompt: Text = "",
-        num: int = 1,
-        length: int = 200,
+        num: int = SampleConfig.num,
+        length: int = SampleConfig.length,
         *,
-        temperature: float = 1.0,
+        temperature: float = SampleConfig.temperature,
         seed: int = 0,
         backend: BackendName = "fast",
         threads: int | None = None,
@@ -259,26 +259,24 @@ class Model:
 
         The weights are read once for all lanes, so a character takes less time than in texts sampled one by one.
         """
-        check_drawing(num, length, temperature, seed)
-        inference = self._inference(backend, threads, stop)
-        ids = inference.draw(self._start(prompt), num, length, temperature=temperature, seed=seed)
+        sampling = SampleConfig(length=length, num=num, temperature=temperature, seed=seed)
+        ids = self._inference(backend, threads, stop).draw(self._start(prompt), sampling)
         # A vocabulary decodes either always to str or always to bytes, which its type does not express.
         return [self.vocab.decode(lane) for lane in ids.T]  # type: ignore[return-value]
 
     def stream(
         self,
         prompt: Text = "",
-        length: int = 200,
+        length: int = SampleConfig.length,
         *,
-        temperature: float = 1.0,
+        temperature: float = SampleConfig.temperature,
         seed: int = 0,
         backend: BackendName = "fast",
         threads: int | None = None,
     ) -> Iterator[str | bytes]:
         """The text of `sample` in pieces, as they are sampled: one symbol first, then up to 256 at a time."""
-        check_drawing(1, length, temperature, seed)
-        inference = self._inference(backend, threads)
-        pieces = inference.stream(self._start(prompt), length, temperature=temperature, seed=seed)
+        sampling = SampleConfig(length=length, temperature=temperature, seed=seed)
+        pieces = self._inference(backend, threads).stream(self._start(prompt), sampling)
         return (self.vocab.decode(ids) for ids in pieces)
 
     def encode(self, text: Text) -> IdArray:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from fastlstm import cli
-from fastlstm.config import TrainConfig
+from fastlstm.config import SampleConfig, TrainConfig
 from fastlstm.settings import add_options, given
 from fastlstm.terminal import Printable
+
+#: Defaults of this verb that differ from the declared ones: a text to read may be longer than a sample within a run.
+_DEFAULTS: dict[str, Any] = {"length": 1000}
 
 
 def parser() -> cli.Parser:
@@ -20,12 +24,7 @@ def parser() -> cli.Parser:
     text.add_argument(
         "--prompt", type=cli.argument_text, default="", metavar="S", help="text to continue; it is written first"
     )
-    text.add_argument("--length", type=int, default=1000, metavar="N", help="characters to sample (default: 1000)")
-    text.add_argument("--num", type=int, default=1, metavar="N", help="continuations to sample at once (default: 1)")
-    text.add_argument(
-        "--temperature", type=float, default=1.0, metavar="X",
-        help="below 1: more likely text, above 1: more varied; 0: the most likely; else at least 0.001 (default: 1)",
-    )  # fmt: skip
+    add_options(text, SampleConfig, only=("length", "num", "temperature"), defaults=_DEFAULTS)
     add_options(made.add_argument_group("computing"), TrainConfig)
     return made
 
@@ -34,32 +33,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Sample as given by the arguments; returns the exit status."""
     options = parser().parse_args(argv)
     computing = TrainConfig(**given(options, TrainConfig))
+    sampling = SampleConfig(**(_DEFAULTS | given(options, SampleConfig)))
     import time
 
     from fastlstm.backend import warm_up
-    from fastlstm.inference import check_drawing
     from fastlstm.model import Model
 
-    check_drawing(options.num, options.length, options.temperature, computing.seed)
     model = Model.load(options.model)
     prompt = model.vocab.decode(model.vocab.encode(options.prompt))
     warm_up(computing.backend, model.config, cli.say_compiling)
     started = time.perf_counter()
-    settings = {
-        "temperature": options.temperature,
-        "seed": computing.seed,
+    settings: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "seed": sampling.seed,
         "backend": computing.backend,
         "threads": computing.threads,
     }
-    if options.num == 1:
-        pieces = model.stream(prompt, options.length, **settings)
+    if sampling.num == 1:
+        pieces = model.stream(prompt, sampling.length, **settings)
         if not _write(itertools.chain([prompt], pieces)) and (options.json or sys.stdout.isatty()):
             print()
     else:
-        _write_all(prompt, model.continuations(prompt, options.num, options.length, **settings))
+        _write_all(prompt, model.continuations(prompt, sampling.num, sampling.length, **settings))
     seconds = time.perf_counter() - started
     if options.json:
-        chars = options.num * options.length
+        chars = sampling.num * sampling.length
         cli.print_json({"chars": chars, "seconds": seconds, "chars_per_s": chars / seconds if seconds else 0.0})
     return 0
 

@@ -18,7 +18,7 @@ import numpy as np
 from fastlstm.backend import build, warm_up
 from fastlstm.batches import Lanes
 from fastlstm.checkpoint import Content
-from fastlstm.config import ModelConfig, TrainConfig
+from fastlstm.config import ModelConfig, SampleConfig, TrainConfig
 from fastlstm.errors import DivergenceError, FastlstmError, StoppedError, TextError
 from fastlstm.inference import Inference, Networks, beginning
 from fastlstm.optimizers import UpdateRule
@@ -398,8 +398,8 @@ class Run:
         config = self._config
         if config.sample_length and self._due(config.sample_every):
             seed = config.seed + self.state.step  # a different sample each time
-            start = beginning(self._vocab)
-            ids = self._inference.draw(start, 1, config.sample_length, temperature=1.0, seed=seed)
+            sampling = SampleConfig(length=config.sample_length, seed=seed)
+            ids = self._inference.draw(beginning(self._vocab), sampling)
             self._observer.sampled(self._progress, self._vocab.decode(ids[:, 0]))
 
     def _due(self, every: int | None) -> bool:

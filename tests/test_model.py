@@ -126,6 +126,9 @@ def test_other_wrong_arguments_are_refused():
         {"length": float("inf")},
         {"length": 2.5},
         {"seed": -1},
+        {"seed": 2**128},
+        {"length": True},
+        {"temperature": 1e-4},
     ):
         with pytest.raises(ConfigError):
             model.stream(**wrong)  # before anything is drawn
@@ -211,5 +214,5 @@ def test_continuations_differ_and_a_single_one_is_the_sample():
     assert all(len(text) == 40 for text in texts)
     assert model.continuations("the ", 5, 40, seed=3, backend="reference") == texts
     assert model.continuations("the ", 1, 40, seed=3) == [model.sample("the ", 40, seed=3)]
-    with pytest.raises(ConfigError, match="num must be at least 1"):
+    with pytest.raises(ConfigError, match="num must be a whole number of at least 1, not 0"):
         model.continuations(num=0)

@@ -9,14 +9,16 @@ import pytest
 
 from fastlstm import ModelConfig, TrainConfig, cli, train
 from fastlstm.cells import CELLS
+from fastlstm.config import SampleConfig
 from fastlstm.errors import ConfigError
 from fastlstm.presets import PRESETS, preset
 from fastlstm.settings import Settings, add_options, declare, documented, given, setting, settings_of
 
-CLASSES = [ModelConfig, TrainConfig]
+TRAINING = [ModelConfig, TrainConfig]
+CLASSES = [*TRAINING, SampleConfig]
 OPTIONS = {
     one.option: (cls, name)
-    for cls in CLASSES
+    for cls in TRAINING
     for name, one in settings_of(cls).items()
     if one.option and name != "vocab_size"  # which follows from the text
 }
@@ -45,9 +47,14 @@ def parsed(*arguments, only=(), defaults=None):
     return parser, parser.parse_args(list(map(str, arguments)))
 
 
+def all_settings():
+    """The settings of all classes by name; seed, which two share, is one declaration."""
+    return {name: one for cls in CLASSES for name, one in settings_of(cls).items()}
+
+
 def actions(name):
     """The options of a verb that are settings, by field."""
-    settings = settings_of(ModelConfig) | settings_of(TrainConfig)
+    settings = all_settings()
     parser = importlib.import_module(f"fastlstm.{name}").parser()
     return {action.dest: action for action in parser._actions if action.option_strings and action.dest in settings}
 
@@ -65,6 +72,10 @@ def test_the_settings_of_a_class_are_its_fields():
     for cls in CLASSES:
         assert list(settings_of(cls)) == [field.name for field in dataclasses.fields(cls)]
     assert not set(settings_of(ModelConfig)) & set(settings_of(TrainConfig))
+
+
+def test_sampling_has_the_option_of_every_setting_that_declares_one():
+    assert set(settings_of(SampleConfig)) <= actions("sample").keys()
 
 
 def test_training_has_the_option_of_every_setting_that_declares_one():
@@ -86,8 +97,11 @@ def test_a_given_option_of_training_sets_its_field_and_no_other(option):
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_help_shows_the_default_of_every_setting(verb):
-    settings = settings_of(ModelConfig) | settings_of(TrainConfig)
-    own = {"hidden": 9, "embedding": 5, "vocab_size": 11, "seq_len": 8, "batch": 2} if verb == "gradcheck" else {}
+    settings = all_settings()
+    own = {
+        "gradcheck": {"hidden": 9, "embedding": 5, "vocab_size": 11, "seq_len": 8, "batch": 2},
+        "sample": {"length": 1000},
+    }.get(verb, {})
     found = actions(verb)
     assert {"seed", "backend"} <= found.keys()
     for name, action in found.items():
