@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class UpdateRule(NamedTuple):
@@ -21,6 +21,10 @@ class UpdateRule(NamedTuple):
     clip_value: float = math.inf
     clip_norm: float = math.inf
     eps: float = 1e-8
+
+    def cast(self, number: Any) -> Any:
+        """The rule as kernels take it: numbers of a NumPy dtype's scalar type, but the bound on the norm a float64."""
+        return UpdateRule(number(self.lr), number(self.clip_value), float(self.clip_norm), number(self.eps))
 
     @property
     def slots(self) -> int:

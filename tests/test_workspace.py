@@ -8,8 +8,8 @@ import pytest
 from fastlstm import ModelConfig
 from fastlstm.cells import CELLS, Cell
 from fastlstm.errors import ConfigError
-from fastlstm.kernels import workspace
-from fastlstm.kernels.workspace import ALIGNMENT, BUFFERS, NETWORK, Buffer, Workspace, place
+from fastlstm.kernels import jit, workspace
+from fastlstm.kernels.workspace import ALIGNMENT, BUFFERS, NETWORK, Buffer, Workspace, place, records
 
 CONFIGS = [ModelConfig(13, cell, layers, hidden=21, embedding=7) for cell in CELLS for layers in (1, 2)]
 
@@ -61,6 +61,34 @@ def test_two_dtypes_that_are_addressed_by_offset_fit_into_one_workspace():
     assert placed["sums"] == (0, 32, 1, (3, 10))  # 30 elements, rounded up to cache lines of 16
     assert totals == {"half": 2 * 896, NETWORK: 32}
     assert placed["gradients"].blocks == 0
+
+
+@jit.kernel
+def double_second_layer(plans, buffers):
+    """What a kernel of two dtypes does: it addresses a block of one arena, and an element of the other."""
+    plan = plans[0]
+    for k in range(plan.halves_size):
+        buffers.arena_uint16[plan.halves + plan.halves_size + k] *= 2
+    buffers.arena[plan.by] = 5.0
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_kernels_address_buffers_of_another_dtype(training, monkeypatch):
+    declared = (
+        *BUFFERS,
+        Buffer("halves", "H, U", "", blocks="L", dtype="uint16", addressed=True),
+        Buffer("half_gradients", "H", "", dtype="uint16", addressed=True, training=True),
+    )
+    monkeypatch.setattr(workspace, "BUFFERS", declared)
+    for name, record in zip(("Plan", "Buffers"), records(declared), strict=True):
+        monkeypatch.setattr(workspace, name, record)
+    made = Workspace(ModelConfig(13, layers=2, hidden=21, embedding=7), 4, 2, 1, training=training)
+    for layer in (0, 1):
+        made.view("halves", layer)[:] = 10 + layer
+    double_second_layer(made.plans, made.buffers)
+    assert set(made.view("halves", 0).flat) == {10}
+    assert set(made.view("halves", 1).flat) == {22}
+    assert made.view("by")[0] == 5.0
 
 
 def test_recurrent_parts_have_separate_buffers_only_with_separate_gates():

@@ -96,10 +96,9 @@ class FastNetwork(Network):
         x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
     ) -> float:  # fmt: skip
         number: Any = self._dtype.type
-        numbers = UpdateRule(number(rule.lr), number(rule.clip_value), float(rule.clip_norm), number(rule.eps))
         arguments = (
             phases, *self._kernels, parameters, gradients, slots, x.reshape(-1), y.reshape(-1), state, number(scale),
-            numbers,
+            rule.cast(number),
         )  # fmt: skip
         if self._step is None:
             self._step = jit.compiled_for(step, 0, 0, 1, 0, *arguments)

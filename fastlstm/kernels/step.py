@@ -27,7 +27,7 @@ from fastlstm.kernels.partition import split
 from fastlstm.kernels.recurrent import backward_layer, carry_state, forward_layer, share_of, teams_of
 from fastlstm.kernels.simd.vector import width
 from fastlstm.kernels.sync import ALL_WORKERS, barrier, forget_tasks, meet
-from fastlstm.kernels.update import adagrad, norm_factor, norm_of, sum_squares
+from fastlstm.kernels.update import norm_of, sum_squares, update
 
 #: The phases of a step, each a bit of the argument ``phases`` of `step`, in the order of execution.
 CLEAR, PREPARE, TABLE, LAYERS, INPUTS, OUTPUT = 1, 2, 4, 8, 16, 32
@@ -165,8 +165,7 @@ def step(
         if worker == 0:
             buffers.norm[0] = norm
     if phases & UPDATE:
-        factor = parameters.dtype.type(norm_factor(norm, rule.clip_norm))
-        adagrad(parameters, gradients, slots[0], rule, factor, worker, workers)
+        update(parameters, gradients, slots, rule, norm, worker, workers)
     barrier(sync, ALL_WORKERS, workers)  # no worker returns before all are done: see `workers.Workers.run`
     nats = 0.0
     for row in range(len(buffers.nats)):

@@ -62,6 +62,17 @@ def adagrad_vector(p: Any, g: Any, m: Any, rule: Any, factor: Any) -> Any:
 
 
 @jit.device
+def update(parameters: Any, gradients: Any, slots: Any, rule: Any, norm: float, worker: int, workers: int) -> None:
+    """Update this worker's range of the parameters and of the slots (slots, parameters) by the rule.
+
+    ``norm`` is the norm of the gradients, which ``rule.clip_norm`` bounds; the rule's other numbers have the dtype of
+    the arrays.
+    """
+    factor = parameters.dtype.type(norm_factor(norm, rule.clip_norm))
+    adagrad(parameters, gradients, slots[0], rule, factor, worker, workers)
+
+
+@jit.device
 def adagrad(p: Any, g: Any, m: Any, rule: Any, factor: Any, worker: int, workers: int) -> None:
     """Update this worker's range of parameters p and sums of squares m; ``rule`` and ``factor`` have their dtype."""
     U = width(p)

@@ -2,7 +2,7 @@
 
 Buffers of one dtype are parts of one aligned array, an *arena*. Nothing else is allocated, and the system backs a large
 arena with huge pages. Kernels address buffers of the network's dtype by their offsets in its arena (`Plan`), and get
-the others as arrays (`Buffers`).
+the others as arrays (`Buffers`), unless those are declared as addressed too.
 
 `table` writes the declarations as the table of ``docs/kernels.md``.
 """
@@ -59,6 +59,7 @@ class Buffer(NamedTuple):
     blocks : expression for the number of blocks of this shape, each aligned; for example, one for each layer.
     dtype : `NETWORK`, whose buffers are addressed by offset, or the name of a NumPy dtype.
     training : whether only the backward pass needs it.
+    addressed : whether kernels address it by offset although it has a dtype of its own, as they do with `NETWORK`.
     """
 
     name: str
@@ -68,6 +69,14 @@ class Buffer(NamedTuple):
     blocks: str = "1"
     dtype: str = NETWORK
     training: bool = False
+    addressed: bool = False
+
+    @property
+    def arena(self) -> str | None:
+        """The field of `Buffers` with the arena in which kernels address it; ``None``: they get an array."""
+        if self.dtype == NETWORK:
+            return "arena"
+        return f"arena_{self.dtype}" if self.addressed else None
 
 
 BUFFERS: tuple[Buffer, ...] = (
@@ -225,17 +234,21 @@ def _record(name: str, fields: Sequence[str]) -> Any:
     return make(name, fields, module=__name__)
 
 
-#: The sizes and, for each buffer of the network's dtype, its offset ``NAME`` and the distance between its blocks,
-#: ``NAME_size``: all that kernels need to address the arena.
-#:
-#: Kernels get it as a NumPy record of the same fields: one pointer, where a tuple would be sixty arguments of every
-#: function. Entry points get the record inside an array of one element, which numba unpacks faster.
-Plan = _record(
-    "Plan", [*Dimensions._fields, *(b.name + end for b in BUFFERS if b.dtype == NETWORK for end in ("", "_size"))]
-)
+def records(buffers: Sequence[Buffer]) -> tuple[Any, Any]:
+    """The types `Plan` and `Buffers` that follow from declarations."""
+    addressed = [b for b in buffers if b.arena]
+    arenas = dict.fromkeys(["arena", *(b.arena for b in addressed if b.arena)])
+    plan = [*Dimensions._fields, *(b.name + end for b in addressed for end in ("", "_size"))]
+    return _record("Plan", plan), _record("Buffers", ["cell", *arenas, *(b.name for b in buffers if not b.arena)])
 
-#: The data of kernels besides parameters and gradients: the cell, the arena, and the buffers of other dtypes.
-Buffers = _record("Buffers", ["cell", "arena", *(b.name for b in BUFFERS if b.dtype != NETWORK)])
+
+#: `Plan`: the sizes and, for each addressed buffer, its offset ``NAME`` and the distance between its blocks,
+#: ``NAME_size``: all that kernels need to address an arena. Kernels get it as a NumPy record of the same fields: one
+#: pointer, where a tuple would be sixty arguments of every function. Entry points get the record inside an array of one
+#: element, which numba unpacks faster.
+#:
+#: `Buffers`: the data of kernels besides parameters and gradients: the cell, the arenas, and the other buffers.
+Plan, Buffers = records(BUFFERS)
 
 
 class Workspace:
@@ -261,11 +274,12 @@ class Workspace:
         if not sizes["separate"]:
             self._placed["a_h"] = self._placed["a"]
         self._arenas = {name: aligned_zeros(totals[name], dtype) for name, dtype in dtypes.items()}
-        offsets = [number for b in BUFFERS if b.dtype == NETWORK for number in self._placed[b.name][:2]]
+        offsets = [number for b in BUFFERS if b.arena for number in self._placed[b.name][:2]]
         self.plan = Plan(*sizes.values(), *offsets)
         self.plans = _as_record(self.plan)
-        own = [self.view(b.name) for b in BUFFERS if b.dtype != NETWORK]
-        self.buffers = Buffers(Chosen(config.cell), self._arenas[NETWORK], *own)
+        arenas = {b.arena: self._arenas[b.dtype] for b in BUFFERS if b.arena}
+        arrays = {b.name: self.view(b.name) for b in BUFFERS if not b.arena}
+        self.buffers = Buffers(cell=Chosen(config.cell), **arenas, **arrays)
         self._initialise(config)
 
     def view(self, name: str, block: int = 0) -> NDArray[Any]:
