@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from fastlstm.gradient_check import GradientReport, check_gradients
     from fastlstm.inference import Evaluation
     from fastlstm.model import Model
+    from fastlstm.observers import Observer
     from fastlstm.text import Vocab
-    from fastlstm.trainer import Observer, TrainResult
+    from fastlstm.trainer import TrainResult
 
 __version__ = "0.1.0"
 
@@ -44,7 +45,7 @@ _HOMES = {
     "GradientReport": "gradient_check",
     "Model": "model",
     "ModelConfig": "config",
-    "Observer": "trainer",
+    "Observer": "observers",
     "TrainConfig": "config",
     "TrainResult": "trainer",
     "Vocab": "text",

@@ -32,7 +32,7 @@ from fastlstm.settings import Settings, declare, documented, setting
 
 DType = Literal["float32", "float64"]
 Reduction = Literal["mean", "sum"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "linear", "wsd", "step", "plateau"]
 BackendName = Literal["fast", "reference"]
 
 #: Largest number of parameters: 8 GB in float32, and as much again for each slot of the update rule.
@@ -40,6 +40,9 @@ MOST_PARAMETERS = 2**31
 
 #: Largest number of steps: a float64 counts exactly up to here.
 MOST_STEPS = 2**53
+
+#: Largest number of minutes: a year.
+MOST_MINUTES = 366 * 24 * 60.0
 
 #: Largest T*B of a step: indices have 32 bits.
 MOST_SYMBOLS = 2**31 - 1
@@ -161,7 +164,28 @@ class TrainConfig(Settings):
     seq_len: int = setting(64, "characters per sequence", "training", unit="T", at_least=1, at_most=MOST_SYMBOLS)
     batch: int = setting(32, "sequences trained in parallel", "training", unit="B", at_least=1, at_most=MOST_SYMBOLS)
     lr: float = setting(0.05, "learning rate of Adagrad", "training", at_least=0.0)
-    schedule: Schedule = setting("cosine", "learning-rate schedule; cosine decays it to 0 over the run", "training")
+    schedule: Schedule = setting(
+        "cosine", "learning-rate schedule; wsd: constant, then a linear decay; plateau: lower when validation stalls",
+        "training",
+    )  # fmt: skip
+    warmup: int = setting(
+        0, "steps over which the learning rate rises at the start", "training", at_least=0, at_most=MOST_STEPS
+    )
+    final_rate: float = setting(
+        0.0, "learning rate at the end of cosine, linear and wsd, as a fraction of the highest", "training",
+        at_least=0.0, at_most=1.0,
+    )  # fmt: skip
+    decay_frac: float = setting(0.2, "fraction of the run over which wsd decays", "training", above=0.0, at_most=1.0)
+    decay_every: int | None = setting(
+        None, "steps between the decays of the schedule step", "training", at_least=1, at_most=MOST_STEPS,
+        none="a quarter of the run",
+    )  # fmt: skip
+    decay_factor: float = setting(
+        0.5, "factor of the learning rate at each decay of step and plateau", "training", above=0.0, at_most=1.0
+    )
+    decay_patience: int = setting(
+        2, "checks without a better validation before plateau decays", "training", at_least=1, at_most=MOST_STEPS
+    )
     reduction: Reduction = setting(
         "mean",
         "whether gradients are of the mean or the sum of the losses of a step's T*B symbols",
@@ -184,12 +208,24 @@ class TrainConfig(Settings):
         None, "number of passes over the training text", "training", at_least=0.0,
         none=f"{DEFAULT_EPOCHS:g}, unless steps are given", exclusive="length of the run",
     )  # fmt: skip
+    minutes: float | None = setting(
+        None, "wall time of the whole run, without compiling; the speed measured at its start fixes the steps",
+        "training", above=0.0, at_most=MOST_MINUTES, none="not limited", exclusive="length of the run",
+    )  # fmt: skip
+    patience: int | None = setting(
+        None, "checks without a better validation before the run ends early", "training", at_least=1,
+        at_most=MOST_STEPS, none="never",
+    )  # fmt: skip
+    checks: int = setting(
+        10, "validations, evenly spaced, that choose the best model and decide on patience", "training", at_least=1,
+        at_most=MOST_STEPS,
+    )  # fmt: skip
     val_frac: float = setting(
         0.1, "fraction at the end of the text used for validation", "text", at_least=0.0, below=1.0
     )
     eval_every: int | None = setting(
-        None, "steps between validations; 0: only at the end", "progress and result", at_least=0, at_most=MOST_STEPS,
-        none="about ten per run",
+        None, "steps between validations that are shown; 0: only at the end", "progress and result", at_least=0,
+        at_most=MOST_STEPS, none="those of the checks",
     )  # fmt: skip
     sample_every: int | None = setting(
         None, "steps between samples; 0: only at the end", "progress and result", at_least=0, at_most=MOST_STEPS,
@@ -222,7 +258,10 @@ class TrainConfig(Settings):
             )
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """Number of steps of the whole run, given the steps of one pass over the text."""
+        """Number of steps of the whole run, given the steps of one pass over the text.
+
+        That of a run of so many minutes is known only when its speed has been measured: see `fastlstm.trainer.Run`.
+        """
         if self.steps is not None:
             return self.steps
         epochs = self.DEFAULT_EPOCHS if self.epochs is None else self.epochs
@@ -230,12 +269,6 @@ class TrainConfig(Settings):
         if steps > MOST_STEPS:
             raise ConfigError(f"{epochs:g} epochs are more than {MOST_STEPS:g} steps: give fewer")
         return math.ceil(steps)
-
-    def rate(self, step: int, total: int) -> float:
-        """Learning rate of step ``step`` (counted from 0) in a run of ``total`` steps."""
-        if self.schedule == "constant":
-            return self.lr
-        return self.lr * 0.5 * (1.0 + math.cos(math.pi * step / max(total, 1)))
 
 
 @documented

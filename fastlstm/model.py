@@ -13,10 +13,11 @@ from fastlstm.config import BackendName, ModelConfig, Reduction, SampleConfig, T
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
 from fastlstm.inference import Evaluation, Inference, Networks, beginning, smallest_ids
+from fastlstm.observers import Observer
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.settings import settings_of
 from fastlstm.text import IdArray, Vocab
-from fastlstm.trainer import Observer, TrainResult
+from fastlstm.trainer import TrainResult
 
 #: A text, as methods of a model take it: characters, bytes, or ids of the model's own vocabulary.
 Text = str | bytes | Ids
@@ -152,8 +153,11 @@ class Model:
         *,
         observer: Observer | None = None,
         stop: Callable[[], bool] | None = None,
+        started: float | None = None,
     ) -> TrainResult:
         """Train on a text, changing the parameters in place; `training` is set even if the run ends with an exception.
+
+        If the text has a part for validation, the parameters are finally those that predict it best.
 
         Parameters
         ----------
@@ -161,6 +165,7 @@ class Model:
         config : settings of the run; ``None``: the defaults.
         observer : its methods are called as the run progresses.
         stop : called before each step, and during validation and sampling; if it returns true, the run ends early.
+        started : `time.perf_counter` when the minutes of the configuration began; ``None``: now.
 
         Raises
         ------
@@ -169,13 +174,13 @@ class Model:
         VocabularyError
             When the text has a symbol that is not in the vocabulary.
         DivergenceError
-            When a loss is not finite or more than `fastlstm.trainer.DIVERGED_NATS` above that of guessing, or a
-            parameter is not finite at the end. The parameters are then restored to an earlier step, which the message
-            names.
+            When a loss, gradient, parameter or slot is not finite, or a loss is more than
+            `fastlstm.recovery.DIVERGED_NATS` above that of guessing, once more than the run could recover from. The
+            parameters are then those of an earlier step, which the message names.
         """
         run = trainer.begin(self.content, self.encode(text), config or TrainConfig(), observer or Observer())
         try:
-            return run.train(stop or (lambda: False))
+            return run.train(stop or (lambda: False), started)
         finally:
             self.training = run.training
 

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fastlstm import signals
+from fastlstm.observers import Observer, Progress
 from fastlstm.terminal import COMPILING, printable
-from fastlstm.trainer import Observer, Progress
 
 #: Seconds between updates of the live display, and between plain lines.
 _PICTURE_SECONDS, _LINE_SECONDS = 0.1, 10.0
@@ -27,9 +27,20 @@ _PICTURE_SECONDS, _LINE_SECONDS = 0.1, 10.0
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
-def nats_and_bits(nats: float) -> str:
-    """A loss in nats and bits: ``1.234 nats (1.780 bits)``."""
-    return f"{nats:#.4g} nats ({nats / math.log(2):#.4g} bits)"
+def nats_and_bits(nats: float, error: float | None = None) -> str:
+    """A loss in nats and bits: ``1.234 nats (1.780 bits)``, or with its error ``1.234 +- 0.012 nats (1.780 bits)``."""
+    around = f" +- {error:.2g}" if error else ""
+    return f"{nats:#.4g}{around} nats ({nats / math.log(2):#.4g} bits)"
+
+
+def plan(progress: Progress, chars_per_s: float) -> str:
+    """The plan of a run of so many minutes."""
+    return f"{chars_per_s:,.0f} characters/s: {progress.total:,} steps fit; --steps {progress.total} repeats the run"
+
+
+def recovery(progress: Progress, reason: str) -> str:
+    """What a run does after a divergence."""
+    return f"{reason}; going on from step {progress.step:,} with a lower rate"
 
 
 def clock(seconds: float) -> str:
@@ -62,6 +73,12 @@ class Lines(Observer):
     def compiling(self) -> None:
         self._print(COMPILING)
 
+    def planned(self, progress: Progress, chars_per_s: float) -> None:
+        self._print(plan(progress, chars_per_s))
+
+    def recovered(self, progress: Progress, reason: str) -> None:
+        self._print(recovery(progress, reason))
+
     def stepped(self, progress: Progress) -> None:
         if time.monotonic() - self._printed >= _LINE_SECONDS:
             self._line(progress)
@@ -78,7 +95,7 @@ class Lines(Observer):
     def _line(self, progress: Progress) -> None:
         parts = [f"step {progress.step:,}/{progress.total:,}", f"train {nats_and_bits(progress.train_nats)}"]
         if progress.val_nats is not None:
-            parts.append(f"validation {nats_and_bits(progress.val_nats)}")
+            parts.append(f"validation {nats_and_bits(progress.val_nats, progress.val_error)}")
         parts += [f"{progress.chars_per_s:,.0f} characters/s", f"{clock(progress.seconds_left)} left"]
         self._print("  ".join(parts))
 
@@ -119,6 +136,12 @@ class Display(Observer):
     def compiling(self) -> None:
         self._live.update(Text(COMPILING), refresh=True)
 
+    def planned(self, progress: Progress, chars_per_s: float) -> None:
+        self._live.console.print(plan(progress, chars_per_s))
+
+    def recovered(self, progress: Progress, reason: str) -> None:
+        self._live.console.print(recovery(progress, reason), style="yellow")
+
     def started(self, progress: Progress) -> None:
         self._show(progress)
 
@@ -140,7 +163,7 @@ class Display(Observer):
     def _picture(self, progress: Progress) -> RenderableType:
         facts = Table.grid(padding=(0, 3))
         facts.add_row("train", nats_and_bits(progress.train_nats), f"{progress.chars_per_s:,.0f} characters/s")
-        validation = "" if progress.val_nats is None else nats_and_bits(progress.val_nats)
+        validation = "" if progress.val_nats is None else nats_and_bits(progress.val_nats, progress.val_error)
         facts.add_row("validation" if validation else "", validation, f"{clock(progress.seconds_left)} left")
         bar = Table.grid(padding=(0, 3), expand=True)
         bar.add_column(no_wrap=True)

@@ -10,16 +10,21 @@ import contextlib
 import itertools
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastlstm import atomic, checkpoint
 from fastlstm.errors import ConfigError, ModelExistsError, ModelFileError
-from fastlstm.trainer import Budget, Observer, Progress
+from fastlstm.observers import Observer, Progress
 
 #: Fraction of a run's time that intermediate saves may take, and the expected cost of the first save, in seconds and in
 #: bytes per second: the first save thus comes after five seconds, for large models later.
 SAVING_SHARE, _FIRST_SECONDS, _BYTES_PER_S = 0.008, 0.04, 200e6
+
+
+#: The model of the last step, if it is not the best one.
+LAST_NAME = "last.safetensors"
 
 
 class RunFolder:
@@ -95,6 +100,20 @@ class RunFolder:
         self.saved = self._path, training["steps"]
         return self._path
 
+    def save_last(self, last: checkpoint.Content | None) -> None:
+        """Save the model of the last step beside the best one, which was saved; ``None``: there is no other.
+
+        Raises
+        ------
+        ModelFileError
+            When it cannot be written.
+        """
+        path = self._folder / LAST_NAME
+        if last is not None:
+            checkpoint.save(path, last, overwrite=self._overwrite)
+        elif self._overwrite and self._folder == self._wanted:  # that of the model which was overwritten
+            path.unlink(missing_ok=True)
+
     def save_somewhere(self, model: checkpoint.Content) -> Path:
         """Save the model; if that fails, save it to another folder.
 
@@ -159,6 +178,35 @@ class RunFolder:
         checkpoint.check_writable(folder)
 
 
+class Budget:
+    """Limits the time spent on a repeated operation to a fraction of the elapsed time.
+
+    Parameters
+    ----------
+    share : largest fraction of the time since the budget was created.
+    expected : expected seconds of the first operation; later ones are expected to take as long as the last one did.
+    """
+
+    def __init__(self, share: float, expected: float) -> None:
+        self._share, self._next = share, expected
+        self._spent = 0.0
+        self._made = time.perf_counter()
+
+    def allows(self) -> bool:
+        """Whether the operation fits into the budget now."""
+        return self._spent + self._next <= self._share * (time.perf_counter() - self._made)
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        """Charge the time spent in this context to the budget."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._next = time.perf_counter() - started
+            self._spent += self._next
+
+
 class Saver(Observer):
     """Saves the model during a run, so rarely that it takes less than a hundredth of the run's time.
 
@@ -168,6 +216,10 @@ class Saver(Observer):
     size : bytes of the model's parameters.
     saving : makes the context in which the model is saved.
     say : called with a line of text on the first failure; the run continues.
+
+    Attributes
+    ----------
+    last : the model of the last step, if the run leaves the best one instead.
     """
 
     def __init__(
@@ -181,6 +233,7 @@ class Saver(Observer):
         self._budget = Budget(SAVING_SHARE, _FIRST_SECONDS + size / _BYTES_PER_S)
         self._progress: Progress | None = None
         self._failed = False
+        self.last: checkpoint.Content | None = None
 
     def started(self, progress: Progress) -> None:
         self._progress = progress
@@ -193,6 +246,9 @@ class Saver(Observer):
         if saved is None:
             return f"all {step:,} steps are lost"
         return f"the model of step {saved[1]:,} is in {saved[0]}, the {step - saved[1]:,} steps since are lost"
+
+    def left_behind(self, progress: Progress, content: checkpoint.Content) -> None:
+        self.last = content
 
     def kept(self, progress: Progress, content: checkpoint.Content) -> None:
         """Save the copy of the model, if a save is due."""

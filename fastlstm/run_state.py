@@ -58,7 +58,13 @@ class RunState:
     loss : of the last step, nats per symbol; NaN before the first.
     loss_sum, loss_weight : weighted sum of the losses so far, and the sum of their weights: see `smooth`.
     val_nats : loss of the last validation, nats per symbol; ``None`` before the first.
+    val_error : its standard error, nats per symbol; ``None``: it is exact, or there is none.
     val_step : step of the last validation; ``None`` before the first.
+    best_nats, best_step : lowest loss of a check so far, nats per symbol, and its step; ``None`` before the first.
+    worse : checks since the best one.
+    stalled : checks since the best one, or since the schedule "plateau" last lowered the rate.
+    rate_factor : factor of the schedule's learning rate: lowered by "plateau", and after a divergence.
+    recoveries : how often the run has gone back after a divergence.
     seconds : time spent in steps.
     """
 
@@ -71,7 +77,14 @@ class RunState:
     loss_sum: float = 0.0
     loss_weight: float = 0.0
     val_nats: float | None = None
+    val_error: float | None = None
     val_step: int | None = None
+    best_nats: float | None = None
+    best_step: int | None = None
+    worse: int = 0
+    stalled: int = 0
+    rate_factor: float = 1.0
+    recoveries: int = 0
     seconds: float = 0.0
 
     @classmethod
@@ -110,6 +123,23 @@ class RunState:
         new = 1.0 - smoothing
         self.loss_sum = smoothing * self.loss_sum + new * self.loss
         self.loss_weight = smoothing * self.loss_weight + new
+
+    def judge(self, nats: float) -> bool:
+        """Record the loss of a check, nats per symbol; returns whether it is the best so far."""
+        if self.best_nats is None or nats < self.best_nats:
+            self.best_nats, self.best_step = nats, self.step
+            self.worse = self.stalled = 0
+            return True
+        self.worse += 1
+        self.stalled += 1
+        return False
+
+    def restore(self, other: Self) -> None:
+        """Become equal to ``other``, in place: the arrays of this state are kept."""
+        for name, array in self.arrays().items():
+            array[...] = other.arrays()[name]
+        for name, value in other.scalars().items():
+            setattr(self, name, value)
 
     def arrays(self) -> dict[str, FloatArray]:
         """The arrays by name, not copied."""

@@ -33,7 +33,7 @@ class Declaration:
     help : meaning, in a phrase.
     group : heading in the help text.
     unit : placeholder of the value in the help text, such as T, a dimension; empty: N, or X for a ``float``.
-    at_least, at_most, below : bounds of a number.
+    at_least, above, at_most, below : bounds of a number.
     none : meaning of ``None``, if the type allows it.
     inf_is_none : whether ``inf`` on the command line means ``None``, which has no other spelling there.
     exclusive : name of a group of settings of which at most one can be given; empty: none.
@@ -44,6 +44,7 @@ class Declaration:
     group: str
     unit: str = ""
     at_least: float = -math.inf
+    above: float = -math.inf
     at_most: float = math.inf
     below: float = math.inf
     none: str = ""
@@ -95,9 +96,10 @@ class Setting:
             return f"one of {', '.join(self.choices)}"
         if self.type is bool:
             return "True or False"
-        lower, upper = self.declared.at_least, self.declared.below
-        bounds = [f"of at least {lower:g}"] if lower > -math.inf else []
-        bounds += [f"below {upper:g}"] if upper < math.inf else []
+        at_least, above, below = self.declared.at_least, self.declared.above, self.declared.below
+        bounds = [f"of at least {at_least:g}"] if at_least > -math.inf else []
+        bounds += [f"above {above:g}"] if above > -math.inf else []
+        bounds += [f"below {below:g}"] if below < math.inf else []
         return " ".join(["a whole number" if self.type is int else "a finite number", " and ".join(bounds)]).strip()
 
     def validated(self, value: object) -> Any:
@@ -124,7 +126,9 @@ class Setting:
         if self.type is bool:
             return value if isinstance(value, bool) else None
         number = _whole(value) if self.type is int else _finite(value)
-        return number if number is not None and self.declared.at_least <= number < self.declared.below else None
+        if number is None or not self.declared.at_least <= number < self.declared.below:
+            return None
+        return number if number > self.declared.above else None
 
     def argument(self, default: Any) -> dict[str, Any]:
         """Arguments of ``add_argument``; ``default`` is shown in the help; an option not given is ``None``."""

@@ -7,6 +7,7 @@ import contextlib
 import math
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from fastlstm.presets import PRESETS, preset
 from fastlstm.settings import add_options, given
 
 if TYPE_CHECKING:
+    from fastlstm.checkpoint import Content
     from fastlstm.model import Model
     from fastlstm.run_folder import RunFolder
     from fastlstm.text import IdArray
@@ -72,6 +74,7 @@ def output_folder(options: argparse.Namespace) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a model as given by the arguments; returns the exit status."""
+    started = time.perf_counter()
     options = parser().parse_args(argv)
     model_values, config = configuration(options)
     ModelConfig(vocab_size=1, **model_values)  # validate it before the text is read
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.cleanup(folder.tidy),
     ):
         _introduce(model, ids, config)
-        return _train(model, ids, config, folder, as_json=options.json)
+        return _train(model, ids, config, folder, started, as_json=options.json)
 
 
 def _tell(line: str) -> None:
@@ -131,13 +134,14 @@ def _introduce(model: Model, ids: IdArray, config: TrainConfig) -> None:
     )
 
 
-def _train(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, *, as_json: bool) -> int:
+def _train(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, started: float, *, as_json: bool) -> int:
     """Train, save and print the summary; returns the exit status."""
     with signals.Stop() as stop:
         try:
-            result = _fit(model, ids, config, folder, stop)
+            result, last = _fit(model, ids, config, folder, stop, started)
             with stop.saving():
                 path = folder.save_somewhere(model.content)
+                _save_last(folder, last)
             stop.done()
             _summarise(result, path)
             _warn_of_failure(result, len(model.vocab))
@@ -149,34 +153,52 @@ def _train(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, *
     return stop.status
 
 
-def _fit(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, stop: signals.Stop) -> TrainResult:
-    """Train; if an error ends the run after its first step, save the model before raising it."""
+def _fit(
+    model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, stop: signals.Stop, started: float
+) -> tuple[TrainResult, Content | None]:
+    """Train; returns the result, and the model of the last step if another was better.
+
+    If an error ends the run after its first step, the model is saved before it is raised.
+    """
     from fastlstm import progress
+    from fastlstm.observers import Observers
     from fastlstm.run_folder import Saver
-    from fastlstm.trainer import Observers
 
     saver = Saver(folder, model.parameters.flat.nbytes, stop.saving, _say)
     stop.lost = saver.lost
     try:
         with progress.observer(sys.stdout) as display:
-            return model.fit(ids, config, observer=Observers(display, saver), stop=stop)
+            result = model.fit(ids, config, observer=Observers(display, saver), stop=stop, started=started)
+        return result, saver.last
     except Exception as error:
-        if model.training and model.training["steps"]:
+        if model.training and model.training["model_step"]:
             with stop.saving():
                 path = folder.save_somewhere(model.content)
             if not isinstance(error, OSError):  # else the reader of the output has left
-                _say(f"the model of step {model.training['steps']:,} is in {path}")
+                _say(f"the model of step {model.training['model_step']:,} is in {path}")
         raise
+
+
+def _save_last(folder: RunFolder, last: Content | None) -> None:
+    from fastlstm.errors import ModelFileError
+
+    try:
+        folder.save_last(last)
+    except ModelFileError as error:  # the better model has been saved
+        _say(f"the model of the last step could not be saved: {error}")
 
 
 def _summarise(result: TrainResult, path: Path) -> None:
     from fastlstm.progress import nats_and_bits
+    from fastlstm.run_folder import LAST_NAME
 
     validation = "" if result.val_nats is None else f", validation {nats_and_bits(result.val_nats)}"
     print(
         f"{result.steps:,} steps in {result.seconds:.1f} s, {result.chars_per_s:,.0f} characters/s:"
         f" train {nats_and_bits(result.train_nats)}{validation} per character"
     )
+    if result.model_step != result.steps:
+        print(f"the best model, of step {result.model_step:,}, is kept; the last one is {LAST_NAME} beside it")
     print(
         f"the model is in {path}; to sample from it:\n  {cli.command('sample')} {shlex.quote(str(path.parent))}",
         flush=True,
@@ -184,7 +206,7 @@ def _summarise(result: TrainResult, path: Path) -> None:
 
 
 def _warn_of_failure(result: TrainResult, vocab_size: int) -> None:
-    from fastlstm.trainer import worse_than_guessing
+    from fastlstm.recovery import worse_than_guessing
 
     if worse_than_guessing(result.train_nats, vocab_size):
         _say(
@@ -201,6 +223,7 @@ def _json(result: TrainResult, path: Path) -> dict[str, Any]:
         "compile_seconds": result.compile_seconds,
         "train_nats": result.train_nats,
         "val_nats": result.val_nats,
+        "model_step": result.model_step,
         "parameters": result.parameters,
         "model": str(path),
     }

@@ -1,199 +1,51 @@
 """The training loop: truncated BPTT over the lanes of a text, with periodic validation and samples.
 
-Its result depends only on parameters, text and configuration: validation, samples and copies of the parameters use
-their own generators, networks and states, and do not change a bit of it.
+The steps depend only on parameters, text and configuration: samples, and validations that are only shown, use their own
+generators, networks and states, and do not change a bit. The checks, validations at fixed steps, choose the best model;
+they change the steps only with early stopping and the schedule "plateau".
 """
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fastlstm import schedules
 from fastlstm.backend import build, warm_up
 from fastlstm.batches import Lanes
 from fastlstm.checkpoint import Content
 from fastlstm.config import ModelConfig, SampleConfig, TrainConfig
 from fastlstm.errors import DivergenceError, FastlstmError, StoppedError, TextError
 from fastlstm.inference import Inference, Networks, beginning
+from fastlstm.observers import Observer, Progress, guessing_nats
 from fastlstm.optimizers import UpdateRule
-from fastlstm.params import FloatArray, Parameters
+from fastlstm.params import Parameters
+from fastlstm.recovery import DIVERGED_NATS, MOST_RECOVERIES, RECOVERY_FACTOR, Copies, all_finite, broken
 from fastlstm.run_state import RunState
 from fastlstm.text import IdArray, Vocab, split
 
-#: Number of validations, and of samples, in a run whose configuration does not set it.
-LOOKS = 10
+#: Number of samples in a run whose configuration does not set it.
+_SAMPLES = 10
 
-#: Nats per symbol above log V from which training has diverged: the targets then have, on average, less than exp(-100)
-#: of the probability that guessing gives them, and float32 has no positive number below exp(-104).
-DIVERGED_NATS = 100.0
+#: Symbols that a validation during the run reads, as a fraction of those trained on since the last one: reading takes
+#: a third of the time of training, so validations take about 2 % of the run.
+_VALIDATED_SHARE = 0.06
 
-#: Nats per symbol above log V from which a model is clearly worse than guessing, even on the text of a few steps.
-_WORSE_NATS = 1.0
+#: A run of so many minutes measures its speed for so many seconds, after a few steps in which the number of workers
+#: settles. Of the time that is left, the steps themselves get `_STEPS_SHARE`; the rest is for checks and samples.
+_MEASURED_SECONDS, _SETTLING_STEPS, _STEPS_SHARE = 1.0, 3, 0.965
 
-#: Fraction of a run's time that copies of the parameters may take, and the expected seconds for the first copy.
-_COPYING_SHARE, _COPYING_SECONDS = 0.002, 0.001
+#: Symbols read to estimate the time of the last validation, which is exact.
+_READ_SYMBOLS = 1024
 
-
-def guessing_nats(config: ModelConfig) -> float:
-    """The loss of uniform guessing, log V, in nats per symbol."""
-    return math.log(config.vocab_size)
-
-
-def worse_than_guessing(nats: float, vocab_size: int) -> bool:
-    """Whether a loss, in nats per symbol, is NaN or clearly above log V, the loss of uniform guessing."""
-    return not nats <= math.log(vocab_size) + _WORSE_NATS
-
-
-class Budget:
-    """Limits the time spent on a repeated operation to a fraction of the elapsed time.
-
-    Parameters
-    ----------
-    share : largest fraction of the time since the budget was created.
-    expected : expected seconds of the first operation; later ones are expected to take as long as the last one did.
-    """
-
-    def __init__(self, share: float, expected: float) -> None:
-        self._share, self._next = share, expected
-        self._spent = 0.0
-        self._made = time.perf_counter()
-
-    def allows(self) -> bool:
-        """Whether the operation fits into the budget now."""
-        return self._spent + self._next <= self._share * (time.perf_counter() - self._made)
-
-    @contextlib.contextmanager
-    def spending(self) -> Iterator[None]:
-        """Charge the time spent in this context to the budget."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._next = time.perf_counter() - started
-            self._spent += self._next
-
-
-class Progress:
-    """A read-only view of the progress of a run: numbers of its state, and those derived from them.
-
-    Parameters
-    ----------
-    state : of the run; attributes reflect its current values.
-    total : number of steps of the whole run.
-    chars_per_step : T*B, the number of symbols predicted in a step.
-
-    Attributes
-    ----------
-    total, chars_per_step : as given.
-    """
-
-    def __init__(self, state: RunState, total: int, chars_per_step: int) -> None:
-        self._state = state
-        self.total, self.chars_per_step = total, chars_per_step
-
-    @property
-    def step(self) -> int:
-        """Number of steps done."""
-        return self._state.step
-
-    @property
-    def loss(self) -> float:
-        """Loss of the last step, nats per symbol; NaN before the first."""
-        return self._state.loss
-
-    @property
-    def train_nats(self) -> float:
-        """The smoothed loss (`RunState.smooth`), nats per symbol; before the first step log V, the loss of guessing."""
-        smoothed = self._state.smoothed_loss
-        return guessing_nats(self._state.parameters.config) if smoothed is None else smoothed
-
-    @property
-    def val_nats(self) -> float | None:
-        """Loss of the last validation, nats per symbol; ``None`` before the first."""
-        return self._state.val_nats
-
-    @property
-    def val_step(self) -> int | None:
-        """Step of the last validation; ``None`` before the first."""
-        return self._state.val_step
-
-    @property
-    def seconds(self) -> float:
-        """Seconds spent in training steps."""
-        return self._state.seconds
-
-    @property
-    def chars_per_s(self) -> float:
-        """Symbols trained on per second."""
-        return self.step * self.chars_per_step / self.seconds if self.seconds else 0.0
-
-    @property
-    def seconds_left(self) -> float:
-        """Estimated seconds of training until the end, at the average speed so far; NaN before the first step."""
-        return self.seconds / self.step * (self.total - self.step) if self.step else math.nan
-
-
-class Observer:
-    """Callbacks of a run; override those of interest. Here every method does nothing."""
-
-    def compiling(self) -> None:
-        """The kernels are about to be compiled, which takes a while."""
-
-    def started(self, progress: Progress) -> None:
-        """The first step is about to be taken. All calls get the same ``progress``."""
-
-    def stepped(self, progress: Progress) -> None:
-        """A step has been taken."""
-
-    def validated(self, progress: Progress) -> None:
-        """The validation part has been evaluated."""
-
-    def sampled(self, progress: Progress, text: str | bytes) -> None:
-        """A sample has been generated."""
-
-    def kept(self, progress: Progress, content: Content) -> None:
-        """A copy of the parameters has been kept, to restore it if training diverges.
-
-        ``content`` is the content of a model file with that copy; `fastlstm.checkpoint.save` can write it. It is of an
-        earlier step than ``progress``: ``content.training["steps"]``. Its arrays are reused after this call.
-        """
-
-
-class Observers(Observer):
-    """Forwards each call to several observers, in order."""
-
-    def __init__(self, *observers: Observer) -> None:
-        self.observers = observers
-
-    def compiling(self) -> None:
-        for observer in self.observers:
-            observer.compiling()
-
-    def started(self, progress: Progress) -> None:
-        for observer in self.observers:
-            observer.started(progress)
-
-    def stepped(self, progress: Progress) -> None:
-        for observer in self.observers:
-            observer.stepped(progress)
-
-    def validated(self, progress: Progress) -> None:
-        for observer in self.observers:
-            observer.validated(progress)
-
-    def sampled(self, progress: Progress, text: str | bytes) -> None:
-        for observer in self.observers:
-            observer.sampled(progress, text)
-
-    def kept(self, progress: Progress, content: Content) -> None:
-        for observer in self.observers:
-            observer.kept(progress, content)
+#: Seconds of such a run that are kept for its last sample and for saving the model.
+_ENDING_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -206,10 +58,11 @@ class TrainResult:
     seconds, chars_per_s : time and speed of the training steps, without compiling, validation and samples.
     compile_seconds : time spent on compiling the kernels, or on loading them.
     train_nats : the smoothed training loss (`RunState.smooth`), nats per symbol.
-    val_nats : loss of the last validation, nats per symbol; a run that is not stopped ends with one. ``None`` without
-        a validation.
+    val_nats : loss of the last validation, nats per symbol; a run that is not stopped ends with an exact one, of the
+        model that it leaves. ``None`` without a validation.
+    model_step : step of the model that the run leaves: the last one, or that of the best check.
     parameters : number of parameters of the model.
-    finished : whether all steps were done; false if the run was stopped.
+    finished : whether the run ended by itself: after all steps, or early for lack of patience.
     """
 
     steps: int
@@ -218,6 +71,7 @@ class TrainResult:
     compile_seconds: float
     train_nats: float
     val_nats: float | None
+    model_step: int
     parameters: int
     finished: bool
 
@@ -258,12 +112,18 @@ class Steps:
     lanes : the training text.
     config : settings of the run.
     total : number of steps of the whole run.
+
+    Attributes
+    ----------
+    total : as given; it can be set when it becomes known.
+    gradients : of the last step.
     """
 
     def __init__(self, model: ModelConfig, lanes: Lanes, config: TrainConfig, total: int) -> None:
-        self._lanes, self._config, self._total = lanes, config, total
+        self._lanes, self._config = lanes, config
+        self.total = total
         self._network = build(config.backend, model, config.seq_len, config.batch, config.threads)
-        self._gradients = Parameters(model)
+        self.gradients = Parameters(model)
         self._x = np.zeros((config.seq_len, config.batch), np.int32)
         self._y = np.zeros_like(self._x)
 
@@ -276,7 +136,7 @@ class Steps:
             state.carried[...] = 0
         scale = 1.0 if config.reduction == "sum" else 1.0 / x.size
         nats = self._network.train_step(
-            state.parameters, self._gradients, state.slots, x, y, state.carried, scale, self._rule(state.step)
+            state.parameters, self.gradients, state.slots, x, y, state.carried, scale, self._rule(state)
         )
         state.loss = float(nats / x.size)
         state.seconds += time.perf_counter() - started
@@ -289,14 +149,29 @@ class Steps:
         nats = self._network.forward(state.parameters, self._x, self._y, state.carried.copy())
         return nats / self._x.size
 
-    def rate(self, step: int) -> float:
+    def rate(self, state: RunState, step: int) -> float:
         """Learning rate of a step, counted from 0."""
-        return self._config.rate(step, self._total)
+        return state.rate_factor * schedules.rate(self._config, step, self.total)
 
-    def _rule(self, step: int) -> UpdateRule:
+    def seconds_per_step(self, state: RunState, stop: Callable[[], bool]) -> float:
+        """Measure the speed with steps on a copy of ``state``, which is not changed."""
+        trial = state.copy()
+        while trial.step < state.step + _SETTLING_STEPS and trial.seconds < _MEASURED_SECONDS and not stop():
+            self.take(trial)
+        first, trial.seconds = trial.step, 0.0
+        self.take(trial)
+        while trial.seconds < _MEASURED_SECONDS and not stop():
+            self.take(trial)
+        return trial.seconds / (trial.step - first)
+
+    def _rule(self, state: RunState) -> UpdateRule:
         config = self._config
         bounds = (math.inf if bound is None else bound for bound in (config.clip_value, config.clip_norm))
-        return UpdateRule(self.rate(step), *bounds)
+        return UpdateRule(self.rate(state, state.step), *bounds)
+
+
+class _DivergedError(Exception):
+    """Training has diverged, for the reason that the message states."""
 
 
 class Run:
@@ -304,7 +179,7 @@ class Run:
 
     Parameters
     ----------
-    state : of the run; changed in place. After a `DivergenceError` only its parameters are valid.
+    state : of the run; changed in place. Its parameters are finally those of the model that the run leaves.
     lanes, val_ids : the text to train on, and (N,) the ids for validation.
     vocab : of the model.
     config : settings of the run.
@@ -332,34 +207,47 @@ class Run:
         self._config, self._observer = config, observer
         self._model = state.parameters.config
         self._guessing = guessing_nats(self._model)
-        self._progress = Progress(state, config.total_steps(lanes.steps_per_epoch), config.seq_len * config.batch)
+        total = 0 if config.minutes else config.total_steps(lanes.steps_per_epoch)
+        self._progress = Progress(state, total, config.seq_len * config.batch)
+        self._best: Parameters | None = None  # those of the best check
+        self._kept_step: int | None = None  # step of the parameters that the run leaves, if not the last
 
-    def train(self, stop: Callable[[], bool]) -> TrainResult:
+    def train(self, stop: Callable[[], bool], started: float | None = None) -> TrainResult:
         """Take all remaining steps, or those until ``stop``, which is called before each of them, returns true.
+
+        A run that diverges goes back to an earlier step and goes on with a lower rate, `MOST_RECOVERIES` times at most.
+
+        Parameters
+        ----------
+        stop : whether to end the run early.
+        started : `time.perf_counter` at the start of the minutes of the configuration; ``None``: now.
 
         Raises
         ------
         DivergenceError
-            When a loss is not finite or more than `DIVERGED_NATS` above that of guessing, or a parameter is not finite
-            at the end. The parameters are then restored to an earlier step, which the message names.
+            When a loss, gradient, parameter or slot is not finite, or a loss is more than `DIVERGED_NATS` above that of
+            guessing, once too often. The parameters are then those of the best check, or of an earlier step, which the
+            message names.
         """
-        config, state = self._config, self.state
+        started = time.perf_counter() if started is None else started
         compile_seconds = self._compile()
-        self._steps = Steps(self._model, self._lanes, config, self._progress.total)
-        self._inference = Inference(Networks(self._model), state.parameters, config.backend, config.threads, stop)
-        self._copies = _Copies(Content(self._model, self._vocab, state.parameters, self.training), state.step)
-        self._first_step = state.step
+        self._steps = Steps(self._model, self._lanes, self._config, self._progress.total)
+        self._inference = Inference(
+            Networks(self._model), self.state.parameters, self._config.backend, self._config.threads, stop
+        )
+        if self._config.minutes:
+            self._plan(started + compile_seconds + 60 * self._config.minutes, stop)
+        self._copies = Copies(self.state, self._progress.chars_per_step)
+        self._first_step = self.state.step
         self._observer.started(self._progress)
         try:
-            with contextlib.suppress(StoppedError):
-                self._take_steps(stop)
-            self._check_result()
+            self._train(stop)
         except DivergenceError:
             raise
         except BaseException:
-            self.training = self._record()
+            self.training = self._record(self.state)
             raise
-        self.training = self._record()
+        self.training = self._record(self.state)
         return self._result(compile_seconds)
 
     def _compile(self) -> float:
@@ -367,80 +255,193 @@ class Run:
         warm_up(self._config.backend, self._model, self._observer.compiling)
         return time.perf_counter() - started
 
-    def _take_steps(self, stop: Callable[[], bool]) -> None:
-        state, total = self.state, self._progress.total
-        while state.step < total and not stop():
-            self._copies.take_if_due(self._record)
-            self._steps.take(state)
-            self._check_loss(state.loss)
-            if self._copies.confirm(state.loss, self._model.vocab_size):
-                self._observer.kept(self._progress, self._copies.good)
-            self._observer.stepped(self._progress)
-            self._measure()
-        if total == 0:
-            self._measure()
+    def _plan(self, deadline: float, stop: Callable[[], bool]) -> None:
+        """Fix the number of steps, so that the run ends at about ``deadline``."""
+        seconds = self._steps.seconds_per_step(self.state, stop)
+        left = deadline - time.perf_counter() - self._reading_seconds() - _ENDING_SECONDS
+        self._progress.total = self._steps.total = max(1, math.floor(_STEPS_SHARE * left / seconds))
+        self._config = dataclasses.replace(self._config, minutes=None, steps=self._progress.total)
+        self._observer.planned(self._progress, self._progress.chars_per_step / seconds)
 
-    def _measure(self) -> None:
-        """Validate and sample, if due."""
+    def _reading_seconds(self) -> float:
+        """Estimated seconds of the exact validation at the end."""
+        part = self._val_ids[: _READ_SYMBOLS + 1]
+        if len(part) < 2:
+            return 0.0
+        self._inference.evaluate(part)  # the first evaluation allocates networks
+        started = time.perf_counter()
+        self._inference.evaluate(part)
+        return (time.perf_counter() - started) * len(self._val_ids) / len(part)
+
+    def _train(self, stop: Callable[[], bool]) -> None:
+        """Take the steps, going back when they diverge; then leave the best model."""
         try:
-            self._validate()
-            self._sample()
-        except FastlstmError as error:
-            raise self._diverged(str(error)) from None
+            while True:
+                try:
+                    self._take_steps(stop)
+                    self._check_result()
+                    break
+                except _DivergedError as found:
+                    self._go_back(str(found))
+            if self._ended() and not stop():
+                self._leave_best()
+                self._sample()
+                return
+        except StoppedError:
+            pass
+        if self.state.worse and self._best is not None:  # else the steps since the best check may have improved it
+            self._leave(self._best)
+
+    def _take_steps(self, stop: Callable[[], bool]) -> None:
+        state = self.state
+        while not self._ended() and not stop():
+            self._copies.take_if_due(state)
+            self._steps.take(state)
+            self._check_step()
+            if self._copies.confirm(state.loss):
+                good = self._copies.good
+                content = Content(self._model, self._vocab, good.parameters, self._record(good))
+                self._observer.kept(self._progress, content)
+            self._observer.stepped(self._progress)
+            try:
+                self._validate()
+                if state.step < self._progress.total:
+                    self._sample()
+            except FastlstmError as error:
+                raise _DivergedError(str(error)) from None
+
+    def _ended(self) -> bool:
+        state, patience = self.state, self._config.patience
+        return state.step >= self._progress.total or (patience is not None and state.worse >= patience)
 
     def _validate(self) -> None:
-        state = self.state
-        if len(self._val_ids) >= 2 and self._due(self._config.eval_every):
-            state.val_nats, state.val_step = self._inference.evaluate(self._val_ids).nats_per_char, state.step
+        """Estimate the validation loss, if a check or a validation to be shown is due."""
+        config, state = self._config, self.state
+        is_check = _due(state.step, self._progress.total, self._every(config.checks))
+        is_shown = is_check if config.eval_every is None else _due(state.step, self._progress.total, config.eval_every)
+        if len(self._val_ids) < 2 or not (is_check or is_shown):
+            return
+        if is_check:
+            nats, error = self._estimate(self._every(config.checks))
+            if state.judge(nats):
+                self._best = self._best or Parameters(self._model)
+                self._best.flat[...] = state.parameters.flat
+            elif config.schedule == "plateau" and state.stalled >= config.decay_patience:
+                state.rate_factor, state.stalled = state.rate_factor * config.decay_factor, 0
+        if is_shown and not self._ended():  # the last one is exact
+            if not is_check:
+                nats, error = self._estimate(config.eval_every or 1)
+            state.val_nats, state.val_error, state.val_step = nats, error or None, state.step
             self._observer.validated(self._progress)
 
+    def _estimate(self, every: int) -> tuple[float, float]:
+        """The validation loss and its standard error, as exact as one in ``every`` steps can be at little cost."""
+        chars = math.ceil(_VALIDATED_SHARE * every * self._progress.chars_per_step)
+        found = self._inference.estimate(self._val_ids, chars)
+        return found.nats_per_char, found.error
+
+    def _leave_best(self) -> None:
+        """Leave the parameters of the best check if they are better than the last ones, both evaluated exactly."""
+        state = self.state
+        if len(self._val_ids) < 2:
+            return
+        state.val_nats, state.val_error, state.val_step = self._exact(), None, state.step
+        if state.worse and self._best is not None:
+            last = self._leave(self._best)
+            nats = self._exact()
+            if nats < state.val_nats:
+                state.val_nats = nats
+                content = Content(self._model, self._vocab, last, self._record(state))
+                self._observer.left_behind(self._progress, content)
+            else:
+                self._leave(last)
+                self._kept_step = None
+        self._observer.validated(self._progress)
+
+    def _leave(self, best: Parameters) -> Parameters:
+        """Replace the parameters, and return a copy of the old ones."""
+        last = Parameters(self._model, self.state.parameters.flat.copy())
+        self.state.parameters.flat[...] = best.flat
+        self._kept_step = self.state.best_step
+        return last
+
+    def _exact(self) -> float:
+        return self._inference.evaluate(self._val_ids).nats_per_char
+
     def _sample(self) -> None:
-        config = self._config
-        if config.sample_length and self._due(config.sample_every):
+        config, total = self._config, self._progress.total
+        every = self._every(_SAMPLES) if config.sample_every is None else config.sample_every
+        if config.sample_length and (self._ended() or _due(self.state.step, total, every)):
             seed = config.seed + self.state.step  # a different sample each time
             sampling = SampleConfig(length=config.sample_length, seed=seed)
             ids = self._inference.draw(beginning(self._vocab), sampling)
             self._observer.sampled(self._progress, self._vocab.decode(ids[:, 0]))
 
-    def _due(self, every: int | None) -> bool:
-        step, total = self.state.step, self._progress.total
-        if every is None:
-            every = math.ceil(total / LOOKS)
-        return step == total or (every > 0 and step % every == 0)
+    def _every(self, times: int) -> int:
+        """Steps between events of which a run has about so many."""
+        return max(1, math.ceil(self._progress.total / times))
+
+    def _check_step(self) -> None:
+        loss = self.state.loss
+        if not math.isfinite(loss):
+            raise _DivergedError(broken(loss, self.state, self._steps.gradients))
+        self._check_loss(loss)
 
     def _check_loss(self, nats: float) -> None:
-        if not math.isfinite(nats):
-            raise self._diverged(f"the loss is no longer a finite number ({nats})")
-        if nats > self._guessing + DIVERGED_NATS:
-            raise self._diverged(f"the loss is {nats:.3g} nats per symbol, that of guessing {self._guessing:.3g}")
+        if not nats <= self._guessing + DIVERGED_NATS:
+            raise _DivergedError(f"the loss is {nats:.3g} nats per symbol, that of guessing {self._guessing:.3g}")
 
     def _check_result(self) -> None:
         """Check the parameters after the last update, which no further step would check."""
-        if self.state.step == self._first_step:
-            return
-        for name, view in self.state.parameters.items():
-            if not _all_finite(view):
-                raise self._diverged(f"the parameter {name} is no longer finite")
-        self._check_loss(self._steps.loss_after(self.state))
+        if self.state.step > self._first_step:
+            self._check_loss(self._steps.loss_after(self.state))
+
+    def _go_back(self, why: str) -> None:
+        """Continue from the last good state with a lower rate.
+
+        Raises
+        ------
+        DivergenceError
+            When that has been done too often, or there is no good state.
+        """
+        state = self.state
+        if state.recoveries >= MOST_RECOVERIES or not all_finite(self._copies.good.parameters.flat):
+            raise self._diverged(why)
+        kept = {
+            "recoveries": state.recoveries + 1,
+            "rate_factor": state.rate_factor * RECOVERY_FACTOR,
+            "best_nats": state.best_nats,
+            "best_step": state.best_step,
+        }
+        rate, at = self._steps.rate(state, max(state.step - 1, 0)), state.step
+        self._copies.go_back(state)
+        for name, value in kept.items():
+            setattr(state, name, value)
+        self._observer.recovered(
+            self._progress, f"training diverged at step {at:,} with a learning rate of {rate:.3g}: {why}"
+        )
 
     def _diverged(self, why: str) -> DivergenceError:
-        """Restore the last good parameters; returns the error to raise."""
-        good, step, now = self._copies.good, self._copies.step, self.state.step
-        self.state.parameters.flat[...] = good.parameters.flat
-        self.training = good.training
+        """Restore the best parameters; returns the error to raise."""
+        state, good = self.state, self._copies.good
+        rate, now = self._steps.rate(state, max(state.step - 1, 0)), state.step
+        best, step = (self._best, state.best_step) if self._best else (good.parameters, good.step)
+        self._kept_step = step
+        self.training = self._record(good) if step else self.training
+        state.parameters.flat[...] = best.flat
         back = f"step {step:,}" if step else "its state before the run"
-        rate = self._steps.rate(max(now - 1, 0))
         return DivergenceError(
             f"training diverged at step {now} with a learning rate of {rate:.3g}: {why}; the model was restored to"
             f" {back}: lower the learning rate (now {self._config.lr:g}), or clip gradients harder"
         )
 
-    def _record(self) -> dict[str, Any]:
-        """The record of the run so far, for the model file."""
-        progress = self._progress
+    def _record(self, state: RunState) -> dict[str, Any]:
+        """The record of the run up to ``state``, for the model file."""
+        progress = Progress(state, self._progress.total, self._progress.chars_per_step)
         return {
             "steps": progress.step,
-            "finished": progress.step == progress.total,
+            "finished": state is self.state and self._ended(),
+            "model_step": self._kept_step if self._kept_step is not None else progress.step,
             "seed": self._config.seed,
             "train_nats": progress.train_nats,
             "val_nats": progress.val_nats,
@@ -456,61 +457,12 @@ class Run:
             compile_seconds=compile_seconds,
             train_nats=progress.train_nats,
             val_nats=progress.val_nats,
+            model_step=progress.step if self._kept_step is None else self._kept_step,
             parameters=self.state.parameters.flat.size,
-            finished=progress.step == progress.total,
+            finished=self._ended(),
         )
 
 
-class _Copies:
-    """Copies of the parameters during training, to restore when it diverges.
-
-    The loss of a step is that of the parameters before it. So a copy is taken before a step, and confirmed as good by
-    the loss of that step.
-
-    Parameters
-    ----------
-    start : the model before the run; its parameters are those being trained.
-    step : at which the run starts.
-
-    Attributes
-    ----------
-    good : the last good copy; at first the model before the run, which is not checked.
-    step : the step of that copy.
-    """
-
-    def __init__(self, start: Content, step: int) -> None:
-        self._parameters = start.parameters
-        self.good, self._new = _copy(start), _copy(start)
-        self.step = step
-        self._taken = False
-        self._budget = Budget(_COPYING_SHARE, _COPYING_SECONDS)
-
-    def take_if_due(self, record: Callable[[], dict[str, Any]]) -> None:
-        """Copy the parameters, with ``record()`` as their training record, if the budget allows it."""
-        if not self._budget.allows():
-            return
-        with self._budget.spending():
-            self._new.parameters.flat[...] = self._parameters.flat
-            self._taken = _all_finite(self._new.parameters.flat)
-        self._new = self._new._replace(training=record())
-
-    def confirm(self, loss: float, vocab_size: int) -> bool:
-        """Accept or discard the copy taken before the last step, by that step's loss; returns whether it is good."""
-        if not self._taken:
-            return False
-        self._taken = False
-        if worse_than_guessing(loss, vocab_size):
-            return False
-        self.good, self._new = self._new, self.good
-        assert self.good.training is not None
-        self.step = self.good.training["steps"]
-        return True
-
-
-def _copy(content: Content) -> Content:
-    return content._replace(parameters=Parameters(content.config, content.parameters.flat.copy()))
-
-
-def _all_finite(values: FloatArray) -> bool:
-    """Whether all values are finite, computed without a temporary array."""
-    return math.isfinite(float(values.min())) and math.isfinite(float(values.max()))
+def _due(step: int, total: int, every: int) -> bool:
+    """Whether something is due at a step: every so many steps, and at the end; 0: only at the end."""
+    return step >= total or (every > 0 and step % every == 0)

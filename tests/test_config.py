@@ -97,12 +97,3 @@ def test_the_largest_settings_of_a_dtype_give_finite_parameters(dtype, rng):
 def test_a_run_without_end_is_refused():
     with pytest.raises(ConfigError, match="give fewer"):
         TrainConfig(epochs=1e308).total_steps(1000)
-
-
-def test_the_cosine_goes_from_the_rate_to_zero():
-    config = TrainConfig(lr=0.5)
-    rates = [config.rate(step, 100) for step in range(101)]
-    assert rates[0] == 0.5
-    assert rates[50] == pytest.approx(0.25)
-    assert rates[100] == pytest.approx(0.0, abs=1e-16)
-    assert TrainConfig(lr=0.5, schedule="constant").rate(77, 100) == 0.5

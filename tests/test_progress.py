@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from fastlstm.config import ModelConfig
+from fastlstm.observers import Progress
 from fastlstm.params import Parameters
 from fastlstm.progress import Display, Lines, clock, nats_and_bits, observer
 from fastlstm.run_state import RunState
 from fastlstm.terminal import printable
-from fastlstm.trainer import Progress
 
 HOSTILE = "a [bold]word[/bold] [/nonsense] \x1b[2J\x1b]0;title\x07 \x9b1m \r\b tab\there \ud800 \u202e end"
 

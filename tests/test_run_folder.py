@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from programs import ENVIRONMENT, QUICK, TEXT, begun, endless, last_json, python, wait_for
 
-from fastlstm import Model, TrainConfig, checkpoint, run_folder, trainer
+from fastlstm import Model, TrainConfig, checkpoint, recovery, run_folder
 from fastlstm.errors import ConfigError, ModelFileError
+from fastlstm.observers import Progress
 from fastlstm.run_folder import RunFolder, Saver
 from fastlstm.run_state import RunState
-from fastlstm.trainer import Progress
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_intermediate_saves_change_no_bit_of_the_result(folder, monkeypatch):
         return model
 
     alone, saves = fitted(), []
-    monkeypatch.setattr(trainer, "_COPYING_SHARE", 1e9)
+    monkeypatch.setattr(recovery, "steps_between", lambda symbols: 1)
     monkeypatch.setattr(run_folder, "SAVING_SHARE", 1e9)
     with folder() as run:
         saver = Saver(run, 0, run_folder.contextlib.nullcontext, saves.append)

@@ -11,10 +11,11 @@ from programs import ENVIRONMENT
 from fastlstm import Model, ModelConfig, TrainConfig, run_state
 from fastlstm.batches import Lanes
 from fastlstm.errors import ConfigError, ModelExistsError, ModelFileError
+from fastlstm.observers import Observer
 from fastlstm.params import Parameters, initialise
 from fastlstm.run_state import RunState
 from fastlstm.text import Vocab, split
-from fastlstm.trainer import Observer, Run, Steps, begin
+from fastlstm.trainer import Run, Steps, begin
 
 TEXT = "the cat sat on the mat.\nso did the dog, at last.\n" * 40
 VOCAB = Vocab.from_text(TEXT)
@@ -33,7 +34,9 @@ def state(rng):
         array[...] = rng.standard_normal(array.shape)
     state.step, state.cursor, state.loss, state.seconds = 7, 56, 1.25, 0.1 + 0.2
     state.smooth(0.9)
-    state.val_nats, state.val_step = 1.5, 5
+    state.val_nats, state.val_error, state.val_step = 1.5, 0.25, 5
+    state.best_nats, state.best_step, state.worse, state.stalled = 1.25, 4, 2, 1
+    state.rate_factor, state.recoveries = 0.5, 1
     return state
 
 
@@ -158,7 +161,7 @@ def differences(state):
 
 def test_states_differ_when_a_bit_differs(state, rng):
     assert state == state.copy()
-    assert len(list(differences(state))) == 11
+    assert len(list(differences(state))) == 18
     for name, other in differences(state):
         assert other != state, name
         assert other == other.copy(), name
