@@ -86,9 +86,9 @@ def _table(results: Sequence[Result]) -> str:
     return rows([header(results), *(cells(result, results) for result in results)])
 
 
-def rows(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: a header, then rows of numbers that begin with a name."""
-    ruled = [lines[0], ["---", *["---:"] * (len(lines[0]) - 1)], *lines[1:]]
+def rows(lines: Sequence[Sequence[str]], words: int = 1) -> str:
+    """A Markdown table: a header, then rows whose first ``words`` columns are words, and the others numbers."""
+    ruled = [lines[0], [*["---"] * words, *["---:"] * (len(lines[0]) - words)], *lines[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
 
 
