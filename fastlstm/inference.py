@@ -23,9 +23,9 @@ from fastlstm.text import IdArray, Vocab
 _READ_STEPS = 256
 #: Most symbols drawn in one call, each of which packs the weights; a stream starts with one and doubles up to this.
 _DRAW_STEPS = 256
-#: An estimate reads blocks of so many symbols in each lane: at most this many lanes, each of so many symbols at least,
-#: the first of which are not counted (a multiple of the block).
-_BLOCK, _MOST_LANES, _LANE_CHARS, _WARM_UP = 64, 64, 768, 128
+#: An estimate reads blocks of so many symbols in each lane, so many at least, after a warm-up of whole blocks. It has so
+#: many lanes at most, and reads about so many symbols in each.
+_BLOCK, _FEWEST_BLOCKS, _WARM_UP, _MOST_LANES, _LANE_CHARS = 64, 4, 128, 64, 768
 #: Number of networks that are cached for further calls of the same size.
 _NETWORKS_KEPT = 4
 #: Largest exponent whose exponential is finite in float64, rounded down.
@@ -151,12 +151,12 @@ class Inference:
         check_length(ids)
         symbols = len(ids) - 1
         lanes = max(1, min(_MOST_LANES, chars // _LANE_CHARS))
-        blocks = min(max(chars // lanes - _WARM_UP, _BLOCK), symbols // lanes) // _BLOCK
-        if blocks < 1:  # a text of less than a block for each lane
+        blocks = min(max(chars // lanes - _WARM_UP, _FEWEST_BLOCKS * _BLOCK), symbols // lanes) // _BLOCK
+        if blocks < _FEWEST_BLOCKS:  # a short text
             return Estimate(self.evaluate(ids).nats_per_char, 0.0)
         counted = self._read_blocks(ids, np.arange(lanes) * symbols // lanes, blocks)
         unread = 1.0 - counted.size * _BLOCK / symbols
-        error = math.sqrt(unread / max(counted.size - 1, 1)) * float(counted.std())
+        error = math.sqrt(unread / (counted.size - 1)) * float(counted.std())
         return Estimate(_finite(float(counted.mean())), error)
 
     def draw(self, start: IdArray, sampling: SampleConfig) -> IdArray:

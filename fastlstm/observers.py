@@ -74,6 +74,11 @@ class Progress:
         return self._state.val_step
 
     @property
+    def rate_factor(self) -> float:
+        """Factor of the schedule's learning rate, see `fastlstm.run_state.RunState`."""
+        return self._state.rate_factor
+
+    @property
     def seconds(self) -> float:
         """Seconds spent in training steps."""
         return self._state.seconds

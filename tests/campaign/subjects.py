@@ -16,6 +16,8 @@ KINDS = (
     {"cell": "rnn", "dtype": "float64", "layers": 2},
     {"cell": "lstm", "dtype": "float64"},
     {"cell": "rnn", "dtype": "float32"},
+    {"cell": "gru", "dtype": "float32"},
+    {"cell": "gru", "dtype": "float64"},
 )
 
 
