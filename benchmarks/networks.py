@@ -54,7 +54,7 @@ class Training:
         return self.network.train_step(
             self.parameters, self.gradients, self.slots, self.x, self.y, self.state,
             1.0 / self.workload.chars, self.rule,
-        )  # fmt: skip
+        ).nats  # fmt: skip
 
 
 def model_of(workload: Workload) -> Model:

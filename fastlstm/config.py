@@ -28,6 +28,7 @@ from typing import ClassVar, Literal
 
 from fastlstm.cells import CELLS, Cell, CellName
 from fastlstm.errors import ConfigError
+from fastlstm.optimizers import OPTIMIZERS, OptimizerName, UpdateRule
 from fastlstm.settings import Settings, declare, documented, setting
 
 DType = Literal["float32", "float64"]
@@ -62,6 +63,9 @@ _LARGEST_NORMAL = 16.0
 #: Largest number of layers, of worker threads, and of texts sampled at once; more is taken to be a mistake.
 MOST_LAYERS, MOST_THREADS, MOST_TEXTS = 1000, 256, 10_000
 
+#: The settings that only some optimizers have.
+_OF_OPTIMIZERS = tuple(dict.fromkeys(name for one in OPTIMIZERS.values() for name in one.defaults))
+
 #: Bounds of a temperature other than 0: far outside of them, its inverse in float32 would be infinite or 0.
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1e-3, 1e6
 
@@ -70,6 +74,16 @@ def _seed() -> int:
     """The declaration of a seed, which training and sampling share."""
     seed: int = setting(0, "seed of the random number generators", "computing", at_least=0, at_most=LARGEST_SEED)
     return seed
+
+
+def _own(name: str) -> str:
+    """A description of the optimizers' own values of a setting."""
+    optimizers: dict[str, list[str]] = {}
+    for optimizer, one in OPTIMIZERS.items():
+        if name in one.defaults:
+            value = one.defaults[name]
+            optimizers.setdefault("off" if value is False else f"{value:g}", []).append(optimizer)
+    return ", ".join(f"{value} for {'/'.join(names)}" for value, names in optimizers.items())
 
 
 @documented
@@ -157,13 +171,14 @@ class ModelConfig(Settings):
 @documented
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Settings):
-    """Settings of a training run: truncated BPTT with carried state, gradient clipping, Adagrad."""
+    """Settings of a training run: truncated BPTT with carried state, gradient clipping, an optimizer."""
 
     DEFAULT_EPOCHS: ClassVar[float] = 20.0
 
     seq_len: int = setting(64, "characters per sequence", "training", unit="T", at_least=1, at_most=MOST_SYMBOLS)
     batch: int = setting(32, "sequences trained in parallel", "training", unit="B", at_least=1, at_most=MOST_SYMBOLS)
-    lr: float = setting(0.05, "learning rate of Adagrad", "training", at_least=0.0)
+    optimizer: OptimizerName = setting("adagrad", "optimizer", "training")
+    lr: float = setting(0.05, "learning rate", "training", at_least=0.0)
     schedule: Schedule = setting(
         "cosine", "learning-rate schedule; wsd: constant, then a linear decay; plateau: lower when validation stalls",
         "training",
@@ -199,6 +214,23 @@ class TrainConfig(Settings):
     clip_norm: float | None = setting(
         5.0, "bound on the norm of the gradient", "training", at_least=0.0,
         none="no bound", inf_is_none=True, exclusive="bound on the gradient",
+    )  # fmt: skip
+    momentum: float | None = setting(
+        None, "decay of the sum of the past gradients", "training", at_least=0.0, below=1.0, none=_own("momentum")
+    )
+    nesterov: bool | None = setting(None, "whether momentum is Nesterov's", "training", none=_own("nesterov"))
+    beta1: float | None = setting(
+        None, "decay of the average of the gradients", "training", at_least=0.0, below=1.0, none=_own("beta1")
+    )
+    beta2: float | None = setting(
+        None, "decay of the average of their squares", "training", at_least=0.0, below=1.0, none=_own("beta2")
+    )
+    eps: float | None = setting(
+        None, "added to the divisor, against division by 0", "training", at_least=1e-30, none=_own("eps")
+    )
+    weight_decay: float | None = setting(
+        None, "decay of the weights; biases and embeddings are spared", "training", at_least=0.0,
+        none=_own("weight_decay"),
     )  # fmt: skip
     steps: int | None = setting(
         None, "number of training steps", "training", at_least=0, at_most=MOST_STEPS,
@@ -256,6 +288,20 @@ class TrainConfig(Settings):
             raise ConfigError(
                 "clip_value and clip_norm must be above 0: a bound of 0 makes every gradient 0; give more, or None"
             )
+        self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        """Refuse settings that the optimizer does not have."""
+        known = OPTIMIZERS[self.optimizer].defaults
+        for name in _OF_OPTIMIZERS:
+            if name not in known and getattr(self, name) is not None:
+                having = ", ".join(optimizer for optimizer, one in OPTIMIZERS.items() if name in one.defaults)
+                raise ConfigError(
+                    f"the optimizer {self.optimizer} has no {name}: leave it out, or choose an optimizer that has it"
+                    f" ({having})"
+                )
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("nesterov needs a momentum above 0: give more, or leave nesterov out")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Number of steps of the whole run, given the steps of one pass over the text.
@@ -269,6 +315,13 @@ class TrainConfig(Settings):
         if steps > MOST_STEPS:
             raise ConfigError(f"{epochs:g} epochs are more than {MOST_STEPS:g} steps: give fewer")
         return math.ceil(steps)
+
+    def rule(self, rate: float, step: int = 0) -> UpdateRule:
+        """The update of step ``step`` (counted from 0) with learning rate ``rate``."""
+        bounds = {"clip_value": self.clip_value, "clip_norm": self.clip_norm}
+        own = {name: getattr(self, name) for name in OPTIMIZERS[self.optimizer].defaults}
+        given = {name: value for name, value in {**bounds, **own}.items() if value is not None}
+        return OPTIMIZERS[self.optimizer].rule(rate, step, **given)
 
 
 @documented

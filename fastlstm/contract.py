@@ -10,7 +10,7 @@ import abc
 import contextlib
 import math
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,21 @@ from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
 
 Ids = NDArray[np.integer]
+
+
+class StepResult(NamedTuple):
+    """The result of `Network.train_step`.
+
+    Attributes
+    ----------
+    nats : the loss before the update, summed over the T*B predicted symbols.
+    norm : the norm of all gradients before clipping; NaN when the rule does not bound it.
+    finite : whether all elements of the gradients, of the new parameters and of the new slots are finite.
+    """
+
+    nats: float
+    norm: float
+    finite: bool
 
 
 class Network(abc.ABC):
@@ -99,8 +114,10 @@ class Network(abc.ABC):
 
     def update(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray, rule: UpdateRule, norm: float = 0.0
-    ) -> None:
+    ) -> bool:
         """Apply one step of ``rule``, with clipping: parameters and slots change in place, gradients do not.
+
+        Returns whether all elements of the gradients, of the new parameters and of the new slots are finite.
 
         ``norm`` is the norm that ``rule.clip_norm`` bounds: that of all gradients, summed over all machines that share
         a step. It is ignored when there is no such bound.
@@ -108,13 +125,13 @@ class Network(abc.ABC):
         self._check_update(parameters, slots, rule)
         self._check_parameters("gradients", gradients)
         with self.turn():
-            self._update(parameters, gradients, slots, rule, norm)
+            return self._update(parameters, gradients, slots, rule, norm)
 
     def train_step(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray,
         x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
-    ) -> float:  # fmt: skip
-        """Forward, backward, norm, update: parameters, gradients and slots change in place. Returns the nats.
+    ) -> StepResult:  # fmt: skip
+        """Forward, backward, norm, update: parameters, gradients and slots change in place.
 
         Gradients are overwritten with those of this step, before clipping.
 
@@ -185,18 +202,17 @@ class Network(abc.ABC):
     @abc.abstractmethod
     def _update(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray, rule: UpdateRule, norm: float
-    ) -> None: ...
+    ) -> bool: ...
 
     def _train_step(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray,
         x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
-    ) -> float:  # fmt: skip
+    ) -> StepResult:  # fmt: skip
         nats = self._forward(parameters, x, y, state, None)
         gradients.flat[...] = 0
         self._backward(parameters, scale, gradients)
-        norm = self._norm(gradients) if rule.clip_norm < math.inf else 0.0
-        self._update(parameters, gradients, slots, rule, norm)
-        return nats
+        norm = self._norm(gradients) if rule.clip_norm < math.inf else math.nan
+        return StepResult(nats, norm, self._update(parameters, gradients, slots, rule, norm))
 
     @abc.abstractmethod
     def _generate(

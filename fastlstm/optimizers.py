@@ -1,32 +1,132 @@
-"""The hyperparameters of an update of the parameters; each backend implements it over flat arrays."""
+"""The optimizers, each declared once, and the numbers of one update; each backend implements it over flat arrays.
+
+Everything that an optimizer remembers is in its slots, arrays like the parameters, and in the number of the step.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+OptimizerName = Literal["adagrad", "sgd", "rmsprop", "adam", "adamw"]
+
+#: The formulas of an update, which `UpdateRule.formula` selects at run time.
+ADAGRAD, SGD, MOMENTUM, RMSPROP, RMSPROP_MOMENTUM, ADAM = range(6)
+
+#: What a formula keeps for each parameter: the names of its slots, in their order.
+SLOTS: dict[int, tuple[str, ...]] = {
+    ADAGRAD: ("square",),
+    SGD: (),
+    MOMENTUM: ("mean",),
+    RMSPROP: ("square",),
+    RMSPROP_MOMENTUM: ("square", "mean"),
+    ADAM: ("mean", "square"),
+}
 
 
 class UpdateRule(NamedTuple):
-    """Clipping, then Adagrad (Duchi, Hazan and Singer 2011): ``m += g*g; p -= lr * g / sqrt(m + eps)``.
+    """The numbers of one update: clipping, weight decay, then a formula. The defaults are those of Adagrad.
+
+    All that depends on the number of the step is computed before, in float64: `Optimizer.rule`.
 
     Attributes
     ----------
     lr : learning rate.
     clip_value : bound on the absolute value of each element of the gradient; inf: no bound.
     clip_norm : bound on the norm of the whole gradient; inf: no bound.
-    eps : added to m, to avoid division by 0.
+    eps : added to the divisor (Adagrad: under its root), to avoid division by 0.
+    formula : `ADAGRAD`, `SGD`, ...
+    keep_mean, add_mean : factors of the old mean and of the gradient in the new mean of the gradients.
+    keep_square, add_square : the same for the mean of the squared gradients.
+    mean_scale, square_scale : factors that correct the bias of both means in the first steps.
+    nesterov : 1 for Nesterov's momentum, else 0.
+    l2 : weight decay that is added to the clipped gradient: factor of the parameter.
+    shrink : decoupled weight decay: the fraction of the parameter that is taken off.
     """
 
     lr: float
     clip_value: float = math.inf
     clip_norm: float = math.inf
     eps: float = 1e-8
-
-    def cast(self, number: Any) -> Any:
-        """The rule as kernels take it: numbers of a NumPy dtype's scalar type, but the bound on the norm a float64."""
-        return UpdateRule(number(self.lr), number(self.clip_value), float(self.clip_norm), number(self.eps))
+    formula: int = ADAGRAD
+    keep_mean: float = 0.0
+    add_mean: float = 1.0
+    keep_square: float = 1.0
+    add_square: float = 1.0
+    mean_scale: float = 1.0
+    square_scale: float = 1.0
+    nesterov: float = 0.0
+    l2: float = 0.0
+    shrink: float = 0.0
 
     @property
     def slots(self) -> int:
-        """Number of values that the rule keeps for each parameter: 1, m."""
-        return 1
+        """Number of values that the rule keeps for each parameter."""
+        return len(SLOTS[self.formula])
+
+
+class Optimizer(NamedTuple):
+    """The declaration of an optimizer.
+
+    Attributes
+    ----------
+    plain, with_momentum : its formula without momentum and with it; the same if it does not choose.
+    defaults : the settings of `fastlstm.config.TrainConfig` that it has beside the learning rate, with its own values.
+    averages : whether a new gradient enters the mean by ``1 - beta1`` (Adam), and both means are corrected.
+    decoupled : whether weight decay acts on the parameters, and not through the gradient.
+    """
+
+    plain: int
+    with_momentum: int
+    defaults: Mapping[str, float]
+    averages: bool = False
+    decoupled: bool = False
+
+    def rule(
+        self,
+        lr: float,
+        step: int = 0,
+        *,
+        clip_value: float = math.inf,
+        clip_norm: float = math.inf,
+        **given: float,
+    ) -> UpdateRule:
+        """The numbers of step ``step``, counted from 0; ``given`` replace values of `defaults`."""
+        if unknown := given.keys() - self.defaults.keys():
+            raise TypeError(f"the optimizer does not have {', '.join(sorted(unknown))}")
+        values = {**self.defaults, **given}
+        momentum, decay = values.get("momentum", 0.0), values["weight_decay"]
+        beta1, beta2 = values.get("beta1", 0.0), values.get("beta2")
+        rule = UpdateRule(
+            float(lr),
+            clip_value,
+            clip_norm,
+            eps=values.get("eps", 0.0),
+            formula=self.with_momentum if momentum else self.plain,
+            keep_mean=momentum,
+            nesterov=float(values.get("nesterov", 0.0)),
+            l2=0.0 if self.decoupled else decay,
+            shrink=lr * decay if self.decoupled else 0.0,
+        )
+        if beta2 is not None:
+            rule = rule._replace(keep_square=beta2, add_square=1.0 - beta2)
+        if self.averages:
+            rule = rule._replace(
+                keep_mean=beta1,
+                add_mean=1.0 - beta1,
+                mean_scale=1.0 / (1.0 - beta1 ** (step + 1)),
+                square_scale=1.0 / (1.0 - rule.keep_square ** (step + 1)),
+            )
+        return rule
+
+
+_ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+
+OPTIMIZERS: dict[OptimizerName, Optimizer] = {
+    "adagrad": Optimizer(ADAGRAD, ADAGRAD, {"eps": 1e-8, "weight_decay": 0.0}),
+    "sgd": Optimizer(SGD, MOMENTUM, {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0}),
+    "rmsprop": Optimizer(RMSPROP, RMSPROP_MOMENTUM, {"momentum": 0.0, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}),
+    "adam": Optimizer(ADAM, ADAM, {**_ADAM, "weight_decay": 0.0}, averages=True),
+    "adamw": Optimizer(ADAM, ADAM, {**_ADAM, "weight_decay": 0.01}, averages=True, decoupled=True),
+}

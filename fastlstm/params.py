@@ -18,6 +18,7 @@ output.b      (V,)
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -31,12 +32,17 @@ FloatArray = NDArray[np.floating]
 
 
 class Entry(NamedTuple):
-    """One parameter: its name, shape and place ``[start, stop)`` in the flat array."""
+    """One parameter: its name, shape and place ``[start, stop)`` in the flat array.
+
+    ``decays`` says whether weight decay acts on it: on the weight matrices of the layers and of the output. It spares
+    biases, and the embeddings, whose rows have no gradient unless their symbols occur.
+    """
 
     name: str
     shape: tuple[int, ...]
     start: int
     stop: int
+    decays: bool
 
 
 def table(config: ModelConfig) -> tuple[Entry, ...]:
@@ -49,9 +55,17 @@ def table(config: ModelConfig) -> tuple[Entry, ...]:
     shapes += output
     entries, start = [], 0
     for name, shape in shapes:
-        entries.append(Entry(name, shape, start, start + math.prod(shape)))
+        decays = len(shape) == 2 and name != "embedding"
+        entries.append(Entry(name, shape, start, start + math.prod(shape), decays))
         start += math.prod(shape)
     return tuple(entries)
+
+
+def decay_spans(config: ModelConfig) -> list[tuple[int, int, bool]]:
+    """The flat array in spans ``(start, stop, decays)``, each of as many neighbouring parameters as possible."""
+    groups = itertools.groupby(table(config), key=lambda entry: entry.decays)
+    spans = [(decays, list(entries)) for decays, entries in groups]
+    return [(entries[0].start, entries[-1].stop, decays) for decays, entries in spans]
 
 
 class Parameters(Mapping[str, FloatArray]):

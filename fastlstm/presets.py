@@ -19,8 +19,8 @@ class Preset:
 
 
 _ASSIGNMENT_LOOP: dict[str, Any] = {
-    "batch": 1, "schedule": "constant", "reduction": "sum", "clip_value": 5.0, "clip_norm": None,
-    "val_frac": 0.0, "smoothing": 0.999, "smooth_from_guessing": True,
+    "batch": 1, "optimizer": "adagrad", "schedule": "constant", "reduction": "sum", "clip_value": 5.0,
+    "clip_norm": None, "val_frac": 0.0, "smoothing": 0.999, "smooth_from_guessing": True,
 }  # fmt: skip
 
 #: The presets by name, then by cell.

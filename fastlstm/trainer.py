@@ -21,10 +21,10 @@ from fastlstm.backend import build, warm_up
 from fastlstm.batches import Lanes
 from fastlstm.checkpoint import Content
 from fastlstm.config import ModelConfig, SampleConfig, TrainConfig
+from fastlstm.contract import StepResult
 from fastlstm.errors import DivergenceError, FastlstmError, StoppedError, TextError
 from fastlstm.inference import Inference, Networks, beginning
 from fastlstm.observers import Observer, Progress, guessing_nats
-from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
 from fastlstm.recovery import DIVERGED_NATS, MOST_RECOVERIES, RECOVERY_FACTOR, Copies, all_finite, broken
 from fastlstm.run_state import RunState
@@ -99,7 +99,7 @@ def begin(start: Content, ids: IdArray, config: TrainConfig, observer: Observer)
         )
     lanes = Lanes(train_ids, config.seq_len, config.batch)
     first_loss = guessing_nats(start.config) if config.smooth_from_guessing else None
-    state = RunState.start(start.parameters, config.batch, UpdateRule(config.lr).slots, first_loss)
+    state = RunState.start(start.parameters, config.batch, config.rule(config.lr).slots, first_loss)
     return Run(state, lanes, val_ids, start.vocab, config, observer, start.training)
 
 
@@ -127,7 +127,7 @@ class Steps:
         self._x = np.zeros((config.seq_len, config.batch), np.int32)
         self._y = np.zeros_like(self._x)
 
-    def take(self, state: RunState) -> None:
+    def take(self, state: RunState) -> StepResult:
         """Take one step; ``state`` changes in place. The loss is that before the update."""
         started = time.perf_counter()
         config, lanes, x, y = self._config, self._lanes, self._x, self._y
@@ -135,14 +135,16 @@ class Steps:
         if lanes.next(x, y):
             state.carried[...] = 0
         scale = 1.0 if config.reduction == "sum" else 1.0 / x.size
-        nats = self._network.train_step(
-            state.parameters, self.gradients, state.slots, x, y, state.carried, scale, self._rule(state)
-        )
-        state.loss = float(nats / x.size)
+        result = self._network.train_step(
+            state.parameters, self.gradients, state.slots, x, y, state.carried, scale,
+            config.rule(self.rate(state, state.step), state.step),
+        )  # fmt: skip
+        state.loss = float(result.nats / x.size)
         state.seconds += time.perf_counter() - started
         state.step += 1
         state.cursor = lanes.cursor
         state.smooth(config.smoothing)
+        return result
 
     def loss_after(self, state: RunState) -> float:
         """The loss of the last step's symbols after its update, nats per symbol; ``state`` is not changed."""
@@ -163,11 +165,6 @@ class Steps:
         while trial.seconds < _MEASURED_SECONDS and not stop():
             self.take(trial)
         return trial.seconds / (trial.step - first)
-
-    def _rule(self, state: RunState) -> UpdateRule:
-        config = self._config
-        bounds = (math.inf if bound is None else bound for bound in (config.clip_value, config.clip_norm))
-        return UpdateRule(self.rate(state, state.step), *bounds)
 
 
 class _DivergedError(Exception):
@@ -296,8 +293,7 @@ class Run:
         state = self.state
         while not self._ended() and not stop():
             self._copies.take_if_due(state)
-            self._steps.take(state)
-            self._check_step()
+            self._check_step(self._steps.take(state))
             if self._copies.confirm(state.loss):
                 good = self._copies.good
                 content = Content(self._model, self._vocab, good.parameters, self._record(good))
@@ -381,9 +377,9 @@ class Run:
         """Steps between events of which a run has about so many."""
         return max(1, math.ceil(self._progress.total / times))
 
-    def _check_step(self) -> None:
+    def _check_step(self, result: StepResult) -> None:
         loss = self.state.loss
-        if not math.isfinite(loss):
+        if not (result.finite and math.isfinite(loss)):
             raise _DivergedError(broken(loss, self.state, self._steps.gradients))
         self._check_loss(loss)
 

@@ -48,7 +48,7 @@ def composed_step(net, parameters, gradients, slots, x, y, state, scale, rule):
 
 
 def whole_step(net, *arguments):
-    return net.train_step(*arguments)
+    return net.train_step(*arguments).nats
 
 
 def trained(p, net, step, rule):

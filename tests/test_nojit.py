@@ -32,7 +32,7 @@ def one_of_everything(net, p):
     parameters, slots = Parameters(p.config, p.parameters.flat.copy()), p.slots(rules[0], 0.1)
     gradients, state, losses = Parameters(p.config), p.state.copy(), []
     for rule in rules:
-        losses.append(net.train_step(parameters, gradients, slots, p.x, p.y, state, 0.1, rule))
+        losses.append(net.train_step(parameters, gradients, slots, p.x, p.y, state, 0.1, rule).nats)
     net.forward(parameters, p.x, p.y, state)
     net.backward(parameters, 0.1, gradients)
     return {"losses": np.array(losses), "p": parameters.flat, "g": gradients.flat, "m": slots, "state": state}

@@ -11,6 +11,7 @@ from fastlstm import ModelConfig, TrainConfig, cli, train
 from fastlstm.cells import CELLS
 from fastlstm.config import SampleConfig
 from fastlstm.errors import ConfigError
+from fastlstm.optimizers import OPTIMIZERS
 from fastlstm.presets import PRESETS, preset
 from fastlstm.settings import Settings, add_options, declare, documented, given, setting, settings_of
 
@@ -87,11 +88,15 @@ def test_training_has_the_option_of_every_setting_that_declares_one():
 def test_a_given_option_of_training_sets_its_field_and_no_other(option):
     cls, name = OPTIONS[option]
     one = settings_of(cls)[name]
-    value = one.choices[-1] if one.choices else {int: 7, float: 0.25}[one.type]
-    options = train.parser().parse_args([option, str(value)])
+    value = one.choices[-1] if one.choices else {int: 7, float: 0.25, bool: True}[one.type]
+    arguments = [option] if value is True else [option, str(value)]
+    options = train.parser().parse_args(arguments)
     values = given(options, ModelConfig) | given(options, TrainConfig)
     assert {key: value for key, value in values.items() if value is not None} == {name: value}
-    model, training = train.configuration(options)
+    # Some settings are refused with an optimizer that does not have them.
+    having = [optimizer for optimizer, declared in OPTIMIZERS.items() if name in declared.defaults]
+    chosen = ["--optimizer", having[0]] if having else []
+    model, training = train.configuration(train.parser().parse_args(arguments + chosen))
     assert getattr(training if cls is TrainConfig else ModelConfig(5, **model), name) == value
 
 

@@ -207,7 +207,8 @@ def trained(p, threads):
     net, state = FastNetwork(p.config, p.seq_len, p.batch, threads), p.state.copy()
     assert net.workers.count == threads
     net.workers.adaptive = False
-    losses = [net.train_step(parameters, gradients, slots, p.x, p.y, state, 1 / p.x.size, rule) for _ in range(200)]
+    steps = [net.train_step(parameters, gradients, slots, p.x, p.y, state, 1 / p.x.size, rule) for _ in range(200)]
+    losses = [step.nats for step in steps]
     assert losses[-1] < losses[0]
     return np.array(losses).tobytes(), parameters.flat.tobytes(), slots.tobytes(), state.tobytes()
 

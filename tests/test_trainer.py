@@ -85,7 +85,7 @@ def test_the_assignment_s_rnn_takes_the_same_steps_on_both_backends(default_text
         lanes.next(x, y)
         comp = ref.copy()
         ref_nats, comp_nats = (
-            network.train_step(at.parameters, gradients, at.slots, x, y, at.carried, 1.0, rule)
+            network.train_step(at.parameters, gradients, at.slots, x, y, at.carried, 1.0, rule).nats
             for network, at in zip(networks, (ref, comp), strict=True)
         )
         assert comp_nats == pytest.approx(ref_nats, abs=1e-9)

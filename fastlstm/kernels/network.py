@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
-from fastlstm.contract import Ids, Network, bad_ids, no_distribution
+from fastlstm.contract import Ids, Network, StepResult, bad_ids, no_distribution
 from fastlstm.kernels import jit
 from fastlstm.kernels.step import BACKWARD, BAD_IDS, CLEAR, FORWARD, NORM, UPDATE, generate, step
 from fastlstm.kernels.tile.call import register
@@ -23,6 +24,7 @@ from fastlstm.threads import default_threads
 #: Multiply-adds of one layer's time step below which a second worker costs more time than it saves.
 SMALLEST_SHARED_STEP = 1 << 15
 
+#: For calls that update nothing. Its numbers have the types that kernels are compiled for; calls convert to those.
 _NO_RULE = UpdateRule(lr=0.0)
 
 
@@ -77,19 +79,25 @@ class FastNetwork(Network):
 
     def _update(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray, rule: UpdateRule, norm: float
-    ) -> None:
+    ) -> bool:
         none = self._no_ids
         self.buffers.norm[0] = norm
         self._run(UPDATE, parameters.flat, gradients.flat, slots, none, none, self._no_state, 1.0, rule)
+        return self._finite()
 
     def _train_step(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray,
         x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
-    ) -> float:  # fmt: skip
-        phases = CLEAR | FORWARD | BACKWARD | UPDATE
-        if rule.clip_norm < np.inf:
+    ) -> StepResult:  # fmt: skip
+        phases, bounded = CLEAR | FORWARD | BACKWARD | UPDATE, rule.clip_norm < math.inf
+        if bounded:
             phases |= NORM
-        return self._run(phases, parameters.flat, gradients.flat, slots, x, y, state, scale, rule)
+        nats = self._run(phases, parameters.flat, gradients.flat, slots, x, y, state, scale, rule)
+        return StepResult(nats, float(self.buffers.norm[0]) if bounded else math.nan, self._finite())
+
+    def _finite(self) -> bool:
+        """Whether the last update met only finite values."""
+        return float(self.buffers.broken[0]) == 0.0
 
     def _run(
         self, phases: int, parameters: FloatArray, gradients: FloatArray, slots: FloatArray,
@@ -98,10 +106,10 @@ class FastNetwork(Network):
         number: Any = self._dtype.type
         arguments = (
             phases, *self._kernels, parameters, gradients, slots, x.reshape(-1), y.reshape(-1), state, number(scale),
-            rule.cast(number),
+            rule,
         )  # fmt: skip
         if self._step is None:
-            self._step = jit.compiled_for(step, 0, 0, 1, 0, *arguments)
+            self._step = jit.compiled_for(step, 0, 0, 1, 0, *arguments[:-1], _NO_RULE)
         entry = self._step
         nats: float = self.workers.run(lambda *call: entry(*call, *arguments), kind=phases)
         if nats == BAD_IDS:

@@ -137,8 +137,8 @@ def step(
     parameters, gradients : flat arrays, in, in/out. slots : (slots, parameters), in/out.
     x, y : (T*B,) int32. state : (S, L, B, H), in/out.
     scale : factor of the nats in the loss that is differentiated.
-    rule : `fastlstm.optimizers.UpdateRule` with values of the network's dtype, except ``clip_norm``, a float64. That
-        bound is applied to the norm in ``buffers.norm``, which ``NORM`` computes.
+    rule : `fastlstm.optimizers.UpdateRule`. Its bound ``clip_norm`` is applied to the norm in ``buffers.norm``, which
+        ``NORM`` computes. After ``UPDATE``, ``buffers.broken[0]`` is 0 if all values were finite, else NaN.
 
     Returns
     -------
@@ -165,8 +165,11 @@ def step(
         if worker == 0:
             buffers.norm[0] = norm
     if phases & UPDATE:
-        update(parameters, gradients, slots, rule, norm, worker, workers)
+        buffers.broken[worker] = update(parameters, gradients, slots, buffers.spans, rule, norm, worker, workers)
     barrier(sync, ALL_WORKERS, workers)  # no worker returns before all are done: see `workers.Workers.run`
+    if worker == 0 and phases & UPDATE:
+        for other in range(1, workers):
+            buffers.broken[0] += buffers.broken[other]
     nats = 0.0
     for row in range(len(buffers.nats)):
         nats += buffers.nats[row]

@@ -1,4 +1,4 @@
-"""Clipping and Adagrad: one pass over the flat parameters."""
+"""Clipping, weight decay and the optimizers: one pass over the flat parameters."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fastlstm.kernels.simd.arithmetic import clamp, fma, splat, sqrt, sum_of
 from fastlstm.kernels.simd.memory import load, load_part, store, store_part
 from fastlstm.kernels.simd.vector import width
 from fastlstm.kernels.workspace import NORM_BLOCK
+from fastlstm.optimizers import ADAGRAD, MOMENTUM, RMSPROP, RMSPROP_MOMENTUM, SGD
 
 
 @jit.device
@@ -53,37 +54,188 @@ def norm_factor(norm: float, clip_norm: float) -> float:
     return clip_norm / norm if norm > clip_norm else 1.0
 
 
+# The formulas: each gives the new values of a vector of parameters p and of its slots, in their order. d is the clipped
+# gradient with weight decay, m the mean of the gradients, v the sum or the mean of their squares. Arithmetic rounds the
+# rule's numbers to the dtype of the vectors.
+
+
 @jit.device
-def adagrad_vector(p: Any, g: Any, m: Any, rule: Any, factor: Any) -> Any:
-    """New values of a vector of p and of m: ``d = clip(g) * factor; m += d*d; p -= lr * d / sqrt(m + eps)``."""
+def adagrad(p: Any, d: Any, v: Any, rule: Any) -> Any:
+    """``v += d^2; p -= lr d / sqrt(v + eps)``."""
+    new_v = v + d * d
+    return p - d * rule.lr / sqrt(new_v + rule.eps), new_v
+
+
+@jit.device
+def sgd(p: Any, d: Any, rule: Any) -> Any:
+    """``p -= lr d``."""
+    return p - d * rule.lr
+
+
+@jit.device
+def momentum(p: Any, d: Any, m: Any, rule: Any) -> Any:
+    """``m = mu m + d; p -= lr m``, or with Nesterov ``p -= lr (d + mu m)``."""
+    new_m = fma(m, rule.keep_mean, d)
+    ahead = rule.keep_mean if rule.nesterov != 0.0 else 1.0
+    return p - fma(new_m, ahead, d * rule.nesterov) * rule.lr, new_m
+
+
+@jit.device
+def rmsprop(p: Any, d: Any, v: Any, rule: Any) -> Any:
+    """``v = beta v + (1 - beta) d^2; p -= lr d / (sqrt(v) + eps)``."""
+    new_v = fma(v, rule.keep_square, d * d * rule.add_square)
+    return p - d / (sqrt(new_v) + rule.eps) * rule.lr, new_v
+
+
+@jit.device
+def rmsprop_momentum(p: Any, d: Any, v: Any, m: Any, rule: Any) -> Any:
+    """``v = beta v + (1 - beta) d^2; m = mu m + d / (sqrt(v) + eps); p -= lr m``."""
+    new_v = fma(v, rule.keep_square, d * d * rule.add_square)
+    new_m = fma(m, rule.keep_mean, d / (sqrt(new_v) + rule.eps))
+    return p - new_m * rule.lr, new_v, new_m
+
+
+@jit.device
+def adam(p: Any, d: Any, m: Any, v: Any, rule: Any) -> Any:
+    """``m = beta1 m + (1 - beta1) d; v = beta2 v + (1 - beta2) d^2; p -= lr m' / (sqrt(v') + eps)``.
+
+    m' and v' are m and v, scaled.
+    """
+    new_m = fma(m, rule.keep_mean, d * rule.add_mean)
+    new_v = fma(v, rule.keep_square, d * d * rule.add_square)
+    return p - new_m * (rule.lr * rule.mean_scale) / (sqrt(new_v * rule.square_scale) + rule.eps), new_m, new_v
+
+
+@jit.device
+def decayed(p: Any, g: Any, how: Any) -> Any:
+    """Parameters after decoupled weight decay, and the clipped gradients with the other kind."""
+    rule, factor, decays = how
     d = clamp(g, -rule.clip_value, rule.clip_value) * factor
-    s = m + d * d
-    return p - d * rule.lr / sqrt(s + rule.eps), s
+    return p - p * (rule.shrink * decays), fma(p, rule.l2 * decays, d)
+
+
+# How a vector or a part of one is read and written.
 
 
 @jit.device
-def update(parameters: Any, gradients: Any, slots: Any, rule: Any, norm: float, worker: int, workers: int) -> None:
+def read_whole(array: Any, at: int, n: int) -> Any:
+    """Elements ``at`` to ``at + n``, which are a whole vector."""
+    return load(array, at)
+
+
+@jit.device
+def write_whole(array: Any, at: int, n: int, value: Any) -> None:
+    """Write elements ``at`` to ``at + n``, which are a whole vector."""
+    store(array, at, value)
+
+
+@jit.device
+def read_part(array: Any, at: int, n: int) -> Any:
+    """Elements ``at`` to ``at + n``, then zeros."""
+    return load_part(array, at, n)
+
+
+@jit.device
+def write_part(array: Any, at: int, n: int, value: Any) -> None:
+    """Write elements ``at`` to ``at + n``."""
+    store_part(array, at, n, value)
+
+
+# Applying a formula to elements ``at`` to ``at + n``. The result is a vector of zeros, with NaN in place of elements
+# whose gradient, new parameter or new slots are not finite: 0 times these is NaN.
+
+
+@jit.device
+def apply_0(formula: Any, read: Any, write: Any, p: Any, g: Any, slots: Any, how: Any, at: int, n: int) -> Any:
+    """Apply a formula without slots."""
+    old_g = read(g, at, n)
+    old_p, d = decayed(read(p, at, n), old_g, how)
+    new_p = formula(old_p, d, how[0])
+    write(p, at, n, new_p)
+    return fma(new_p, 0.0, old_g * 0.0)
+
+
+@jit.device
+def apply_1(formula: Any, read: Any, write: Any, p: Any, g: Any, slots: Any, how: Any, at: int, n: int) -> Any:
+    """Apply a formula with one slot."""
+    slot = slots[0]
+    old_g = read(g, at, n)
+    old_p, d = decayed(read(p, at, n), old_g, how)
+    new_p, new_slot = formula(old_p, d, read(slot, at, n), how[0])
+    write(p, at, n, new_p)
+    write(slot, at, n, new_slot)
+    return fma(new_slot, 0.0, fma(new_p, 0.0, old_g * 0.0))
+
+
+@jit.device
+def apply_2(formula: Any, read: Any, write: Any, p: Any, g: Any, slots: Any, how: Any, at: int, n: int) -> Any:
+    """Apply a formula with two slots."""
+    first, second = slots[0], slots[1]
+    old_g = read(g, at, n)
+    old_p, d = decayed(read(p, at, n), old_g, how)
+    new_p, new_first, new_second = formula(old_p, d, read(first, at, n), read(second, at, n), how[0])
+    write(p, at, n, new_p)
+    write(first, at, n, new_first)
+    write(second, at, n, new_second)
+    return fma(new_second, 0.0, fma(new_first, 0.0, fma(new_p, 0.0, old_g * 0.0)))
+
+
+@jit.device
+def sweep(apply: Any, formula: Any, p: Any, g: Any, slots: Any, how: Any, start: int, stop: int) -> float:
+    """Apply a formula to elements ``start`` to ``stop``; returns 0, or NaN if any value is not finite.
+
+    ``apply`` is that for the number of slots of the formula. ``how``: the rule, the factor that clips the norm, and 1
+    or 0 for whether weight decay acts.
+    """
+    U = width(p)
+    whole = stop - (stop - start) % U
+    broken = splat(p, 0.0)
+    for i in range(start, whole, U):
+        broken = broken + apply(formula, read_whole, write_whole, p, g, slots, how, i, U)
+    if whole < stop:
+        broken = broken + apply(formula, read_part, write_part, p, g, slots, how, whole, stop - whole)
+    return np.float64(sum_of(broken))
+
+
+@jit.device
+def update_span(p: Any, g: Any, slots: Any, how: Any, start: int, stop: int) -> float:
+    """Update elements ``start`` to ``stop`` by the rule's formula; returns as `sweep`."""
+    formula = how[0].formula
+    if formula == ADAGRAD:
+        return sweep(apply_1, adagrad, p, g, slots, how, start, stop)
+    if formula == SGD:
+        return sweep(apply_0, sgd, p, g, slots, how, start, stop)
+    if formula == MOMENTUM:
+        return sweep(apply_1, momentum, p, g, slots, how, start, stop)
+    if formula == RMSPROP:
+        return sweep(apply_1, rmsprop, p, g, slots, how, start, stop)
+    if formula == RMSPROP_MOMENTUM:
+        return sweep(apply_2, rmsprop_momentum, p, g, slots, how, start, stop)
+    return sweep(apply_2, adam, p, g, slots, how, start, stop)
+
+
+@jit.device
+def update(
+    parameters: Any, gradients: Any, slots: Any, spans: Any, rule: Any, norm: float, worker: int, workers: int
+) -> float:
     """Update this worker's range of the parameters and of the slots (slots, parameters) by the rule.
 
-    ``norm`` is the norm of the gradients, which ``rule.clip_norm`` bounds; the rule's other numbers have the dtype of
-    the arrays.
+    Parameters
+    ----------
+    spans : (spans, 3), the start, the stop and whether weight decay acts, of each span of the parameters.
+    rule : `fastlstm.optimizers.UpdateRule`.
+    norm : the norm of the gradients, which ``rule.clip_norm`` bounds.
+
+    Returns
+    -------
+    0 if all gradients, new parameters and new slots of the range are finite, else NaN.
     """
-    factor = parameters.dtype.type(norm_factor(norm, rule.clip_norm))
-    adagrad(parameters, gradients, slots[0], rule, factor, worker, workers)
-
-
-@jit.device
-def adagrad(p: Any, g: Any, m: Any, rule: Any, factor: Any, worker: int, workers: int) -> None:
-    """Update this worker's range of parameters p and sums of squares m; ``rule`` and ``factor`` have their dtype."""
-    U = width(p)
-    first, last = split(len(p) // U, worker, workers)
-    for i in range(first * U, last * U, U):
-        new_p, new_m = adagrad_vector(load(p, i), load(g, i), load(m, i), rule, factor)
-        store(p, i, new_p)
-        store(m, i, new_m)
-    n = len(p) % U
-    if n > 0 and worker == workers - 1:
-        i = len(p) - n
-        new_p, new_m = adagrad_vector(load_part(p, i, n), load_part(g, i, n), load_part(m, i, n), rule, factor)
-        store_part(p, i, n, new_p)
-        store_part(m, i, n, new_m)
+    U, count = width(parameters), len(parameters)
+    first, last = split(-(-count // U), worker, workers)
+    factor, broken = norm_factor(norm, rule.clip_norm), 0.0
+    for span in range(len(spans)):
+        start, stop = max(spans[span, 0], first * U), min(spans[span, 1], last * U)
+        if start < stop:
+            how = rule, factor, np.float64(spans[span, 2])
+            broken += update_span(parameters, gradients, slots, how, start, stop)
+    return broken

@@ -24,6 +24,7 @@ from fastlstm.kernels.cells import Chosen
 from fastlstm.kernels.host import vector_unit
 from fastlstm.kernels.sync import FIRST_TEAM
 from fastlstm.kernels.tile.shape import ROWS, VECTORS, VECTORS_ONE_ROW, pitch
+from fastlstm.params import decay_spans
 from fastlstm.params import table as parameter_table
 
 #: Alignment of every buffer, in bytes: a cache line, and the widest vector.
@@ -109,11 +110,15 @@ BUFFERS: tuple[Buffer, ...] = (
     Buffer("nats", "T*B", "nats of each predicted symbol", FORWARD, dtype="float64"),
     Buffer("partial", "norm_blocks", "sums of the squared gradients of each block of the norm", CALL, dtype="float64"),
     Buffer("norm", "1", "the L2 norm of all gradients, for the update", CALL, dtype="float64"),
+    Buffer("broken", "workers", "0, or NaN where a worker's part of an update is not finite; then 0: their sum", CALL,
+           dtype="float64"),
     Buffer("symbols", "D", "the distinct symbols of the step", FORWARD, dtype="int32"),
     Buffer("rank", "V", "a symbol's row in the table, or -1", KEPT, dtype="int32"),
     Buffer("slot", "T*B", "the table row of each symbol read", FORWARD, dtype="int32"),
     Buffer("counts", "2", "0: D; 1: whether logits were not finite", FORWARD, dtype="int64"),
     Buffer("places", "L+2, 3", "starts of W, b and b_h in the flat parameters: embedding, layers, output", KEPT,
+           dtype="int64"),
+    Buffer("spans", "spans, 3", "start, stop and whether weight decay acts, for each span of the flat parameters", KEPT,
            dtype="int64"),
     Buffer("sync", "FIRST_TEAM + 16*workers", "counters of barriers and tasks", KEPT, dtype="int64"),
 )  # fmt: skip
@@ -129,6 +134,7 @@ class Dimensions(NamedTuple):
     D : rows of the table of symbols; all_symbols : 1 when it holds all V, symbol v in row v.
     separate : 1 when there are separate gates.
     scratch_room : elements of a worker's scratch. norm_blocks : blocks of the gradients in the norm.
+    spans : spans of the parameters that weight decay acts on, or spares.
     """
 
     T: int
@@ -152,6 +158,7 @@ class Dimensions(NamedTuple):
     workers: int
     scratch_room: int
     norm_blocks: int
+    spans: int
 
 
 def dimensions(config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool) -> Dimensions:
@@ -173,7 +180,7 @@ def dimensions(config: ModelConfig, seq_len: int, batch: int, workers: int, *, t
         T=T, B=B, L=L, V=V, E=E, H=H, G=G, S=len(structure.state), R=R, U=U, Hp=Hp, Vp=Vp, Ep=Ep,
         X=max(Ep, Hp if L > 1 else 0), N=N, D=V if all_symbols else min(V, T * B), all_symbols=int(all_symbols),
         separate=int(R > 0), workers=workers, scratch_room=backward + ROWS * VECTORS_ONE_ROW * U,
-        norm_blocks=-(-config.parameter_count // NORM_BLOCK),
+        norm_blocks=-(-config.parameter_count // NORM_BLOCK), spans=len(decay_spans(config)),
     )  # fmt: skip
 
 
@@ -302,6 +309,7 @@ class Workspace:
             for n, name in enumerate(tensors):
                 buffers.places[layer + 1, n] = starts[f"layers.{layer}.{name}"]
         buffers.places[-1, :2] = starts["output.W"], starts["output.b"]
+        buffers.spans[...] = decay_spans(config)
 
 
 def _as_record(plan: Any) -> Any:

@@ -135,8 +135,8 @@ class ReferenceNetwork(Network):
 
     def _update(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray, rule: UpdateRule, norm: float
-    ) -> None:
-        update(parameters.flat, gradients.flat, slots, rule, norm)
+    ) -> bool:
+        return update(parameters, gradients.flat, slots, rule, norm)
 
     def _generate(
         self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], temperature: float

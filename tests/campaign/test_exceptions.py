@@ -74,10 +74,10 @@ def train_step(subject):
     config, rule = subject.model.config, UpdateRule(0.1, clip_norm=5.0)
     gradients, slots = Parameters(config), np.zeros((rule.slots, config.parameter_count), config.dtype)
     state = subject.model.zero_state(B)
-    nats = subject.network(T).train_step(
+    result = subject.network(T).train_step(
         subject.model.parameters, gradients, slots, symbols(), symbols(), state, 1.0, rule
     )
-    return nats, subject.model.parameters.flat.tobytes()
+    return result, subject.model.parameters.flat.tobytes()
 
 
 def generate(subject):
