@@ -10,6 +10,7 @@ import numpy as np
 
 from fastlstm.config import BackendName, ModelConfig, TrainConfig
 from fastlstm.contract import Network
+from fastlstm.dropout import Dropout
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
 from fastlstm.settings import settings_of
@@ -24,11 +25,12 @@ def build(
     threads: int | None = None,
     *,
     training: bool = True,
+    dropout: Dropout | None = None,
 ) -> Network:
     """The network of backend ``name`` for ``config``, T = ``seq_len`` and B = ``batch``.
 
     ``threads`` is the number of workers of the fast backend (``None``: `fastlstm.threads.default_threads`).
-    Without ``training`` it has no backward pass, and saves the memory for it.
+    Without ``training`` it has no backward pass, and saves the memory for it. ``dropout``: see `Network`.
 
     Raises
     ------
@@ -40,11 +42,11 @@ def build(
     if name == "reference":
         from fastlstm.reference.network import ReferenceNetwork
 
-        return ReferenceNetwork(config, seq_len, batch, threads, training=training)
+        return ReferenceNetwork(config, seq_len, batch, threads, training=training, dropout=dropout)
     default_threads()  # validate the environment first: numba, about to be imported, would report it unclearly
     from fastlstm.kernels.network import FastNetwork
 
-    return FastNetwork(config, seq_len, batch, threads, training=training)
+    return FastNetwork(config, seq_len, batch, threads, training=training, dropout=dropout)
 
 
 def warm_up(name: BackendName, config: ModelConfig, compiling: Callable[[], None]) -> None:

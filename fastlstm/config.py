@@ -207,6 +207,18 @@ class TrainConfig(Settings):
         "training",
         option=None,
     )
+    dropout_embedding: float = setting(
+        0.0, "probability that a unit of the embedding is dropped", "training", at_least=0.0, below=1.0
+    )
+    dropout_layers: float = setting(
+        0.0, "probability that a unit between two layers is dropped", "training", at_least=0.0, below=1.0
+    )
+    dropout_output: float = setting(
+        0.0, "probability that a unit before the output layer is dropped", "training", at_least=0.0, below=1.0
+    )
+    dropout_held: bool = setting(
+        False, "drop the same units at all time steps of a sequence, rather than others at each", "training"
+    )
     clip_value: float | None = setting(
         None, "bound on the absolute value of each entry of the gradient", "training", at_least=0.0,
         none="no bound", inf_is_none=True, exclusive="bound on the gradient",

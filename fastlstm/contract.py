@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
+from fastlstm.dropout import Dropout
 from fastlstm.errors import FastlstmError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
@@ -50,6 +51,7 @@ class Network(abc.ABC):
     ----------
     config, seq_len, batch : the model's configuration, T and B.
     training : whether the network can run `backward` and `train_step`.
+    dropout : used by `forward` and `train_step` when they are given a step; ``None``: never.
 
     Raises
     ------
@@ -58,10 +60,14 @@ class Network(abc.ABC):
         method writes to it, and when an id is out of range. No argument has been modified then.
     """
 
-    def __init__(self, config: ModelConfig, seq_len: int, batch: int, *, training: bool) -> None:
+    def __init__(
+        self, config: ModelConfig, seq_len: int, batch: int, *, training: bool, dropout: Dropout | None = None
+    ) -> None:
         self.config = config
         self.seq_len, self.batch = seq_len, batch
         self.training = training
+        self.dropout = Dropout() if dropout is None else dropout
+        self._thresholds = self.dropout.thresholds(config.layers)
         self._sequence = (seq_len, batch)
         self._state = config.state_shape(batch)
         self._flat = (config.parameter_count,)
@@ -69,19 +75,22 @@ class Network(abc.ABC):
         self._forward_thread: int | None = None  # the thread whose forward pass `backward` may use
 
     def forward(
-        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None = None
-    ) -> float:
+        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None = None,
+        step: int | None = None,
+    ) -> float:  # fmt: skip
         """Return the nats of predicting ``y`` from ``x``, and keep the activations for `backward`.
 
-        ``nats`` (T, B) float64, if given, is overwritten with the nats of each symbol.
+        ``nats`` (T, B) float64, if given, is overwritten with the nats of each symbol. ``step``, from 0 on, is the step
+        whose masks of dropout are applied, and used by `backward` too; ``None``: no dropout.
         """
+        check_step(step)
         self._check_parameters("parameters", parameters)
         self._check_sequence(x, y, state)
         if nats is not None:
             check_array("nats", nats, self._sequence, np.float64, written=True)
         with self.turn():
             self._forward_thread = None
-            total = self._forward(parameters, x, y, state, nats)
+            total = self._forward(parameters, x, y, state, nats, step)
             self._forward_thread = threading.get_ident() if self.training else None
         return total
 
@@ -129,11 +138,11 @@ class Network(abc.ABC):
 
     def train_step(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray,
-        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
+        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule, step: int | None = None,
     ) -> StepResult:  # fmt: skip
         """Forward, backward, norm, update: parameters, gradients and slots change in place.
 
-        Gradients are overwritten with those of this step, before clipping.
+        Gradients are overwritten with those of this step, before clipping. ``step`` is as for `forward`.
 
         Raises
         ------
@@ -143,11 +152,12 @@ class Network(abc.ABC):
         self._check_update(parameters, slots, rule)
         self._check_parameters("gradients", gradients, written=True)
         self._check_sequence(x, y, state)
+        check_step(step)
         if not self.training:
             raise RuntimeError("a network built without training has no buffers for a backward pass")
         with self.turn():
             self._forward_thread = None
-            return self._train_step(parameters, gradients, slots, x, y, state, scale, rule)
+            return self._train_step(parameters, gradients, slots, x, y, state, scale, rule, step)
 
     def generate(
         self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], temperature: float
@@ -190,8 +200,9 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def _forward(
-        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None
-    ) -> float: ...
+        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None,
+        step: int | None,
+    ) -> float: ...  # fmt: skip
 
     @abc.abstractmethod
     def _backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None: ...
@@ -206,9 +217,9 @@ class Network(abc.ABC):
 
     def _train_step(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray,
-        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
+        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule, step: int | None,
     ) -> StepResult:  # fmt: skip
-        nats = self._forward(parameters, x, y, state, None)
+        nats = self._forward(parameters, x, y, state, None, step)
         gradients.flat[...] = 0
         self._backward(parameters, scale, gradients)
         norm = self._norm(gradients) if rule.clip_norm < math.inf else math.nan
@@ -243,6 +254,12 @@ def check_array(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: A
             f"{name} must be a C-contiguous array of shape {shape} and dtype {np.dtype(dtype)},"
             f" not {array.shape} and {array.dtype}"
         )
+
+
+def check_step(step: int | None) -> None:
+    """Raise `ValueError` unless a step is ``None`` or a whole number of at least 0."""
+    if step is not None and not (isinstance(step, int | np.integer) and step >= 0):
+        raise ValueError(f"step must be None or a whole number of at least 0, not {step!r}")
 
 
 def bad_ids(config: ModelConfig) -> ValueError:

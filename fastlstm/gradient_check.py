@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from fastlstm.backend import build
 from fastlstm.config import BackendName, ModelConfig, TrainConfig
+from fastlstm.dropout import Dropout
 from fastlstm.errors import ConfigError
 from fastlstm.params import Entry, FloatArray, Parameters, initialise, table
 
@@ -115,6 +116,7 @@ def check_gradients(
     step: float = STEP,
     threads: int = 1,
     gradient: Callable[[Parameters], None] | None = None,
+    dropout: Dropout | None = None,
 ) -> GradientReport:
     """Compare the analytic gradient of the loss on random symbols with a numerical one, in float64, without clipping.
 
@@ -128,6 +130,7 @@ def check_gradients(
     entries : number of entries of each parameter to check, chosen at random; ``None``: all.
     step : h.
     gradient : called with the analytic gradients before the comparison; a negative control changes them in place.
+    dropout : whose masks of step 0 are applied in all passes; ``None``: no dropout.
 
     Returns
     -------
@@ -147,12 +150,12 @@ def check_gradients(
     rng = np.random.default_rng(seed)
     parameters = _random_point(model, rng) if isinstance(model, ModelConfig) else _in_float64(model)
     config = parameters.config
-    network = build(backend, config, seq_len, batch, threads)
+    network = build(backend, config, seq_len, batch, threads, dropout=dropout)
     x, y = rng.integers(config.vocab_size, size=(2, seq_len, batch), dtype=np.int32)
     state = 0.5 * rng.standard_normal(config.state_shape(batch))
 
     def loss() -> float:
-        return network.forward(parameters, x, y, state.copy())
+        return network.forward(parameters, x, y, state.copy(), step=0)
 
     analytic = Parameters(config)
     nats = loss()

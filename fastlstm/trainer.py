@@ -22,6 +22,7 @@ from fastlstm.batches import Lanes
 from fastlstm.checkpoint import Content
 from fastlstm.config import ModelConfig, SampleConfig, TrainConfig
 from fastlstm.contract import StepResult
+from fastlstm.dropout import Dropout
 from fastlstm.errors import DivergenceError, FastlstmError, StoppedError, TextError
 from fastlstm.inference import Inference, Networks, beginning
 from fastlstm.observers import Observer, Progress, guessing_nats
@@ -122,7 +123,10 @@ class Steps:
     def __init__(self, model: ModelConfig, lanes: Lanes, config: TrainConfig, total: int) -> None:
         self._lanes, self._config = lanes, config
         self.total = total
-        self._network = build(config.backend, model, config.seq_len, config.batch, config.threads)
+        dropout = Dropout(
+            config.dropout_embedding, config.dropout_layers, config.dropout_output, config.dropout_held, config.seed
+        )
+        self._network = build(config.backend, model, config.seq_len, config.batch, config.threads, dropout=dropout)
         self.gradients = Parameters(model)
         self._x = np.zeros((config.seq_len, config.batch), np.int32)
         self._y = np.zeros_like(self._x)
@@ -137,7 +141,7 @@ class Steps:
         scale = 1.0 if config.reduction == "sum" else 1.0 / x.size
         result = self._network.train_step(
             state.parameters, self.gradients, state.slots, x, y, state.carried, scale,
-            config.rule(self.rate(state, state.step), state.step),
+            config.rule(self.rate(state, state.step), state.step), state.step,
         )  # fmt: skip
         state.loss = float(result.nats / x.size)
         state.seconds += time.perf_counter() - started

@@ -89,7 +89,7 @@ def test_a_given_option_of_training_sets_its_field_and_no_other(option):
     cls, name = OPTIONS[option]
     one = settings_of(cls)[name]
     value = one.choices[-1] if one.choices else {int: 7, float: 0.25, bool: True}[one.type]
-    arguments = [option] if value is True else [option, str(value)]
+    arguments = [option] if one.type is bool else [option, str(value)]
     options = train.parser().parse_args(arguments)
     values = given(options, ModelConfig) | given(options, TrainConfig)
     assert {key: value for key, value in values.items() if value is not None} == {name: value}

@@ -28,9 +28,10 @@ def all_views(made):
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dropout", [True, False])
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.cell}{c.layers}")
-def test_no_two_buffers_overlap_and_each_begins_at_a_cache_line(config, training):
-    made = Workspace(config, 11, 3, 2, training=training)
+def test_no_two_buffers_overlap_and_each_begins_at_a_cache_line(config, dropout, training):
+    made = Workspace(config, 11, 3, 2, training=training, dropout=dropout)
     views = sorted(all_views(made))
     assert all(first % ALIGNMENT == 0 for first, _, _ in views)
     for (_, last, name), (first, _, following) in itertools.pairwise(views):
@@ -38,7 +39,7 @@ def test_no_two_buffers_overlap_and_each_begins_at_a_cache_line(config, training
 
 
 def test_what_kernels_address_is_what_views_show():
-    made = Workspace(CONFIGS[1], 11, 3, 1, training=True)
+    made = Workspace(CONFIGS[1], 11, 3, 1, training=True, dropout=True)
     for buffer in BUFFERS:
         if buffer.dtype == NETWORK:
             start = getattr(made.plan, buffer.name)

@@ -8,9 +8,10 @@ the rows in order, so it does not depend on the number of workers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastlstm.kernels import jit
+from fastlstm.kernels.dropout import dropped, embedding_folded
 from fastlstm.kernels.pack import column
 from fastlstm.kernels.partition import split
 from fastlstm.kernels.recurrent import copy_vectors
@@ -25,32 +26,66 @@ from fastlstm.kernels.tile.shape import ROWS, VECTORS
 from fastlstm.kernels.workspace import REDUCTION
 
 
+class Transposed(NamedTuple):
+    """Rows transposed by `transpose`: offset of the first row used, number of all rows, units."""
+
+    at: int
+    length: int
+    units: int
+
+
 @jit.device
 def transpose_states(plan: Any, buffers: Any, worker: int, workers: int) -> None:
-    """Copy this worker's rows of every layer's h into strips of ``ROWS`` units: operand A of the tiles below.
+    """Transpose this worker's rows of every layer's h, and of what is read of it after dropout."""
+    arena, rows = buffers.arena, plan.T * plan.B
+    for layer in range(plan.L):
+        h, ht = plan.h + layer * plan.h_size, plan.ht + layer * plan.ht_size
+        transpose(arena, h, plan.Hp, ht, plan.H, rows + plan.B, worker, workers)
+    for place in range(plan.L + 1):
+        if dropped(buffers, place):
+            masked, masked_t = plan.masked + place * plan.masked_size, plan.masked_t + place * plan.masked_t_size
+            transpose(arena, masked, plan.M, masked_t, plan.E if place == 0 else plan.H, rows, worker, workers)
+
+
+@jit.device
+def transpose(
+    arena: Any, source: int, apart: int, target: int, units: int, length: int, worker: int, workers: int
+) -> None:
+    """Copy this worker's part of ``length`` rows into strips of ``ROWS`` units: operand A of the tiles below.
 
     Whole vectors are stored for ``ROWS`` elements; the excess elements are overwritten by the rows that follow. The
     last rows are copied element by element, because the memory after them belongs to another worker or buffer.
     """
-    arena, H, Hp = buffers.arena, plan.H, plan.Hp
     U = width(arena)
-    length = (plan.T + 1) * plan.B
     first, last = split(length, worker, workers)
     stored = (ROWS + U - 1) // U * U
     careful = max(first, last - (stored + ROWS - 1) // ROWS)
-    strips = (H + ROWS - 1) // ROWS
-    for layer in range(plan.L):
-        h, ht = plan.h + layer * plan.h_size, plan.ht + layer * plan.ht_size
-        for start in range(first, last, 64):  # few enough rows to stay in the cache for all strips
-            end = min(start + 64, last)
-            for strip in range(strips):
-                read, write = h + strip * ROWS, ht + strip * length * ROWS
-                for k in range(start, min(end, careful)):
-                    for u in range(0, ROWS, U):
-                        store(arena, write + k * ROWS + u, load(arena, read + k * Hp + u))
-                for k in range(max(start, careful), end):
-                    for u in range(ROWS):
-                        arena[write + k * ROWS + u] = arena[read + k * Hp + u]
+    strips = (units + ROWS - 1) // ROWS
+    for start in range(first, last, 64):  # few enough rows to stay in the cache for all strips
+        end = min(start + 64, last)
+        for strip in range(strips):
+            read, write = source + strip * ROWS, target + strip * length * ROWS
+            for k in range(start, min(end, careful)):
+                for u in range(0, ROWS, U):
+                    store(arena, write + k * ROWS + u, load(arena, read + k * apart + u))
+            for k in range(max(start, careful), end):
+                for u in range(ROWS):
+                    arena[write + k * ROWS + u] = arena[read + k * apart + u]
+
+
+@jit.device
+def states_before(plan: Any, layer: int) -> Transposed:
+    """The h that a layer reads: that of the time step before, from entry 0 on."""
+    return Transposed(plan.ht + layer * plan.ht_size, (plan.T + 1) * plan.B, plan.H)
+
+
+@jit.device
+def transposed_inputs(plan: Any, buffers: Any, place: int) -> Transposed:
+    """What a place reads: h of the layer below at the same time step, or ``masked``."""
+    rows = plan.T * plan.B
+    if dropped(buffers, place):
+        return Transposed(plan.masked_t + place * plan.masked_t_size, rows, plan.E if place == 0 else plan.H)
+    return Transposed(plan.ht + (place - 1) * plan.ht_size + plan.B * ROWS, rows + plan.B, plan.H)
 
 
 @jit.device
@@ -63,22 +98,22 @@ def expect_rows(arena: Any, source: int, row: int, first: int, last: int, vector
 
 @jit.device
 def strip_product(
-    plan: Any, arena: Any, layer: int, shift: int, start: int, depth: int, vectors: int, strip: int, sums: int,
-    add: int, following: int, row: int,
+    arena: Any, inputs: Any, start: int, depth: int, vectors: int, strip: int, sums: int, add: int, following: int,
+    row: int,
 ) -> None:  # fmt: skip
-    """``sums (H, strip) += h[start + shift :].T da[start :]`` over ``depth`` rows of a packed strip.
+    """``sums (units, strip) += inputs[start :].T da[start :]`` over ``depth`` rows of a packed strip.
 
     Meanwhile the rows that will be packed next are prefetched: from ``following`` on, ``row`` elements apart.
     """
     U = width(arena)
-    length = (plan.T + 1) * plan.B
-    at = plan.ht + layer * plan.ht_size + (start + shift) * ROWS
-    tiles = (plan.H + ROWS - 1) // ROWS
+    length, units = inputs.length, inputs.units
+    at = inputs.at + start * ROWS
+    tiles = (units + ROWS - 1) // ROWS
     for n in range(tiles):
         first, last = split(depth, n, tiles)
         expect_rows(arena, following, row, first, last, vectors)
         tile(
-            min(ROWS, plan.H - n * ROWS), vectors, depth, Elements(arena, at + n * ROWS * length, 1, ROWS),
+            min(ROWS, units - n * ROWS), vectors, depth, Elements(arena, at + n * ROWS * length, 1, ROWS),
             Vectors(arena, strip, U, vectors * U), Rows(arena, sums + n * ROWS * vectors * U, vectors * U), add,
         )  # fmt: skip
 
@@ -110,7 +145,7 @@ def pack_and_scatter(
     plan: Any, buffers: Any, source: int, inputs: int, start: int, depth: int, j: int, vectors: int, strip: int,
     bias: int,
 ) -> None:  # fmt: skip
-    """`pack_strip` for layer 0, which also adds each row at ``inputs`` to its symbol's row of the table's gradient."""
+    """`pack_strip` for a folded layer 0; also adds each row at ``inputs`` to its symbol's gradient in ``dtable``."""
     arena = buffers.arena
     U = width(arena)
     for k in range(depth):
@@ -161,7 +196,7 @@ def clear(arena: Any, at: int, vectors: int) -> None:
 def layer_strip(
     plan: Any, buffers: Any, gradients: Any, layer: int, j: int, vectors: int, scratch: int, add: int
 ) -> None:
-    """Gradients of one strip of a layer's weights and biases, and for layer 0 of the table.
+    """Gradients of one strip of a layer's weights and biases, and of the table if it is folded into the layer.
 
     The gradient of the recurrent weights is computed from ``da_h``, that of the input weights from ``da``. Both are the
     same strip unless there are separate gates.
@@ -170,6 +205,7 @@ def layer_strip(
     U = width(arena)
     G, H, B, N = plan.G, plan.H, plan.B, plan.N
     X = plan.E if layer == 0 else H
+    folded = layer == 0 and embedding_folded(buffers)
     sums_x = scratch
     sums_h = sums_x + X * vectors * U
     bias = sums_h + H * vectors * U
@@ -177,7 +213,7 @@ def layer_strip(
     strip = bias_h + vectors * U
     clear(arena, bias, vectors)
     clear(arena, bias_h, vectors)
-    if layer == 0:
+    if folded:
         for d in range(buffers.counts[0]):
             clear(arena, plan.dtable + d * N + j * U, vectors)
     for start in range(0, plan.T * B, REDUCTION):
@@ -186,16 +222,18 @@ def layer_strip(
         at = layer * plan.a_size + start * N + j * U
         source, inputs = plan.a_h + at, plan.a + at
         following = source + depth * N
-        if layer == 0:
+        if folded:
             pack_and_scatter(plan, buffers, source, inputs, start, depth, j, vectors, strip, bias_h)
         else:
             pack_strip(arena, source, N, depth, vectors, strip, bias_h)
-        strip_product(plan, arena, layer, 0, start, depth, vectors, strip, sums_h, more, following, N)
-        if layer > 0:
+        strip_product(arena, states_before(plan, layer), start, depth, vectors, strip, sums_h, more, following, N)
+        if not folded:
             if plan.separate:
                 pack_strip(arena, inputs, N, depth, vectors, strip, bias)
-            strip_product(plan, arena, layer - 1, B, start, depth, vectors, strip, sums_x, more, following, N)
-    if layer == 0:
+            strip_product(
+                arena, transposed_inputs(plan, buffers, layer), start, depth, vectors, strip, sums_x, more, following, N
+            )
+    if folded:
         table_strip(plan, buffers, j, vectors, sums_x, bias)
     W, b, b_h = buffers.places[layer + 1, 0], buffers.places[layer + 1, 1], buffers.places[layer + 1, 2]
     add_strip(arena, sums_x, X, j, vectors, G, H, gradients, W, add)
@@ -246,7 +284,8 @@ def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, vectors: int, 
         source = plan.p + start * plan.Vp + j * U
         following = source + depth * plan.Vp
         pack_strip(arena, source, plan.Vp, depth, vectors, strip, bias)
-        strip_product(plan, arena, plan.L - 1, plan.B, start, depth, vectors, strip, scratch, more, following, plan.Vp)
+        inputs = transposed_inputs(plan, buffers, plan.L)
+        strip_product(arena, inputs, start, depth, vectors, strip, scratch, more, following, plan.Vp)
     W, b = buffers.places[plan.L + 1, 0], buffers.places[plan.L + 1, 1]
     add_strip(arena, scratch, plan.H, j, vectors, 1, plan.V, gradients, W, add)
     add_strip(arena, bias, 1, j, vectors, 1, plan.V, gradients, b, add)
@@ -279,7 +318,34 @@ def weight_gradients(
 
 
 @jit.device
+def scatter_gradients(plan: Any, buffers: Any, gradients: Any, worker: int, workers: int) -> None:
+    """Add this worker's columns of the gradient in ``masked`` of each position to its symbol's embedding, in order."""
+    arena = buffers.arena
+    U = width(arena)
+    first, last = split((plan.E + U - 1) // U, worker, workers)
+    for row in range(plan.T * plan.B):
+        source = plan.masked + row * plan.M
+        target = buffers.places[0, 0] + buffers.symbols[buffers.slot[row]] * plan.E
+        for e in range(first * U, last * U, U):
+            n = min(U, plan.E - e)
+            if n == U:
+                store(gradients, target + e, load(gradients, target + e) + load(arena, source + e))
+            else:
+                more = load_part(gradients, target + e, n) + load(arena, source + e)
+                store_part(gradients, target + e, n, more)
+
+
+@jit.device
 def embedding_gradients(plan: Any, buffers: Any, gradients: Any, worker: int, workers: int) -> None:
+    """This worker's part of the gradient of the embedding."""
+    if embedding_folded(buffers):
+        unfold_gradients(plan, buffers, gradients, worker, workers)
+    else:
+        scatter_gradients(plan, buffers, gradients, worker, workers)
+
+
+@jit.device
+def unfold_gradients(plan: Any, buffers: Any, gradients: Any, worker: int, workers: int) -> None:
     """Add ``dtable Wx.T`` of this worker's symbols to their rows of the embedding's gradient."""
     arena = buffers.arena
     U = width(arena)

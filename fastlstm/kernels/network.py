@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
 from fastlstm.contract import Ids, Network, StepResult, bad_ids, no_distribution
+from fastlstm.dropout import WORD, Dropout
 from fastlstm.kernels import jit
 from fastlstm.kernels.step import BACKWARD, BAD_IDS, CLEAR, FORWARD, NORM, UPDATE, generate, step
 from fastlstm.kernels.tile.call import register
@@ -33,19 +34,22 @@ class FastNetwork(Network):
 
     Parameters
     ----------
-    config, seq_len, batch, training : see `Network`; without ``training``, the backward pass has no buffers.
+    config, seq_len, batch, training, dropout : see `Network`; without ``training``, the backward pass has no buffers.
     threads : maximum number of workers; ``None``: `default_threads`. Small networks use one, and calls use fewer while
         that is faster, see `fastlstm.kernels.pacing`.
     """
 
     def __init__(
-        self, config: ModelConfig, seq_len: int, batch: int, threads: int | None = None, *, training: bool = True
-    ) -> None:
-        super().__init__(config, seq_len, batch, training=training)
+        self, config: ModelConfig, seq_len: int, batch: int, threads: int | None = None, *, training: bool = True,
+        dropout: Dropout | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(config, seq_len, batch, training=training, dropout=dropout)
         register(config.dtype)
         count = 1 if jit.DISABLED else _useful_workers(config, batch, threads or default_threads())
-        self.workspace = Workspace(config, seq_len, batch, count, training=training)
+        drops = any(self._thresholds)
+        self.workspace = Workspace(config, seq_len, batch, count, training=training, dropout=drops)
         self.plan, self.buffers = self.workspace.plan, self.workspace.buffers
+        self.buffers.masks[:] = *self.dropout.key, 0, not self.dropout.held
         self.workers = Workers(count, self.buffers.sync)
         self._kernels = (self.workspace.plans, self.buffers)
         self._step: Callable[..., Any] | None = None
@@ -59,9 +63,17 @@ class FastNetwork(Network):
     def turn(self) -> threading.RLock:
         return self.workers.turn()
 
+    def _choose_masks(self, step: int | None) -> None:
+        """Let kernels apply the masks of a step, or none, from now on."""
+        if self.plan.dropout:
+            self.buffers.thresholds[:] = 0 if step is None else self._thresholds
+            self.buffers.masks[2] = 0 if step is None else step % WORD
+
     def _forward(
-        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None
-    ) -> float:
+        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None,
+        step: int | None,
+    ) -> float:  # fmt: skip
+        self._choose_masks(step)
         total = self._run(FORWARD, parameters.flat, self._nothing, self._no_slots, x, y, state, 1.0, _NO_RULE)
         self._targets[:] = y.reshape(-1)
         if nats is not None:
@@ -87,8 +99,9 @@ class FastNetwork(Network):
 
     def _train_step(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray,
-        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule,
+        x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule, step: int | None,
     ) -> StepResult:  # fmt: skip
+        self._choose_masks(step)
         phases, bounded = CLEAR | FORWARD | BACKWARD | UPDATE, rule.clip_norm < math.inf
         if bounded:
             phases |= NORM
@@ -124,6 +137,7 @@ class FastNetwork(Network):
         if self._generator is None:
             self._generator = jit.compiled_for(generate, 0, 0, 1, 0, *arguments)
         entry = self._generator
+        self._choose_masks(None)
         self.buffers.counts[1] = 0
         # Each call packs the weights first, so time is proportional to length only for calls of similar length.
         kind, work = -len(ids).bit_length(), len(ids)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm.kernels import jit
+from fastlstm.kernels.dropout import dropped, inputs_of, mask_gradients, mask_states
 from fastlstm.kernels.functions import exp
 from fastlstm.kernels.partition import split
 from fastlstm.kernels.recurrent import copy_vectors
@@ -47,7 +48,7 @@ def project_symbols(plan: Any, buffers: Any, worker: int, workers: int) -> None:
 
 @jit.device
 def project_inputs(plan: Any, buffers: Any, layer: int, worker: int, workers: int, teams: int) -> None:
-    """This worker's part of the input projection of an upper layer, into its gates.
+    """This worker's part of the input projection of a layer, other than by the table, into its gates.
 
     A single team splits the units, as in its time steps: with few rows, no worker should have to read all weights.
     Several teams split the rows.
@@ -58,10 +59,11 @@ def project_inputs(plan: Any, buffers: Any, layer: int, worker: int, workers: in
         first_unit, last_unit = split(last_unit, worker, workers)
     else:
         first, last = split(last, worker, workers)
+    inputs, apart = inputs_of(plan, buffers, layer)
     for block in range(first, last, BLOCK):
         biased_product(
-            min(BLOCK, last - block), first_unit * plan.G, last_unit * plan.G, plan.H,
-            Rows(arena, plan.h + (layer - 1) * plan.h_size + (plan.B + block) * plan.Hp, plan.Hp),
+            min(BLOCK, last - block), first_unit * plan.G, last_unit * plan.G, plan.E if layer == 0 else plan.H,
+            Rows(arena, inputs + block * apart, apart),
             Packed(arena, plan.wx + layer * plan.wx_size), plan.bias + layer * plan.bias_size,
             Rows(arena, plan.a + layer * plan.a_size + block * plan.N, plan.N),
         )  # fmt: skip
@@ -87,9 +89,9 @@ def softmax_row(arena: Any, at: int, size: int, scale: float) -> tuple[float, fl
 def logits(plan: Any, buffers: Any, first: int, rows: int, first_vector: int, last_vector: int) -> None:
     """Vectors ``first_vector .. last_vector`` of the logits of ``rows`` rows from row ``first``, into ``p``."""
     arena = buffers.arena
+    inputs, apart = inputs_of(plan, buffers, plan.L)
     biased_product(
-        rows, first_vector, last_vector, plan.H,
-        Rows(arena, plan.h + (plan.L - 1) * plan.h_size + (plan.B + first) * plan.Hp, plan.Hp),
+        rows, first_vector, last_vector, plan.H, Rows(arena, inputs + first * apart, apart),
         Packed(arena, plan.wy), plan.by, Rows(arena, plan.p + first * plan.Vp, plan.Vp),
     )  # fmt: skip
 
@@ -102,6 +104,8 @@ def predict(plan: Any, buffers: Any, y: Any, worker: int, workers: int) -> None:
     first, last = split(plan.T * plan.B, worker, workers)
     for block in range(first, last, BLOCK):
         rows = min(BLOCK, last - block)
+        if dropped(buffers, plan.L):
+            mask_states(plan, buffers, plan.L, block, block + rows, worker)
         logits(plan, buffers, block, rows, 0, Vp // U)
         for row in range(block, block + rows):
             at = plan.p + row * Vp
@@ -129,15 +133,21 @@ def predict_backward(plan: Any, buffers: Any, y: Any, scale: float, worker: int,
             rows, 0, plan.Hp // U, Vp, Rows(arena, plan.p + block * Vp, Vp), Packed(arena, plan.wyt),
             Rows(arena, plan.dy + block * plan.Hp, plan.Hp), 0,
         )  # fmt: skip
+        if dropped(buffers, plan.L):
+            mask_gradients(plan, buffers, plan.L, block, block + rows, plan.H, plan.dy, plan.Hp, worker)
 
 
 @jit.device
 def input_gradients(plan: Any, buffers: Any, layer: int, worker: int, workers: int) -> None:
-    """This worker's rows of ``dy`` of the layer below: ``da Wx.T``."""
+    """This worker's rows of the gradient of a layer's inputs, ``da Wx.T``: ``dy`` of the layer below, or ``masked``."""
     arena = buffers.arena
+    U = width(arena)
     first, last = split(plan.T * plan.B, worker, workers)
+    at, apart, inputs = (plan.masked, plan.M, plan.E) if layer == 0 else (plan.dy, plan.Hp, plan.H)
     product(
-        last - first, 0, plan.Hp // width(arena), plan.N,
+        last - first, 0, (inputs + U - 1) // U, plan.N,
         Rows(arena, plan.a + layer * plan.a_size + first * plan.N, plan.N),
-        Packed(arena, plan.wxt + layer * plan.wxt_size), Rows(arena, plan.dy + first * plan.Hp, plan.Hp), 0,
+        Packed(arena, plan.wxt + layer * plan.wxt_size), Rows(arena, at + first * apart, apart), 0,
     )  # fmt: skip
+    if dropped(buffers, layer):
+        mask_gradients(plan, buffers, layer, first, last, inputs, at, apart, worker)

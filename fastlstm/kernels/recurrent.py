@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from fastlstm.kernels import jit
 from fastlstm.kernels.cells import backward, expect, forward
 from fastlstm.kernels.cells.places import Places
+from fastlstm.kernels.dropout import embedding_folded
 from fastlstm.kernels.partition import split
 from fastlstm.kernels.simd.arithmetic import splat
 from fastlstm.kernels.simd.memory import load, store
@@ -100,7 +101,7 @@ def places_of(plan: Any, buffers: Any, layer: int, t: int, b: int, unit: int, in
 def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     """This worker's share of a layer over all time steps: gates and state of its lanes and units.
 
-    The input parts of the pre-activations are in ``table`` (layer 0) or in ``a`` (layers above). Each tile writes
+    The input parts of the pre-activations are in ``table`` (layer 0 without dropout) or in ``a``. Each tile writes
     ``h Wh`` to the scratch, and the cell adds the two while ``h Wh`` is in the first-level cache.
     """
     arena = buffers.arena
@@ -108,6 +109,7 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     B, H, Hp, G, N = plan.B, plan.H, plan.Hp, plan.G, plan.N
     h, a = plan.h + layer * plan.h_size, plan.a + layer * plan.a_size
     wh = plan.wh + layer * plan.wh_size
+    folded = layer == 0 and embedding_folded(buffers)
     row, apart = VECTORS_ONE_ROW * U, device_pitch(H) * U
     owned = share.last_lane - share.first_lane
     tiles = (owned + ROWS - 1) // ROWS
@@ -128,7 +130,7 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
                 )  # fmt: skip
                 for b in range(first, first + rows):
                     r = t * B + b
-                    inputs = plan.table + buffers.slot[r] * N if layer == 0 else a + r * N
+                    inputs = plan.table + buffers.slot[r] * N if folded else a + r * N
                     recurrent = share.scratch + (b - first) * row
                     for u in range(units):
                         column, block = (unit + u) * G * U, u * G * U

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm.kernels import jit
+from fastlstm.kernels.dropout import dropped, embedding_folded, mask_inputs
 from fastlstm.kernels.gradients import embedding_gradients, transpose_states, weight_gradients
 from fastlstm.kernels.output import (
     input_gradients,
@@ -68,11 +69,16 @@ def forward_phases(
     if phases & PREPARE:
         prepare(plan, buffers, parameters, x, state, worker, workers)
         barrier(sync, ALL_WORKERS, workers)
-    if phases & TABLE:
+    folded = embedding_folded(buffers)
+    if folded and phases & TABLE:
         project_symbols(plan, buffers, worker, workers)
         barrier(sync, ALL_WORKERS, workers)
     for layer in range(plan.L):
-        if layer > 0 and phases & INPUTS:
+        if not (folded and layer == 0) and phases & INPUTS:
+            if dropped(buffers, layer):
+                first, last = split(plan.T * plan.B, worker, workers)
+                mask_inputs(plan, buffers, layer, first, last, worker)
+                barrier(sync, ALL_WORKERS, workers)
             project_inputs(plan, buffers, layer, worker, workers, teams)
             barrier(sync, ALL_WORKERS, workers)
         if phases & LAYERS:
@@ -101,7 +107,7 @@ def backward_phases(
         if phases & LAYERS_BACK:
             backward_layer(plan, buffers, layer, share)
             barrier(sync, ALL_WORKERS, workers)
-        if layer > 0 and phases & INPUTS_BACK:
+        if not (layer == 0 and embedding_folded(buffers)) and phases & INPUTS_BACK:
             input_gradients(plan, buffers, layer, worker, workers)
             barrier(sync, ALL_WORKERS, workers)
     if phases & WEIGHTS:

@@ -92,6 +92,10 @@ BUFFERS: tuple[Buffer, ...] = (
     Buffer("wht", "Hp/U, pitch(N), U", "``Wh.T`` packed: ``da @ Wh.T``", FORWARD, "L", training=True),
     Buffer("ht", "H/ROWS, (T+1)*B, ROWS", "h transposed in strips of ROWS units, for weight gradients", CALL, "L",
            training=True),
+    Buffer("masked", "T*B, M", "what layers and output read, after dropout; of layer 0 then its gradient", FORWARD,
+           "(L+1)*dropout"),
+    Buffer("masked_t", "M/ROWS, T*B, ROWS", "``masked`` transposed like ``ht``", CALL, "(L+1)*dropout", training=True),
+    Buffer("factors", "M/64, 64", "what dropout multiplies the units of a row by", CALL, "workers*dropout"),
     Buffer("bias", "N", "biases in the order of the columns", CALL, "L"),
     Buffer("bias_h", "R*Hp", "biases of the recurrent parts of separate gates", CALL, "L"),
     Buffer("wy", "Vp/U, pitch(H), U", "the output layer's weights packed", CALL),
@@ -120,6 +124,10 @@ BUFFERS: tuple[Buffer, ...] = (
            dtype="int64"),
     Buffer("spans", "spans, 3", "start, stop and whether weight decay acts, for each span of the flat parameters", KEPT,
            dtype="int64"),
+    Buffer("thresholds", "L+1", "of layers and output: how many of 65536 numbers drop a unit; 0: no dropout", FORWARD,
+           dtype="int64"),
+    Buffer("masks", "4", "what selects masks: the key's two words, the step, and 0 if they are held, else 1", FORWARD,
+           dtype="int64"),
     Buffer("sync", "FIRST_TEAM + 16*workers", "counters of barriers and tasks", KEPT, dtype="int64"),
 )  # fmt: skip
 
@@ -130,9 +138,10 @@ class Dimensions(NamedTuple):
     Attributes
     ----------
     Hp, Vp, Ep, X : H, V and E rounded up to whole vectors, and the larger of Ep and (above layer 0) Hp.
+    M : the larger of Ep and Hp.
     N : columns of a layer's pre-activations, ``G * Hp``: for each group of U units, one vector for each gate.
     D : rows of the table of symbols; all_symbols : 1 when it holds all V, symbol v in row v.
-    separate : 1 when there are separate gates.
+    separate : 1 when there are separate gates. dropout : 1 when there is dropout.
     scratch_room : elements of a worker's scratch. norm_blocks : blocks of the gradients in the norm.
     spans : spans of the parameters that weight decay acts on, or spares.
     """
@@ -151,17 +160,21 @@ class Dimensions(NamedTuple):
     Vp: int
     Ep: int
     X: int
+    M: int
     N: int
     D: int
     all_symbols: int
     separate: int
+    dropout: int
     workers: int
     scratch_room: int
     norm_blocks: int
     spans: int
 
 
-def dimensions(config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool) -> Dimensions:
+def dimensions(
+    config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool, dropout: bool = False
+) -> Dimensions:
     """The sizes of a network's buffers."""
     structure = config.structure
     T, B, L, V, E, H = seq_len, batch, config.layers, config.vocab_size, config.embedding, config.hidden
@@ -178,8 +191,9 @@ def dimensions(config: ModelConfig, seq_len: int, batch: int, workers: int, *, t
     backward = (max(E, H) + H + 2) * strip + REDUCTION * strip if training else 0
     return Dimensions(
         T=T, B=B, L=L, V=V, E=E, H=H, G=G, S=len(structure.state), R=R, U=U, Hp=Hp, Vp=Vp, Ep=Ep,
-        X=max(Ep, Hp if L > 1 else 0), N=N, D=V if all_symbols else min(V, T * B), all_symbols=int(all_symbols),
-        separate=int(R > 0), workers=workers, scratch_room=backward + ROWS * VECTORS_ONE_ROW * U,
+        X=max(Ep, Hp if L > 1 else 0), M=max(Ep, Hp), N=N,
+        D=V if all_symbols else min(V, T * B), all_symbols=int(all_symbols), separate=int(R > 0),
+        dropout=int(dropout), workers=workers, scratch_room=backward + ROWS * VECTORS_ONE_ROW * U,
         norm_blocks=-(-config.parameter_count // NORM_BLOCK), spans=len(decay_spans(config)),
     )  # fmt: skip
 
@@ -266,6 +280,7 @@ class Workspace:
     config, seq_len, batch, workers : the configuration, T, B and the number of workers.
     training : whether there will be backward passes. Without them, their buffers are omitted, and the table holds all
         symbols unless it would be too large.
+    dropout : whether there will be passes with dropout.
 
     Attributes
     ----------
@@ -273,8 +288,10 @@ class Workspace:
     buffers : `Buffers`.
     """
 
-    def __init__(self, config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool) -> None:
-        sizes = dimensions(config, seq_len, batch, workers, training=training)._asdict()
+    def __init__(
+        self, config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool, dropout: bool = False
+    ) -> None:
+        sizes = dimensions(config, seq_len, batch, workers, training=training, dropout=dropout)._asdict()
         dtypes = {buffer.dtype: config.dtype if buffer.dtype == NETWORK else buffer.dtype for buffer in BUFFERS}
         items = {name: np.dtype(dtype).itemsize for name, dtype in dtypes.items()}
         self._placed, totals = place(BUFFERS, sizes, items, training=training)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,16 @@ from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
 from fastlstm.contract import Ids, Network, bad_ids, no_distribution
+from fastlstm.dropout import Dropout
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.reference import layer as recurrent
+from fastlstm.reference.dropout import factors
 from fastlstm.reference.layer import LayerTape
 from fastlstm.reference.optimizers import norm, update
+
+#: The factors (T, B, units) of dropout at each place (see `fastlstm.dropout`); ``None``: no dropout there.
+Masks = Sequence[FloatArray | None]
 
 
 @dataclass
@@ -28,14 +34,18 @@ class Tape:
     Attributes
     ----------
     x, y : (T, B) symbol ids read and to be predicted.
+    masks : the factors of dropout at each place, see `forward`.
     layers : a tape for each layer.
+    top : (T, B, H), what the output layer read.
     probabilities : (T, B, V), softmax of the logits.
     nats : (T, B), ``-log`` probability of each target.
     """
 
     x: Ids
     y: Ids
+    masks: Masks
     layers: list[LayerTape]
+    top: FloatArray
     probabilities: FloatArray
     nats: FloatArray
 
@@ -50,7 +60,12 @@ def log_softmax(logits: FloatArray) -> FloatArray:
     return shifted - np.log(total)
 
 
-def forward(parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> Tape:
+def masked(values: FloatArray, factors: FloatArray | None) -> FloatArray:
+    """Values (T, B, units), or their gradients, multiplied by the factors of dropout, if there are any."""
+    return values if factors is None else values * factors
+
+
+def forward(parameters: Parameters, x: Ids, y: Ids, state: FloatArray, masks: Masks | None = None) -> Tape:
     """Predict ``y`` from ``x``.
 
     Parameters
@@ -58,6 +73,7 @@ def forward(parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> Tape:
     parameters : of any dtype, complex included.
     x, y : (T, B) symbol ids.
     state : (S, L, B, H), carried in; not changed.
+    masks : the factors of dropout at each of the L+1 places; ``None``: no dropout.
 
     Returns
     -------
@@ -65,16 +81,17 @@ def forward(parameters: Parameters, x: Ids, y: Ids, state: FloatArray) -> Tape:
         All activations; the loss is ``tape.nats.sum()``, and `final_state` gives the state carried out.
     """
     config = parameters.config
-    a = parameters["embedding"][x]
+    masks = [None] * (config.layers + 1) if masks is None else masks
+    a = masked(parameters["embedding"][x], masks[0])
     layers: list[LayerTape] = []
     for layer in range(config.layers):
         tape = recurrent.forward(parameters, layer, a, state[:, layer])
         layers.append(tape)
-        a = tape.h[1:]
+        a = masked(tape.h[1:], masks[layer + 1])
     log_p = log_softmax(a @ parameters["output.W"] + parameters["output.b"])
     p = np.exp(log_p)
     nats = -np.take_along_axis(log_p, y[..., None].astype(np.intp), axis=-1)[..., 0]
-    return Tape(x, y, layers, p, nats)
+    return Tape(x, y, masks, layers, a, p, nats)
 
 
 def final_state(tape: Tape) -> FloatArray:
@@ -93,12 +110,11 @@ def backward(parameters: Parameters, tape: Tape, scale: float, gradients: Parame
     T, B = tape.y.shape
     dlogits[np.arange(T)[:, None], np.arange(B), tape.y] -= 1
     dlogits *= scale
-    top = tape.layers[-1].h[1:]
-    gradients["output.W"] += top.reshape(-1, H).T @ dlogits.reshape(-1, V)
+    gradients["output.W"] += tape.top.reshape(-1, H).T @ dlogits.reshape(-1, V)
     gradients["output.b"] += dlogits.reshape(-1, V).sum(axis=0)
-    dy: FloatArray = dlogits @ parameters["output.W"].T
+    dy: FloatArray = masked(dlogits @ parameters["output.W"].T, tape.masks[-1])
     for layer in reversed(range(config.layers)):
-        dy = recurrent.backward(parameters, layer, tape.layers[layer], dy, gradients)
+        dy = masked(recurrent.backward(parameters, layer, tape.layers[layer], dy, gradients), tape.masks[layer])
     np.add.at(gradients["embedding"], tape.x, dy)
 
 
@@ -106,9 +122,10 @@ class ReferenceNetwork(Network):
     """The reference as a `fastlstm.contract.Network`; ``threads`` has no effect."""
 
     def __init__(
-        self, config: ModelConfig, seq_len: int, batch: int, threads: int | None = None, *, training: bool = True
-    ) -> None:
-        super().__init__(config, seq_len, batch, training=training)
+        self, config: ModelConfig, seq_len: int, batch: int, threads: int | None = None, *, training: bool = True,
+        dropout: Dropout | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(config, seq_len, batch, training=training, dropout=dropout)
         self._lock = threading.RLock()
         self._tape: Tape | None = None
 
@@ -116,15 +133,26 @@ class ReferenceNetwork(Network):
         return self._lock
 
     def _forward(
-        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None
-    ) -> float:
+        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None,
+        step: int | None,
+    ) -> float:  # fmt: skip
         _check_ids(self.config, x, y)
         # Copies of the ids: the caller may fill the arrays anew before the backward pass.
-        self._tape = tape = forward(parameters, x.copy(), y.copy(), state)
+        self._tape = tape = forward(parameters, x.copy(), y.copy(), state, self._masks(step))
         state[...] = final_state(tape)
         if nats is not None:
             nats[...] = tape.nats
         return float(tape.nats.sum())
+
+    def _masks(self, step: int | None) -> Masks | None:
+        if step is None:
+            return None
+        config, dtype = self.config, self._dtype
+        units = [config.embedding, *config.layers * (config.hidden,)]
+        return [
+            factors(self.dropout, place, config.layers, step, (*self._sequence, n), dtype) if threshold else None
+            for place, (n, threshold) in enumerate(zip(units, self._thresholds, strict=True))
+        ]
 
     def _backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
         assert self._tape is not None

@@ -1,0 +1,142 @@
+"""Dropout: random numbers, the factors of a row of units, and rows multiplied by them.
+
+Which number belongs to which unit is declared in `fastlstm.dropout`. A row's factors are computed where they are used,
+in the forward pass and again in the backward pass: that takes less time than it would take to store and load them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastlstm.dropout import CALLS, INCREMENTS, LEVELS, MULTIPLIERS, NUMBERS, PLACE, ROUNDS, WORD
+from fastlstm.kernels import jit
+from fastlstm.kernels.simd.memory import load, store
+from fastlstm.kernels.simd.vector import width
+
+# Words of 32 bits are computed in uint64: a processor has an instruction for vectors of such products.
+_M0, _M1 = (np.uint64(m) for m in MULTIPLIERS)
+_W0, _W1 = (np.uint64(w) for w in INCREMENTS)
+_LOW, _HIGH = np.uint64(WORD - 1), np.uint64(32)
+_HALF, _UPPER = np.uint64(LEVELS - 1), np.uint64(16)
+
+
+@jit.device
+def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
+    """Philox4x32-10: four random words for a counter of four and a key of two, all uint64."""
+    for _ in range(ROUNDS):
+        p0, p1 = _M0 * c0, _M1 * c2
+        c0, c1, c2, c3 = (p1 >> _HIGH) ^ c1 ^ k0, p1 & _LOW, (p0 >> _HIGH) ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+    return c0, c1, c2, c3
+
+
+@jit.device
+def draw_factors(
+    factors: Any, at: int, units: int, threshold: int, first: int, lane: int, time: int, masks: Any
+) -> None:
+    """Write what the units of a row are multiplied by to ``factors[at:]``, in whole groups of ``CALLS * NUMBERS``.
+
+    Parameters
+    ----------
+    first : the first call of the row. lane, time : the other coordinates of its counters.
+    masks : the buffer of this name, with the key and the step.
+    """
+    number = factors.dtype.type
+    kept, dropped = number(LEVELS) / number(LEVELS - threshold), number(0)
+    least, c1, c2 = np.uint64(threshold), np.uint64(lane), np.uint64(time)
+    k0, k1, c3 = np.uint64(masks[0]), np.uint64(masks[1]), np.uint64(masks[2])
+    for group in range((units + CALLS * NUMBERS - 1) // (CALLS * NUMBERS)):
+        start, call = at + group * CALLS * NUMBERS, first + group * CALLS
+        for i in range(CALLS):
+            w0, w1, w2, w3 = philox(np.uint64(call + i), c1, c2, c3, k0, k1)
+            factors[start + i] = kept if w0 & _HALF >= least else dropped
+            factors[start + CALLS + i] = kept if w0 >> _UPPER >= least else dropped
+            factors[start + 2 * CALLS + i] = kept if w1 & _HALF >= least else dropped
+            factors[start + 3 * CALLS + i] = kept if w1 >> _UPPER >= least else dropped
+            factors[start + 4 * CALLS + i] = kept if w2 & _HALF >= least else dropped
+            factors[start + 5 * CALLS + i] = kept if w2 >> _UPPER >= least else dropped
+            factors[start + 6 * CALLS + i] = kept if w3 & _HALF >= least else dropped
+            factors[start + 7 * CALLS + i] = kept if w3 >> _UPPER >= least else dropped
+
+
+@jit.device
+def apply_factors(arena: Any, factors: int, source: int, target: int, units: int) -> None:
+    """``target = source * factors`` for whole vectors; a product, so that NaN is not dropped."""
+    for u in range(0, units, width(arena)):
+        store(arena, target + u, load(arena, source + u) * load(arena, factors + u))
+
+
+@jit.device
+def draw_row(plan: Any, buffers: Any, place: int, row: int, units: int, worker: int) -> int:
+    """Compute the factors of row ``row`` of a place into this worker's buffer; returns their offset."""
+    at = plan.factors + worker * plan.factors_size
+    lane, time = row % plan.B, row // plan.B * buffers.masks[3]
+    draw_factors(buffers.arena, at, units, buffers.thresholds[place], place * PLACE, lane, time, buffers.masks)
+    return at
+
+
+@jit.device
+def dropped(buffers: Any, place: int) -> bool:
+    """Whether units of a place are dropped in this pass."""
+    return buffers.thresholds[place] > 0
+
+
+@jit.device
+def embedding_folded(buffers: Any) -> bool:
+    """Whether layer 0 reads the table of symbols: with dropout, each position has an embedding of its own."""
+    return not dropped(buffers, 0)
+
+
+@jit.device
+def inputs_of(plan: Any, buffers: Any, place: int) -> tuple[int, int]:
+    """Offset of the T*B rows that a place reads, and the distance between them: h of the layer below, or `masked`."""
+    if dropped(buffers, place):
+        return plan.masked + place * plan.masked_size, plan.M
+    return plan.h + (place - 1) * plan.h_size + plan.B * plan.Hp, plan.Hp
+
+
+@jit.device
+def mask_states(plan: Any, buffers: Any, place: int, first: int, last: int, worker: int) -> None:
+    """Write rows ``first .. last`` of h of the layer below a place, multiplied by their factors, to ``masked``."""
+    source = plan.h + (place - 1) * plan.h_size + plan.B * plan.Hp
+    target = plan.masked + place * plan.masked_size
+    for row in range(first, last):
+        factors = draw_row(plan, buffers, place, row, plan.H, worker)
+        apply_factors(buffers.arena, factors, source + row * plan.Hp, target + row * plan.M, plan.Hp)
+
+
+@jit.device
+def mask_embeddings(plan: Any, buffers: Any, first: int, last: int, worker: int) -> None:
+    """Write the embeddings read in rows ``first .. last``, multiplied by their factors, to ``masked``."""
+    arena, whole = buffers.arena, plan.E // width(buffers.arena) * width(buffers.arena)
+    for row in range(first, last):
+        factors = draw_row(plan, buffers, 0, row, plan.E, worker)
+        source, target = plan.rows + buffers.slot[row] * plan.E, plan.masked + row * plan.M
+        apply_factors(arena, factors, source, target, whole)
+        for e in range(whole, plan.E):
+            arena[target + e] = arena[source + e] * arena[factors + e]
+
+
+@jit.device
+def mask_inputs(plan: Any, buffers: Any, place: int, first: int, last: int, worker: int) -> None:
+    """Write rows ``first .. last`` of what a place reads, multiplied by their factors, to ``masked``."""
+    if place == 0:
+        mask_embeddings(plan, buffers, first, last, worker)
+    else:
+        mask_states(plan, buffers, place, first, last, worker)
+
+
+@jit.device
+def mask_gradients(
+    plan: Any, buffers: Any, place: int, first: int, last: int, units: int, at: int, apart: int, worker: int
+) -> None:
+    """Multiply the gradients of rows ``first .. last`` of a place, ``apart`` elements apart from ``at`` on, in place.
+
+    The rows consist of whole vectors for ``units`` units.
+    """
+    U = width(buffers.arena)
+    for row in range(first, last):
+        factors = draw_row(plan, buffers, place, row, units, worker)
+        apply_factors(buffers.arena, factors, at + row * apart, at + row * apart, (units + U - 1) // U * U)
