@@ -23,8 +23,8 @@ from fastlstm.text import IdArray, Vocab
 _READ_STEPS = 256
 #: Most symbols drawn in one call, each of which packs the weights; a stream starts with one and doubles up to this.
 _DRAW_STEPS = 256
-#: An estimate reads in each lane whole blocks of so many symbols, so many at least, after a warm-up. It has so many lanes
-#: at most, and reads about so many symbols in each.
+#: An estimate reads in each lane whole blocks of so many symbols, so many blocks at least, after a warm-up. It has so
+#: many lanes at most, and reads about so many symbols in each.
 _BLOCK, _FEWEST_BLOCKS, _WARM_UP, _MOST_LANES, _LANE_CHARS = 64, 4, 128, 64, 768
 #: Number of networks that are cached for further calls of the same size.
 _NETWORKS_KEPT = 4

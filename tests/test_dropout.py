@@ -254,7 +254,7 @@ def test_a_training_step_is_the_small_verbs_with_the_same_step(backend, rng):
     net, gradients = backend(p.config, p.seq_len, p.batch, 1, dropout=dropout), Parameters(p.config)
     slots = [p.slots(rule, 0.1), p.slots(rule, 0.1)]
     for step in range(3):
-        nats = net.train_step(whole, gradients, slots[0], p.x, p.y, p.state.copy(), 0.1, rule, step)
+        nats = net.train_step(whole, gradients, slots[0], p.x, p.y, p.state.copy(), 0.1, rule, step).nats
         gradients.flat[:] = 0
         assert net.forward(parts, p.x, p.y, p.state.copy(), step=step) == nats
         net.backward(parts, 0.1, gradients)
