@@ -178,13 +178,20 @@ class TrainConfig(Settings):
     seq_len: int = setting(64, "characters per sequence", "training", unit="T", at_least=1, at_most=MOST_SYMBOLS)
     batch: int = setting(32, "sequences trained in parallel", "training", unit="B", at_least=1, at_most=MOST_SYMBOLS)
     optimizer: OptimizerName = setting("adagrad", "optimizer", "training")
-    lr: float = setting(0.05, "learning rate", "training", at_least=0.0)
+    lr: float | None = setting(
+        None, "highest learning rate", "training", at_least=0.0,
+        none=", ".join(f"{one.lr:g} for {name}" for name, one in OPTIMIZERS.items()),
+    )  # fmt: skip
     schedule: Schedule = setting(
         "cosine", "learning-rate schedule; wsd: constant, then a linear decay; plateau: lower when validation stalls",
         "training",
     )  # fmt: skip
     warmup: int = setting(
-        0, "steps over which the learning rate rises at the start", "training", at_least=0, at_most=MOST_STEPS
+        0,
+        "steps over which the learning rate rises at the start, at most half of the run",
+        "training",
+        at_least=0,
+        at_most=MOST_STEPS,
     )
     final_rate: float = setting(
         0.0, "learning rate at the end of cosine, linear and wsd, as a fraction of the highest", "training",
@@ -314,6 +321,11 @@ class TrainConfig(Settings):
                 )
         if self.nesterov and self.momentum == 0:
             raise ConfigError("nesterov needs a momentum above 0: give more, or leave nesterov out")
+
+    @property
+    def highest_rate(self) -> float:
+        """The highest learning rate: ``lr``, or the optimizer's own."""
+        return OPTIMIZERS[self.optimizer].lr if self.lr is None else self.lr
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Number of steps of the whole run, given the steps of one pass over the text.

@@ -71,12 +71,14 @@ class Optimizer(NamedTuple):
 
     Attributes
     ----------
+    lr : its usual learning rate.
     plain, with_momentum : its formula without momentum and with it; the same if it does not choose.
     defaults : the settings of `fastlstm.config.TrainConfig` that it has beside the learning rate, with its own values.
     averages : whether a new gradient enters the mean by ``1 - beta1`` (Adam), and both means are corrected.
     decoupled : whether weight decay acts on the parameters, and not through the gradient.
     """
 
+    lr: float
     plain: int
     with_momentum: int
     defaults: Mapping[str, float]
@@ -124,9 +126,11 @@ class Optimizer(NamedTuple):
 _ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 
 OPTIMIZERS: dict[OptimizerName, Optimizer] = {
-    "adagrad": Optimizer(ADAGRAD, ADAGRAD, {"eps": 1e-8, "weight_decay": 0.0}),
-    "sgd": Optimizer(SGD, MOMENTUM, {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0}),
-    "rmsprop": Optimizer(RMSPROP, RMSPROP_MOMENTUM, {"momentum": 0.0, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}),
-    "adam": Optimizer(ADAM, ADAM, {**_ADAM, "weight_decay": 0.0}, averages=True),
-    "adamw": Optimizer(ADAM, ADAM, {**_ADAM, "weight_decay": 0.01}, averages=True, decoupled=True),
+    "adagrad": Optimizer(0.05, ADAGRAD, ADAGRAD, {"eps": 1e-8, "weight_decay": 0.0}),
+    "sgd": Optimizer(0.5, SGD, MOMENTUM, {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0}),
+    "rmsprop": Optimizer(
+        0.002, RMSPROP, RMSPROP_MOMENTUM, {"momentum": 0.0, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}
+    ),
+    "adam": Optimizer(0.008, ADAM, ADAM, {**_ADAM, "weight_decay": 0.0}, averages=True),
+    "adamw": Optimizer(0.008, ADAM, ADAM, {**_ADAM, "weight_decay": 0.01}, averages=True, decoupled=True),
 }

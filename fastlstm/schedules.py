@@ -10,16 +10,17 @@ from fastlstm.config import TrainConfig
 def rate(config: TrainConfig, step: int, total: int) -> float:
     """Learning rate of step ``step``, counted from 0, in a run of ``total`` steps.
 
-    It rises linearly over the first ``config.warmup`` steps, and then follows ``config.schedule`` over the others. The
-    schedule "plateau" is constant here: its rate also depends on the validations (`fastlstm.run_state.RunState`).
+    It rises linearly over the first ``config.warmup`` steps, at most half of the run, and then follows
+    ``config.schedule`` over the others. The schedule "plateau" is constant here: its rate also depends on validations
+    (`fastlstm.run_state.RunState`).
     """
-    warmup = min(config.warmup, total)
+    warmup = min(config.warmup, total // 2)
     if step < warmup:
-        return config.lr * (step + 1) / (warmup + 1)
+        return config.highest_rate * (step + 1) / (warmup + 1)
     done, steps = step - warmup, max(total - warmup, 1)
     if config.schedule == "step":
-        return config.lr * config.decay_factor ** _decays(config, done, steps)
-    return config.lr * (config.final_rate + (1.0 - config.final_rate) * _shape(config, done / steps))
+        return config.highest_rate * config.decay_factor ** _decays(config, done, steps)
+    return config.highest_rate * (config.final_rate + (1.0 - config.final_rate) * _shape(config, done / steps))
 
 
 def _decays(config: TrainConfig, done: int, steps: int) -> int:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from fastlstm import cli, signals
 from fastlstm.config import ModelConfig, TrainConfig
-from fastlstm.presets import PRESETS, preset
-from fastlstm.settings import add_options, given
+from fastlstm.defaults import chosen
+from fastlstm.presets import PRESETS, Preset, preset
+from fastlstm.settings import add_options, given, settings_of
 
 if TYPE_CHECKING:
     from fastlstm.checkpoint import Content
     from fastlstm.model import Model
     from fastlstm.run_folder import RunFolder
-    from fastlstm.text import IdArray
+    from fastlstm.text import IdArray, Vocab
     from fastlstm.trainer import TrainResult
 
 
@@ -55,13 +56,13 @@ def parser() -> cli.Parser:
     return made
 
 
-def configuration(options: argparse.Namespace) -> tuple[dict[str, Any], TrainConfig]:
-    """Fields of `ModelConfig`, and the `TrainConfig`: those of the preset, overridden by the options."""
+def configuration(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of `ModelConfig` and of `TrainConfig`: those of the preset, overridden by the options."""
     model, train = given(options, ModelConfig), given(options, TrainConfig)
     if options.preset:
-        chosen = preset(options.preset, options.cell or ModelConfig.cell)
-        model, train = {**chosen.model, **model}, {**chosen.train, **train}
-    return model, TrainConfig(**train)
+        values = preset(options.preset, options.cell or ModelConfig.cell)
+        model, train = {**values.model, **model}, {**values.train, **train}
+    return model, train
 
 
 def output_folder(options: argparse.Namespace) -> Path:
@@ -76,18 +77,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train a model as given by the arguments; returns the exit status."""
     started = time.perf_counter()
     options = parser().parse_args(argv)
-    model_values, config = configuration(options)
-    ModelConfig(vocab_size=1, **model_values)  # validate it before the text is read
+    model_values, train_values = configuration(options)
+    ModelConfig(vocab_size=1, **model_values), TrainConfig(**train_values)  # validate them before the text is read
     from fastlstm.run_folder import RunFolder
+    from fastlstm.text import read_ids
 
-    model, ids = _model_and_ids(options, model_values, config.seed)
-    config = _fitted(options, config, ids)
+    vocab, ids = read_ids(options.data or [], as_bytes=options.bytes)
+    choice = None if options.preset else chosen(len(ids), model_values, train_values)
+    if choice is not None:
+        model_values, train_values = {**choice.model, **model_values}, {**choice.train, **train_values}
+    model = _model(vocab, model_values, train_values.get("seed", TrainConfig.seed))
+    config = _fitted(options, TrainConfig(**train_values), ids)
     wanted, named = output_folder(options), bool(options.out)
     with (
         RunFolder(wanted, named=named, overwrite=options.overwrite, say=_tell) as folder,
         signals.cleanup(folder.tidy),
     ):
         _introduce(model, ids, config)
+        if choice is not None:
+            print(f"chosen: {_as_options(choice)}; options that are given win", flush=True)
         return _train(model, ids, config, folder, started, as_json=options.json)
 
 
@@ -101,12 +109,19 @@ def _say(message: str) -> None:
     cli.note("train", message)
 
 
-def _model_and_ids(options: argparse.Namespace, values: dict[str, Any], seed: int) -> tuple[Model, IdArray]:
+def _model(vocab: Vocab, values: dict[str, Any], seed: int) -> Model:
     from fastlstm.model import Model
-    from fastlstm.text import read_ids
 
-    vocab, ids = read_ids(options.data or [], as_bytes=options.bytes)
-    return Model(ModelConfig(len(vocab), **values), vocab, seed=seed), ids
+    return Model(ModelConfig(len(vocab), **values), vocab, seed=seed)
+
+
+def _as_options(choice: Preset) -> str:
+    """What has been chosen, as it would be given on the command line."""
+    settings = settings_of(ModelConfig) | settings_of(TrainConfig)
+    values = {settings[name].option: value for name, value in {**choice.model, **choice.train}.items()}
+    return " ".join(
+        f"{option} {value:.6g}" if isinstance(value, float) else f"{option} {value}" for option, value in values.items()
+    )
 
 
 def _fitted(options: argparse.Namespace, config: TrainConfig, ids: IdArray) -> TrainConfig:

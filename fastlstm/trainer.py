@@ -100,7 +100,7 @@ def begin(start: Content, ids: IdArray, config: TrainConfig, observer: Observer)
         )
     lanes = Lanes(train_ids, config.seq_len, config.batch)
     first_loss = guessing_nats(start.config) if config.smooth_from_guessing else None
-    state = RunState.start(start.parameters, config.batch, config.rule(config.lr).slots, first_loss)
+    state = RunState.start(start.parameters, config.batch, config.rule(0.0).slots, first_loss)
     return Run(state, lanes, val_ids, start.vocab, config, observer, start.training)
 
 
@@ -432,7 +432,7 @@ class Run:
         back = f"step {step:,}" if step else "its state before the run"
         return DivergenceError(
             f"training diverged at step {now} with a learning rate of {rate:.3g}: {why}; the model was restored to"
-            f" {back}: lower the learning rate (now {self._config.lr:g}), or clip gradients harder"
+            f" {back}: lower the learning rate (now {self._config.highest_rate:g}), or clip gradients harder"
         )
 
     def _record(self, state: RunState) -> dict[str, Any]:

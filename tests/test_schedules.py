@@ -59,6 +59,10 @@ def test_the_warm_up_rises_linearly_to_the_start_of_the_schedule(schedule):
     assert found[9:] == [rate(TrainConfig(lr=0.5, schedule=schedule), step, 91) for step in range(91)]
 
 
+def test_the_warm_up_takes_at_most_half_of_the_run():
+    assert rates(10, schedule="constant", warmup=100) == pytest.approx([0.5 * n / 6 for n in range(1, 6)] + 5 * [0.5])
+
+
 @given(
     schedule=st.sampled_from(NAMES), total=st.integers(1, 2000), warmup=st.integers(0, 3000), final=st.floats(0, 1),
     part=st.floats(0.01, 1), data=st.data(),

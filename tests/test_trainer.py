@@ -75,7 +75,7 @@ def test_the_assignment_s_rnn_takes_the_same_steps_on_both_backends(default_text
     """
     model, settings = assignment("rnn", default_text)
     config = TrainConfig(**settings)
-    T, rule = config.seq_len, UpdateRule(config.lr, config.clip_value)
+    T, rule = config.seq_len, UpdateRule(config.highest_rate, config.clip_value)
     ref = RunState.start(model.parameters, 1, rule.slots)
     gradients = Parameters(model.config)
     networks = [build(name, model.config, T, 1) for name in ("reference", "fast")]
