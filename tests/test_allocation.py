@@ -1,5 +1,6 @@
 """A training step of the fast backend allocates no array and calls no BLAS."""
 
+import itertools
 import re
 import tracemalloc
 
@@ -10,7 +11,7 @@ from problems import problem
 from fastlstm.cells import CELLS
 from fastlstm.kernels.network import FastNetwork
 from fastlstm.kernels.step import step
-from fastlstm.optimizers import UpdateRule
+from fastlstm.optimizers import OPTIMIZERS
 from fastlstm.params import Parameters
 from fastlstm.reference.network import ReferenceNetwork
 
@@ -20,14 +21,14 @@ DTYPES = ["float32", "float64"]
 CHURN = 8 * 1024
 
 
-def training(rng, backend, dtype, cell="lstm"):
+def training(rng, backend, dtype, cell="lstm", optimizer="adagrad"):
     """A function that runs one training step of a network whose smallest array is twice `CHURN`."""
     p = problem(rng, cell, hidden=64, embedding=64, vocab=64, seq_len=64, batch=64, dtype=dtype)
     assert min(p.x.nbytes, p.state.nbytes, p.parameters["embedding"].nbytes) >= 2 * CHURN
     net = backend(p.config, p.seq_len, p.batch, 1)
-    rule = UpdateRule(0.1, clip_norm=1.0)
-    gradients, slots = Parameters(p.config), p.slots(rule)
-    return lambda: net.train_step(p.parameters, gradients, slots, p.x, p.y, p.state, 1.0, rule)
+    rules = (OPTIMIZERS[optimizer].rule(1e-3, step, clip_norm=1.0) for step in itertools.count())
+    gradients, slots = Parameters(p.config), p.slots(next(rules))
+    return lambda: net.train_step(p.parameters, gradients, slots, p.x, p.y, p.state, 1.0, next(rules))
 
 
 def most_allocated(train):
@@ -48,6 +49,13 @@ def most_allocated(train):
 def test_a_step_allocates_no_array(cell, dtype, rng):
     """NumPy reports its arrays to tracemalloc, and every array of this step is larger than the bound."""
     assert most_allocated(training(rng, FastNetwork, dtype, cell)) < CHURN
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_no_optimizer_allocates_an_array(optimizer, dtype, rng):
+    """From the numbers of its rule to the updated parameters."""
+    assert most_allocated(training(rng, FastNetwork, dtype, optimizer=optimizer)) < CHURN
 
 
 def test_allocations_of_the_reference_are_detected(rng):

@@ -68,6 +68,20 @@ def test_impossible_models_are_refused_at_once(settings, message):
         ({"clip_value": 1.0}, "exclude each other"),
         ({"steps": 1, "epochs": 1}, "exclude each other"),
         ({"lr": math.inf}, "lr must be a finite number"),
+        ({"optimizer": "lion"}, "optimizer must be one of adagrad, sgd, rmsprop, adam, adamw, not 'lion'"),
+        ({"optimizer": "adam", "beta2": 1.0}, "beta2 must be a finite number of at least 0 and below 1, not 1.0"),
+        ({"optimizer": "adam", "beta1": -0.1}, "beta1 must be a finite number of at least 0 and below 1, not -0.1"),
+        ({"optimizer": "sgd", "momentum": 1}, "momentum must be a finite number of at least 0 and below 1, not 1"),
+        ({"eps": 0.0}, "eps must be a finite number of at least 1e-30, not 0.0"),
+        ({"weight_decay": -1e-9}, "weight_decay must be a finite number of at least 0"),
+        (
+            {"beta1": 0.9},
+            r"the optimizer adagrad has no beta1: leave it out, or choose an optimizer that has it \(adam, adamw\)",
+        ),
+        ({"optimizer": "adamw", "momentum": 0.9}, r"adamw has no momentum: .* \(sgd, rmsprop\)"),
+        ({"optimizer": "rmsprop", "nesterov": False}, r"rmsprop has no nesterov: .* \(sgd\)"),
+        ({"optimizer": "sgd", "eps": 1e-8}, r"sgd has no eps: .* \(adagrad, rmsprop, adam, adamw\)"),
+        ({"optimizer": "sgd", "momentum": 0, "nesterov": True}, "nesterov needs a momentum above 0"),
     ],
 )
 def test_impossible_training_is_refused_at_once(settings, message):

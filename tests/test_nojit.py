@@ -18,7 +18,7 @@ from problems import problem
 from fastlstm.cells import CELLS
 from fastlstm.kernels import jit
 from fastlstm.kernels.network import FastNetwork
-from fastlstm.optimizers import UpdateRule
+from fastlstm.optimizers import OPTIMIZERS, UpdateRule
 from fastlstm.params import Parameters
 from fastlstm.reference.network import ReferenceNetwork
 
@@ -27,15 +27,25 @@ TOLERANCES = {"float64": 1e-10, "float32": 1e-5}
 
 
 def one_of_everything(net, p):
-    """A training step for each kind of clipping, an accumulated gradient, and symbols drawn."""
-    rules = UpdateRule(0.1), UpdateRule(0.1, clip_value=0.05), UpdateRule(0.1, clip_norm=0.1)
-    parameters, slots = Parameters(p.config, p.parameters.flat.copy()), p.slots(rules[0], 0.1)
+    """A training step for each kind of clipping and each optimizer, an accumulated gradient, and symbols drawn."""
+    rules = [UpdateRule(0.1), UpdateRule(0.1, clip_value=0.05), UpdateRule(0.1, clip_norm=0.1)]
+    rules += [optimizer.rule(0.01, weight_decay=0.1) for optimizer in OPTIMIZERS.values()]
+    rules += [OPTIMIZERS[name].rule(0.01, momentum=momentum) for name, momentum in (("sgd", 0.0), ("rmsprop", 0.5))]
+    parameters, slots = Parameters(p.config, p.parameters.flat.copy()), [p.slots(rule, 0.1) for rule in rules]
     gradients, state, losses = Parameters(p.config), p.state.copy(), []
-    for rule in rules:
-        losses.append(net.train_step(parameters, gradients, slots, p.x, p.y, state, 0.1, rule).nats)
+    for rule, kept in zip(rules, slots, strict=True):
+        result = net.train_step(parameters, gradients, kept, p.x, p.y, state, 0.1, rule)
+        assert result.finite
+        losses.append(result.nats)
     net.forward(parameters, p.x, p.y, state)
     net.backward(parameters, 0.1, gradients)
-    return {"losses": np.array(losses), "p": parameters.flat, "g": gradients.flat, "m": slots, "state": state}
+    return {
+        "losses": np.array(losses),
+        "p": parameters.flat,
+        "g": gradients.flat,
+        "m": np.concatenate(slots),
+        "state": state,
+    }
 
 
 def drawn(net, p, temperature):

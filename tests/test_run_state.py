@@ -62,7 +62,7 @@ import test_run_state as here
 from fastlstm import TrainConfig, run_state
 state = run_state.read(sys.argv[2])
 assert state.step == 120
-steps = here.steps_of(state.parameters.config, TrainConfig(**here.SETTINGS))
+steps = here.steps_of(state.parameters.config, TrainConfig(**here.SETTINGS, optimizer=sys.argv[3]))
 for _ in range(180):
     steps.take(state)
 run_state.write(sys.argv[2], state)
@@ -70,20 +70,20 @@ run_state.write(sys.argv[2], state)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_a_run_resumed_in_another_process_is_bitwise_the_uninterrupted_run(cell, request, tmp_path):
-    config, model = TrainConfig(**SETTINGS), model_config(cell)
+@pytest.mark.parametrize("optimizer", ["adagrad", "sgd", "adam"])
+def test_a_run_resumed_in_another_process_is_bitwise_the_uninterrupted_run(cell, optimizer, request, tmp_path):
+    config, model = TrainConfig(**SETTINGS, optimizer=optimizer), model_config(cell)
     steps = steps_of(model, config)
     assert 3 * lanes(config).steps_per_epoch < 300  # the lanes wrap on the way, within and after the first 120
 
-    whole = RunState.start(untrained(cell).parameters, config.batch, slots=1)
+    whole = RunState.start(untrained(cell).parameters, config.batch, config.rule(config.lr).slots)
     for _ in range(120):
         steps.take(whole)
     run_state.write(tmp_path / "last.safetensors", whole)
     for _ in range(180):
         steps.take(whole)
-    subprocess.run(
-        [sys.executable, "-c", GO_ON, request.path.parent, tmp_path / "last.safetensors"], check=True, env=ENVIRONMENT
-    )
+    arguments = [request.path.parent, tmp_path / "last.safetensors", optimizer]
+    subprocess.run([sys.executable, "-c", GO_ON, *arguments], check=True, env=ENVIRONMENT)
     resumed = run_state.read(tmp_path / "last.safetensors")
     assert resumed.step == 300
     resumed.seconds = whole.seconds  # another clock

@@ -54,6 +54,19 @@ def assignment(cell, text):
     return model, preset("assignment", cell).train | {"steps": 100, "sample_length": 0}
 
 
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.5), ("rmsprop", 0.01), ("adam", 0.02), ("adamw", 0.02)])
+def test_every_optimizer_learns_and_has_the_same_losses_on_both_backends(optimizer, lr, default_text):
+    losses = {}
+    for backend in ("reference", "fast"):
+        model, recorder = Model.for_text(default_text[:3000], dtype="float64", **SMALL), Recorder()
+        config = TrainConfig(**QUICK | {"steps": 100, "sample_length": 0}, optimizer=optimizer, lr=lr, backend=backend)
+        model.fit(default_text[:3000], config, observer=recorder)
+        losses[backend] = recorder.losses
+    # Roundings of 1e-16, which a hundred steps of learning make larger.
+    np.testing.assert_allclose(losses["fast"], losses["reference"], rtol=0, atol=1e-9)
+    assert np.mean(losses["fast"][-10:]) < np.mean(losses["fast"][:10]) - 0.3
+
+
 def test_the_assignment_has_the_same_losses_on_both_backends(default_text):
     losses = {}
     for backend in ("reference", "fast"):

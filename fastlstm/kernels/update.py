@@ -232,10 +232,10 @@ def update(
     """
     U, count = width(parameters), len(parameters)
     first, last = split(-(-count // U), worker, workers)
-    factor, broken = norm_factor(norm, rule.clip_norm), 0.0
+    factor, broken = parameters.dtype.type(norm_factor(norm, rule.clip_norm)), 0.0
     for span in range(len(spans)):
         start, stop = max(spans[span, 0], first * U), min(spans[span, 1], last * U)
         if start < stop:
-            how = rule, factor, np.float64(spans[span, 2])
+            how = rule, factor, float(spans[span, 2])
             broken += update_span(parameters, gradients, slots, how, start, stop)
     return broken

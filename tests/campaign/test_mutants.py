@@ -21,11 +21,11 @@ FILES = (
     "reference/layer.py", "reference/network.py", "reference/optimizers.py", "kernels/recurrent.py",
     "kernels/gradients.py",
     "kernels/output.py", "kernels/update.py", "kernels/functions.py", "kernels/pack.py", "kernels/step.py",
-    "contract.py",
+    "contract.py", "optimizers.py",
 )  # fmt: skip
 SUITE = (
     "test_reference_gradients.py", "test_naive.py", "test_torch.py", "test_equivalence.py", "test_contract.py",
-    "test_functions.py", "test_sequences.py", "test_trainer.py",
+    "test_functions.py", "test_sequences.py", "test_trainer.py", "test_optimizers.py", "test_torch_optimizers.py",
 )  # fmt: skip
 #: Seconds for the suite, which compiles all kernels again.
 LONGEST_SUITE = 900
