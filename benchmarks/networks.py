@@ -11,7 +11,7 @@ from fastlstm.backend import build
 from fastlstm.cells import CELLS, CellName
 from fastlstm.config import BackendName, DType, ModelConfig
 from fastlstm.model import Model
-from fastlstm.optimizers import UpdateRule
+from fastlstm.optimizers import OPTIMIZERS, OptimizerName
 from fastlstm.params import Parameters, initialise
 from fastlstm.text import Vocab
 
@@ -36,9 +36,14 @@ def with_cell(workload: Workload, cell: CellName) -> Workload:
 class Training:
     """A network, its parameters, and one batch of random symbols. The state is carried from step to step."""
 
-    rule = UpdateRule(lr=LEARNING_RATE, clip_norm=CLIP_NORM)
-
-    def __init__(self, workload: Workload, backend: BackendName = "fast", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        backend: BackendName = "fast",
+        threads: int | None = None,
+        optimizer: OptimizerName = "adagrad",
+    ) -> None:
+        self.rule = OPTIMIZERS[optimizer].rule(LEARNING_RATE, clip_norm=CLIP_NORM)
         config = config_of(workload)
         rng = np.random.default_rng(0)
         self.workload = workload

@@ -1,6 +1,7 @@
 """Where a training step spends its time: each phase alone, compared with the limit of the machine.
 
-usage: python -m benchmarks.phases WORKLOAD [...] [--cell NAME] [--threads N] [--seconds S] [--json FILE]
+usage: python -m benchmarks.phases WORKLOAD [...] [--cell NAME] [--optimizer NAME] [--threads N] [--seconds S]
+                                   [--json FILE]
 
 Each phase of a step runs in a separate call, in order, so that it works with the values and the cache contents that the
 phases before it left. The time of a call without phases, for waking the workers and for Python, is subtracted.
@@ -30,6 +31,7 @@ from fastlstm.kernels.host import vector_unit
 from fastlstm.kernels.network import FastNetwork
 from fastlstm.kernels.recurrent import teams_of
 from fastlstm.kernels.tile.shape import VECTORS
+from fastlstm.optimizers import OPTIMIZERS, OptimizerName
 from fastlstm.threads import default_threads
 
 #: The phases of `fastlstm.kernels.step`, in the order of execution.
@@ -76,8 +78,8 @@ class Profile(NamedTuple):
     workers: int
 
 
-def costs(network: FastNetwork, parameters: int) -> dict[str, Cost]:
-    """The cost of each phase, from the layouts of `fastlstm.kernels.workspace`."""
+def costs(network: FastNetwork, parameters: int, slots: int) -> dict[str, Cost]:
+    """The cost of each phase, from the layouts of `fastlstm.kernels.workspace` and the slots of the update rule."""
     plan = network.plan
     T, B, L, V, E, H, N, Hp, Vp = (getattr(plan, name) for name in ("T", "B", "L", "V", "E", "H", "N", "Hp", "Vp"))
     gates, rows, distinct = plan.G * H, T * B, int(network.buffers.counts[0])
@@ -112,7 +114,7 @@ def costs(network: FastNetwork, parameters: int) -> dict[str, Cost]:
         ),
         "EMBEDDING": cost(distinct * E * gates, table, table),
         "NORM": cost(0, parameters, parameters),
-        "UPDATE": cost(0, 5 * parameters, 3 * parameters),
+        "UPDATE": cost(0, (3 + 2 * slots) * parameters, (2 + slots) * parameters),
     }  # fmt: skip
 
 
@@ -131,9 +133,9 @@ def bit(name: str) -> int:
     return int(getattr(step, name))
 
 
-def profile(workload: Workload, threads: int, seconds: float) -> Profile:
+def profile(workload: Workload, threads: int, seconds: float, optimizer: OptimizerName = "adagrad") -> Profile:
     """Measure the phases of a workload's step for about ``seconds``; medians."""
-    training = Training(workload, threads=threads)
+    training = Training(workload, threads=threads, optimizer=optimizer)
     network = training.network
     assert isinstance(network, FastNetwork)
     workers = network.workers.count
@@ -144,7 +146,7 @@ def profile(workload: Workload, threads: int, seconds: float) -> Profile:
     times = _times(training, seconds)
     rate = max(rate, peak.multiply_add_rate(workers))
     medians = {name: statistics.median(values) for name, values in times.items()}
-    found = costs(network, len(training.parameters.flat))
+    found = costs(network, len(training.parameters.flat), training.rule.slots)
     timings = []
     for name in NAMES:
         if found[name].bytes:
@@ -214,13 +216,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("workloads", nargs="+", choices=TRAINING, metavar="WORKLOAD", help=", ".join(TRAINING))
     parser.add_argument("--cell", choices=CELLS, default="lstm", help="cell of the models (lstm)")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adagrad", help="optimizer (adagrad)")
     parser.add_argument("--threads", type=positive, default=default_threads(), metavar="N", help="workers (all cores)")
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="time for each workload (3)")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
     reports = []
     for name in options.workloads:
-        measured = profile(with_cell(TRAINING[name], options.cell), options.threads, options.seconds)
+        workload = with_cell(TRAINING[name], options.cell)
+        measured = profile(workload, options.threads, options.seconds, options.optimizer)
         Console().print(table(name, measured))
         reports.append(as_json(name, measured))
     if options.json:

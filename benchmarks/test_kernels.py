@@ -89,7 +89,7 @@ def test_phase(benchmark, name, phase):
     warm_up(training.step)
     before = sum(bit(earlier) for earlier in NAMES[: NAMES.index(phase)])
     benchmark.pedantic(run_phases, args=(training, bit(phase)), setup=lambda: run_phases(training, before), rounds=5)
-    flops = costs(training.network, len(training.parameters.flat))[phase].flops
+    flops = costs(training.network, len(training.parameters.flat), training.rule.slots)[phase].flops
     report(benchmark, flops=flops, threads=training.network.workers.count, peak=True)
 
 

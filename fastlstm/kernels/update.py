@@ -108,10 +108,13 @@ def adam(p: Any, d: Any, m: Any, v: Any, rule: Any) -> Any:
 
 @jit.device
 def decayed(p: Any, g: Any, how: Any) -> Any:
-    """Parameters after decoupled weight decay, and the clipped gradients with the other kind."""
+    """Parameters after decoupled weight decay, and the clipped gradients with the other kind.
+
+    Without decay both stay as they are, bit for bit: ``0.0 - 0.0`` is 0, which keeps the sign of a parameter of -0.
+    """
     rule, factor, decays = how
     d = clamp(g, -rule.clip_value, rule.clip_value) * factor
-    return p - p * (rule.shrink * decays), fma(p, rule.l2 * decays, d)
+    return fma(p, 0.0 - rule.shrink * decays, p), fma(p, rule.l2 * decays, d)
 
 
 # How a vector or a part of one is read and written.
