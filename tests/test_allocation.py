@@ -9,8 +9,9 @@ import pytest
 from problems import problem
 
 from fastlstm.cells import CELLS
+from fastlstm.dropout import Dropout
+from fastlstm.kernels import step as kernels
 from fastlstm.kernels.network import FastNetwork
-from fastlstm.kernels.step import step
 from fastlstm.optimizers import OPTIMIZERS
 from fastlstm.params import Parameters
 from fastlstm.reference.network import ReferenceNetwork
@@ -21,14 +22,14 @@ DTYPES = ["float32", "float64"]
 CHURN = 8 * 1024
 
 
-def training(rng, backend, dtype, cell="lstm", optimizer="adagrad"):
+def training(rng, backend, dtype, cell="lstm", step=None, optimizer="adagrad"):
     """A function that runs one training step of a network whose smallest array is twice `CHURN`."""
     p = problem(rng, cell, hidden=64, embedding=64, vocab=64, seq_len=64, batch=64, dtype=dtype)
     assert min(p.x.nbytes, p.state.nbytes, p.parameters["embedding"].nbytes) >= 2 * CHURN
-    net = backend(p.config, p.seq_len, p.batch, 1)
-    rules = (OPTIMIZERS[optimizer].rule(1e-3, step, clip_norm=1.0) for step in itertools.count())
+    net = backend(p.config, p.seq_len, p.batch, 1, dropout=Dropout(0.1, 0.1, 0.5))
+    rules = (OPTIMIZERS[optimizer].rule(1e-3, n, clip_norm=1.0) for n in itertools.count())
     gradients, slots = Parameters(p.config), p.slots(next(rules))
-    return lambda: net.train_step(p.parameters, gradients, slots, p.x, p.y, p.state, 1.0, next(rules))
+    return lambda: net.train_step(p.parameters, gradients, slots, p.x, p.y, p.state, 1.0, next(rules), step)
 
 
 def most_allocated(train):
@@ -46,9 +47,10 @@ def most_allocated(train):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_step_allocates_no_array(cell, dtype, rng):
+@pytest.mark.parametrize("step", [None, 3])  # without dropout, and with it
+def test_a_step_allocates_no_array(step, cell, dtype, rng):
     """NumPy reports its arrays to tracemalloc, and every array of this step is larger than the bound."""
-    assert most_allocated(training(rng, FastNetwork, dtype, cell)) < CHURN
+    assert most_allocated(training(rng, FastNetwork, dtype, cell, step)) < CHURN
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -68,7 +70,7 @@ def test_the_machine_code_calls_neither_an_allocator_nor_blas(dtype, rng):
     """tracemalloc does not see allocations in kernels, so the names of all functions that their code calls are read."""
     p = problem(rng, "lstm", dtype=dtype)
     FastNetwork(p.config, p.seq_len, p.batch, 1).forward(p.parameters, p.x, p.y, p.state)
-    for made in step.overloads.values():
+    for made in kernels.step.overloads.values():
         functions = made.library._get_module_for_linking().functions
         called = {function.name for function in functions if function.is_declaration}
         assert any(name.startswith("fastlstm_tile_") for name in called)  # the code does contain names

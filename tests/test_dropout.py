@@ -16,6 +16,8 @@ from fastlstm.kernels import jit
 from fastlstm.kernels.dropout import draw_factors
 from fastlstm.kernels.dropout import philox as kernel_philox
 from fastlstm.kernels.network import FastNetwork
+from fastlstm.kernels.simd.memory import load, store
+from fastlstm.kernels.simd.words import WORDS
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
 from fastlstm.reference import network as reference
@@ -45,9 +47,13 @@ KINDS = [(name, held) for name in PLACES for held in (False, True)]
 
 
 @jit.kernel
-def words(counter, key):
-    """`philox` of the kernels, from Python."""
-    return kernel_philox(counter[0], counter[1], counter[2], counter[3], key[0], key[1])
+def words(counters, key, found):
+    """`philox` of the kernels, from Python: ``counters`` are four vectors of words, ``found`` is for as many."""
+    drawn = kernel_philox(
+        load(counters, 0), load(counters, WORDS), load(counters, 2 * WORDS), load(counters, 3 * WORDS), key[0], key[1]
+    )
+    for n in range(4):
+        store(found, n * WORDS, drawn[n])
 
 
 @jit.kernel
@@ -60,7 +66,9 @@ def drawn(found, units, threshold, first, lane, time, masks):
 def test_both_generators_give_the_known_answers(counter, key, expected):
     counters = np.array(counter, np.uint64)
     assert [int(word) for word in philox(counters, tuple(key))] == expected
-    assert [int(word) for word in words(counters, np.array(key, np.uint64))] == expected
+    found = np.zeros(4 * WORDS, np.uint64)
+    words(np.repeat(counters, WORDS), np.array(key, np.uint64), found)
+    assert np.array_equal(found % 2**32, np.repeat(np.array(expected, np.uint64), WORDS))
 
 
 @pytest.mark.parametrize("held", [False, True])

@@ -16,6 +16,7 @@ import pytest
 from problems import problem
 
 from fastlstm.cells import CELLS
+from fastlstm.dropout import Dropout
 from fastlstm.kernels import jit
 from fastlstm.kernels.network import FastNetwork
 from fastlstm.optimizers import OPTIMIZERS, UpdateRule
@@ -33,8 +34,8 @@ def one_of_everything(net, p):
     rules += [OPTIMIZERS[name].rule(0.01, momentum=momentum) for name, momentum in (("sgd", 0.0), ("rmsprop", 0.5))]
     parameters, slots = Parameters(p.config, p.parameters.flat.copy()), [p.slots(rule, 0.1) for rule in rules]
     gradients, state, losses = Parameters(p.config), p.state.copy(), []
-    for rule, kept in zip(rules, slots, strict=True):
-        result = net.train_step(parameters, gradients, kept, p.x, p.y, state, 0.1, rule)
+    for step, (rule, kept) in enumerate(zip(rules, slots, strict=True)):
+        result = net.train_step(parameters, gradients, kept, p.x, p.y, state, 0.1, rule, step)
         assert result.finite
         losses.append(result.nats)
     net.forward(parameters, p.x, p.y, state)
@@ -54,11 +55,13 @@ def drawn(net, p, temperature):
 
 
 @pytest.mark.skipif(not jit.DISABLED, reason="runs in the process below")
+@pytest.mark.parametrize("dropout", [None, Dropout(0.2, 0.3, 0.4)])
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_kernels_in_plain_python_are_the_reference(cell, dtype, rng):
+def test_kernels_in_plain_python_are_the_reference(cell, dtype, dropout, rng):
     p = problem(rng, cell, layers=2, hidden=5, embedding=3, vocab=6, seq_len=4, batch=2, dtype=dtype)
-    found, expected = (one_of_everything(net(p.config, 4, 2), p) for net in (FastNetwork, ReferenceNetwork))
+    nets = (net(p.config, 4, 2, dropout=dropout) for net in (FastNetwork, ReferenceNetwork))
+    found, expected = (one_of_everything(net, p) for net in nets)
     for name, exact in expected.items():
         np.testing.assert_allclose(
             found[name], exact, rtol=0, atol=TOLERANCES[dtype] * np.abs(exact).max(), err_msg=name
@@ -77,4 +80,4 @@ def test_the_suite_without_compilation():
         command, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout
-    assert f"{len(CELLS) * len(TOLERANCES)} passed" in result.stdout
+    assert f"{2 * len(CELLS) * len(TOLERANCES)} passed" in result.stdout

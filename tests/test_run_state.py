@@ -19,7 +19,10 @@ from fastlstm.trainer import Run, Steps, begin
 
 TEXT = "the cat sat on the mat.\nso did the dog, at last.\n" * 40
 VOCAB = Vocab.from_text(TEXT)
-SETTINGS = {"seq_len": 8, "batch": 3, "steps": 300, "smoothing": 0.9, "sample_length": 10, "threads": 1}
+SETTINGS = {
+    "seq_len": 8, "batch": 3, "steps": 300, "smoothing": 0.9, "sample_length": 10, "threads": 1,
+    "dropout_embedding": 0.1, "dropout_layers": 0.2, "dropout_output": 0.2,
+}  # fmt: skip
 
 
 def model_config(cell="lstm", dtype="float32", **settings):
@@ -76,7 +79,7 @@ def test_a_run_resumed_in_another_process_is_bitwise_the_uninterrupted_run(cell,
     steps = steps_of(model, config)
     assert 3 * lanes(config).steps_per_epoch < 300  # the lanes wrap on the way, within and after the first 120
 
-    whole = RunState.start(untrained(cell).parameters, config.batch, config.rule(config.lr).slots)
+    whole = RunState.start(untrained(cell).parameters, config.batch, config.rule(config.highest_rate).slots)
     for _ in range(120):
         steps.take(whole)
     run_state.write(tmp_path / "last.safetensors", whole)

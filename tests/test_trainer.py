@@ -222,6 +222,20 @@ def test_the_smoothed_loss_covers_only_the_steps_of_the_run(default_text):
         assert shown == pytest.approx(np.average(recorder.losses[:n], weights=weights), rel=1e-12)
 
 
+@pytest.mark.parametrize("name", ["dropout_embedding", "dropout_layers", "dropout_output"])
+def test_dropout_acts_in_training_only(name, default_text):
+    """The model is validated without it, and other masks are drawn with ``held`` and with another seed."""
+    text, settings = default_text[:3000], {"val_frac": 0.2}
+    losses = set()
+    for more in ({}, {name: 0.5}, {name: 0.5, "dropout_held": True}, {name: 0.5, "seed": 1}):
+        model, recorder = Model.for_text(text, **SMALL, layers=2), Recorder()
+        result = model.fit(text, TrainConfig(**QUICK | settings | more), observer=recorder)
+        _, val = split(model.encode(text), 0.2)
+        assert result.val_nats == model.evaluate(text[-len(val) :]).nats_per_char
+        losses.add(tuple(recorder.losses))
+    assert len(losses) == 4
+
+
 def test_smooth_from_guessing_must_be_a_bool():
     with pytest.raises(ConfigError, match="smooth_from_guessing must be True or False"):
         TrainConfig(smooth_from_guessing="no")

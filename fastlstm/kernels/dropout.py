@@ -14,21 +14,32 @@ from fastlstm.dropout import CALLS, INCREMENTS, LEVELS, MULTIPLIERS, NUMBERS, PL
 from fastlstm.kernels import jit
 from fastlstm.kernels.simd.memory import load, store
 from fastlstm.kernels.simd.vector import width
+from fastlstm.kernels.simd.words import WORDS, count_from, store_kept
 
-# Words of 32 bits are computed in uint64: a processor has an instruction for vectors of such products.
+# Words of 32 bits are the lower halves of uint64: processors multiply vectors of those.
 _M0, _M1 = (np.uint64(m) for m in MULTIPLIERS)
 _W0, _W1 = (np.uint64(w) for w in INCREMENTS)
-_LOW, _HIGH = np.uint64(WORD - 1), np.uint64(32)
-_HALF, _UPPER = np.uint64(LEVELS - 1), np.uint64(16)
+_WORD, _UPPER_WORD = np.uint64(WORD - 1), np.uint64(32)
+_HALF, _UPPER_HALF = np.uint64(LEVELS - 1), np.uint64(16)
+
+
+#: In the buffer ``masks``: the words of the key, the step, whether masks differ between time steps (1 or 0), and from
+#: here on the thresholds of all places; 0 where nothing is dropped.
+KEY, STEP, TIMED, THRESHOLDS = 0, 2, 3, 4
 
 
 @jit.device
 def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
-    """Philox4x32-10: four random words for a counter of four and a key of two, all uint64."""
+    """Philox4x32-10: vectors of the four random words of counters; the upper halves of the uint64 are undefined.
+
+    Parameters
+    ----------
+    c0, c1, c2, c3 : vectors of the words of the counters. k0, k1 : the words of the key, uint64.
+    """
     for _ in range(ROUNDS):
-        p0, p1 = _M0 * c0, _M1 * c2
-        c0, c1, c2, c3 = (p1 >> _HIGH) ^ c1 ^ k0, p1 & _LOW, (p0 >> _HIGH) ^ c3 ^ k1, p0 & _LOW
-        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+        p0, p1 = (c0 & _WORD) * _M0, (c2 & _WORD) * _M1
+        c0, c1, c2, c3 = (p1 >> _UPPER_WORD) ^ c1 ^ k0, p1, (p0 >> _UPPER_WORD) ^ c3 ^ k1, p0
+        k0, k1 = (k0 + _W0) & _WORD, (k1 + _W1) & _WORD
     return c0, c1, c2, c3
 
 
@@ -44,21 +55,17 @@ def draw_factors(
     masks : the buffer of this name, with the key and the step.
     """
     number = factors.dtype.type
-    kept, dropped = number(LEVELS) / number(LEVELS - threshold), number(0)
-    least, c1, c2 = np.uint64(threshold), np.uint64(lane), np.uint64(time)
-    k0, k1, c3 = np.uint64(masks[0]), np.uint64(masks[1]), np.uint64(masks[2])
+    kept = number(LEVELS) / number(LEVELS - threshold)
+    none = count_from(0) & np.uint64(0)
+    c1, c2, c3 = none ^ np.uint64(lane), none ^ np.uint64(time), none ^ np.uint64(masks[STEP])
+    k0, k1 = np.uint64(masks[KEY]), np.uint64(masks[KEY + 1])
     for group in range((units + CALLS * NUMBERS - 1) // (CALLS * NUMBERS)):
-        start, call = at + group * CALLS * NUMBERS, first + group * CALLS
-        for i in range(CALLS):
-            w0, w1, w2, w3 = philox(np.uint64(call + i), c1, c2, c3, k0, k1)
-            factors[start + i] = kept if w0 & _HALF >= least else dropped
-            factors[start + CALLS + i] = kept if w0 >> _UPPER >= least else dropped
-            factors[start + 2 * CALLS + i] = kept if w1 & _HALF >= least else dropped
-            factors[start + 3 * CALLS + i] = kept if w1 >> _UPPER >= least else dropped
-            factors[start + 4 * CALLS + i] = kept if w2 & _HALF >= least else dropped
-            factors[start + 5 * CALLS + i] = kept if w2 >> _UPPER >= least else dropped
-            factors[start + 6 * CALLS + i] = kept if w3 & _HALF >= least else dropped
-            factors[start + 7 * CALLS + i] = kept if w3 >> _UPPER >= least else dropped
+        for call in range(0, CALLS, WORDS):
+            drawn = philox(count_from(first + group * CALLS + call), c1, c2, c3, k0, k1)
+            for n in range(4):
+                to = at + group * CALLS * NUMBERS + 2 * n * CALLS + call
+                store_kept(factors, to, drawn[n] & _HALF, threshold, kept)
+                store_kept(factors, to + CALLS, (drawn[n] >> _UPPER_HALF) & _HALF, threshold, kept)
 
 
 @jit.device
@@ -72,15 +79,16 @@ def apply_factors(arena: Any, factors: int, source: int, target: int, units: int
 def draw_row(plan: Any, buffers: Any, place: int, row: int, units: int, worker: int) -> int:
     """Compute the factors of row ``row`` of a place into this worker's buffer; returns their offset."""
     at = plan.factors + worker * plan.factors_size
-    lane, time = row % plan.B, row // plan.B * buffers.masks[3]
-    draw_factors(buffers.arena, at, units, buffers.thresholds[place], place * PLACE, lane, time, buffers.masks)
+    lane, time = row % plan.B, row // plan.B * buffers.masks[TIMED]
+    threshold = buffers.masks[THRESHOLDS + place]
+    draw_factors(buffers.arena, at, units, threshold, place * PLACE, lane, time, buffers.masks)
     return at
 
 
 @jit.device
 def dropped(buffers: Any, place: int) -> bool:
     """Whether units of a place are dropped in this pass."""
-    return buffers.thresholds[place] > 0
+    return buffers.masks[THRESHOLDS + place] > 0
 
 
 @jit.device

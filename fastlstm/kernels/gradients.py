@@ -26,66 +26,58 @@ from fastlstm.kernels.tile.shape import ROWS, VECTORS
 from fastlstm.kernels.workspace import REDUCTION
 
 
-class Transposed(NamedTuple):
-    """Rows transposed by `transpose`: offset of the first row used, number of all rows, units."""
+class Strips(NamedTuple):
+    """An operand of `strip_product`: unit ``n*ROWS + u`` of row r is at ``at + n*strip + u + r*row``."""
 
     at: int
-    length: int
+    strip: int
+    row: int
     units: int
 
 
 @jit.device
 def transpose_states(plan: Any, buffers: Any, worker: int, workers: int) -> None:
-    """Transpose this worker's rows of every layer's h, and of what is read of it after dropout."""
-    arena, rows = buffers.arena, plan.T * plan.B
-    for layer in range(plan.L):
-        h, ht = plan.h + layer * plan.h_size, plan.ht + layer * plan.ht_size
-        transpose(arena, h, plan.Hp, ht, plan.H, rows + plan.B, worker, workers)
-    for place in range(plan.L + 1):
-        if dropped(buffers, place):
-            masked, masked_t = plan.masked + place * plan.masked_size, plan.masked_t + place * plan.masked_t_size
-            transpose(arena, masked, plan.M, masked_t, plan.E if place == 0 else plan.H, rows, worker, workers)
-
-
-@jit.device
-def transpose(
-    arena: Any, source: int, apart: int, target: int, units: int, length: int, worker: int, workers: int
-) -> None:
-    """Copy this worker's part of ``length`` rows into strips of ``ROWS`` units: operand A of the tiles below.
+    """Copy this worker's rows of every layer's h into strips of ``ROWS`` units: operand A of the tiles below.
 
     Whole vectors are stored for ``ROWS`` elements; the excess elements are overwritten by the rows that follow. The
     last rows are copied element by element, because the memory after them belongs to another worker or buffer.
     """
+    arena, H, Hp = buffers.arena, plan.H, plan.Hp
     U = width(arena)
+    length = (plan.T + 1) * plan.B
     first, last = split(length, worker, workers)
     stored = (ROWS + U - 1) // U * U
     careful = max(first, last - (stored + ROWS - 1) // ROWS)
-    strips = (units + ROWS - 1) // ROWS
-    for start in range(first, last, 64):  # few enough rows to stay in the cache for all strips
-        end = min(start + 64, last)
-        for strip in range(strips):
-            read, write = source + strip * ROWS, target + strip * length * ROWS
-            for k in range(start, min(end, careful)):
-                for u in range(0, ROWS, U):
-                    store(arena, write + k * ROWS + u, load(arena, read + k * apart + u))
-            for k in range(max(start, careful), end):
-                for u in range(ROWS):
-                    arena[write + k * ROWS + u] = arena[read + k * apart + u]
+    strips = (H + ROWS - 1) // ROWS
+    for layer in range(plan.L):
+        h, ht = plan.h + layer * plan.h_size, plan.ht + layer * plan.ht_size
+        for start in range(first, last, 64):  # few enough rows to stay in the cache for all strips
+            end = min(start + 64, last)
+            for strip in range(strips):
+                read, write = h + strip * ROWS, ht + strip * length * ROWS
+                for k in range(start, min(end, careful)):
+                    for u in range(0, ROWS, U):
+                        store(arena, write + k * ROWS + u, load(arena, read + k * Hp + u))
+                for k in range(max(start, careful), end):
+                    for u in range(ROWS):
+                        arena[write + k * ROWS + u] = arena[read + k * Hp + u]
 
 
 @jit.device
-def states_before(plan: Any, layer: int) -> Transposed:
-    """The h that a layer reads: that of the time step before, from entry 0 on."""
-    return Transposed(plan.ht + layer * plan.ht_size, (plan.T + 1) * plan.B, plan.H)
+def states_before(plan: Any, layer: int) -> Strips:
+    """The h that a layer reads with its recurrent weights: that of the time step before, from entry 0 on."""
+    return Strips(plan.ht + layer * plan.ht_size, (plan.T + 1) * plan.B * ROWS, ROWS, plan.H)
 
 
 @jit.device
-def transposed_inputs(plan: Any, buffers: Any, place: int) -> Transposed:
-    """What a place reads: h of the layer below at the same time step, or ``masked``."""
-    rows = plan.T * plan.B
+def strips_of_inputs(plan: Any, buffers: Any, place: int) -> Strips:
+    """What a place reads: h of the layer below at the same time step, or ``masked``.
+
+    The latter is not transposed: its rows are an odd number of vectors apart, so that a tile reads it almost as fast.
+    """
     if dropped(buffers, place):
-        return Transposed(plan.masked_t + place * plan.masked_t_size, rows, plan.E if place == 0 else plan.H)
-    return Transposed(plan.ht + (place - 1) * plan.ht_size + plan.B * ROWS, rows + plan.B, plan.H)
+        return Strips(plan.masked + place * plan.masked_size, ROWS, plan.M, plan.E if place == 0 else plan.H)
+    return Strips(plan.ht + (place - 1) * plan.ht_size + plan.B * ROWS, (plan.T + 1) * plan.B * ROWS, ROWS, plan.H)
 
 
 @jit.device
@@ -106,14 +98,14 @@ def strip_product(
     Meanwhile the rows that will be packed next are prefetched: from ``following`` on, ``row`` elements apart.
     """
     U = width(arena)
-    length, units = inputs.length, inputs.units
-    at = inputs.at + start * ROWS
+    units = inputs.units
+    at = inputs.at + start * inputs.row
     tiles = (units + ROWS - 1) // ROWS
     for n in range(tiles):
         first, last = split(depth, n, tiles)
         expect_rows(arena, following, row, first, last, vectors)
         tile(
-            min(ROWS, units - n * ROWS), vectors, depth, Elements(arena, at + n * ROWS * length, 1, ROWS),
+            min(ROWS, units - n * ROWS), vectors, depth, Elements(arena, at + n * inputs.strip, 1, inputs.row),
             Vectors(arena, strip, U, vectors * U), Rows(arena, sums + n * ROWS * vectors * U, vectors * U), add,
         )  # fmt: skip
 
@@ -231,7 +223,7 @@ def layer_strip(
             if plan.separate:
                 pack_strip(arena, inputs, N, depth, vectors, strip, bias)
             strip_product(
-                arena, transposed_inputs(plan, buffers, layer), start, depth, vectors, strip, sums_x, more, following, N
+                arena, strips_of_inputs(plan, buffers, layer), start, depth, vectors, strip, sums_x, more, following, N
             )
     if folded:
         table_strip(plan, buffers, j, vectors, sums_x, bias)
@@ -284,7 +276,7 @@ def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, vectors: int, 
         source = plan.p + start * plan.Vp + j * U
         following = source + depth * plan.Vp
         pack_strip(arena, source, plan.Vp, depth, vectors, strip, bias)
-        inputs = transposed_inputs(plan, buffers, plan.L)
+        inputs = strips_of_inputs(plan, buffers, plan.L)
         strip_product(arena, inputs, start, depth, vectors, strip, scratch, more, following, plan.Vp)
     W, b = buffers.places[plan.L + 1, 0], buffers.places[plan.L + 1, 1]
     add_strip(arena, scratch, plan.H, j, vectors, 1, plan.V, gradients, W, add)
@@ -319,12 +311,12 @@ def weight_gradients(
 
 @jit.device
 def scatter_gradients(plan: Any, buffers: Any, gradients: Any, worker: int, workers: int) -> None:
-    """Add this worker's columns of the gradient in ``masked`` of each position to its symbol's embedding, in order."""
+    """Add this worker's columns of ``dx`` of each position to the gradient of its symbol's embedding, in order."""
     arena = buffers.arena
     U = width(arena)
     first, last = split((plan.E + U - 1) // U, worker, workers)
     for row in range(plan.T * plan.B):
-        source = plan.masked + row * plan.M
+        source = plan.dx + row * plan.Ep
         target = buffers.places[0, 0] + buffers.symbols[buffers.slot[row]] * plan.E
         for e in range(first * U, last * U, U):
             n = min(U, plan.E - e)

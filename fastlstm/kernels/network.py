@@ -14,6 +14,7 @@ from fastlstm.config import ModelConfig
 from fastlstm.contract import Ids, Network, StepResult, bad_ids, no_distribution
 from fastlstm.dropout import WORD, Dropout
 from fastlstm.kernels import jit
+from fastlstm.kernels.dropout import STEP, THRESHOLDS
 from fastlstm.kernels.step import BACKWARD, BAD_IDS, CLEAR, FORWARD, NORM, UPDATE, generate, step
 from fastlstm.kernels.tile.call import register
 from fastlstm.kernels.workers import Workers
@@ -46,10 +47,10 @@ class FastNetwork(Network):
         super().__init__(config, seq_len, batch, training=training, dropout=dropout)
         register(config.dtype)
         count = 1 if jit.DISABLED else _useful_workers(config, batch, threads or default_threads())
-        drops = any(self._thresholds)
-        self.workspace = Workspace(config, seq_len, batch, count, training=training, dropout=drops)
+        self._drops = any(self._thresholds)
+        self.workspace = Workspace(config, seq_len, batch, count, training=training, dropout=self._drops)
         self.plan, self.buffers = self.workspace.plan, self.workspace.buffers
-        self.buffers.masks[:] = *self.dropout.key, 0, not self.dropout.held
+        self.buffers.masks[:THRESHOLDS] = *self.dropout.key, 0, not self.dropout.held
         self.workers = Workers(count, self.buffers.sync)
         self._kernels = (self.workspace.plans, self.buffers)
         self._step: Callable[..., Any] | None = None
@@ -65,9 +66,9 @@ class FastNetwork(Network):
 
     def _choose_masks(self, step: int | None) -> None:
         """Let kernels apply the masks of a step, or none, from now on."""
-        if self.plan.dropout:
-            self.buffers.thresholds[:] = 0 if step is None else self._thresholds
-            self.buffers.masks[2] = 0 if step is None else step % WORD
+        if self._drops:
+            self.buffers.masks[STEP] = 0 if step is None else step % WORD
+            self.buffers.masks[THRESHOLDS:] = 0 if step is None else self._thresholds
 
     def _forward(
         self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None,

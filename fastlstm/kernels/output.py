@@ -139,11 +139,11 @@ def predict_backward(plan: Any, buffers: Any, y: Any, scale: float, worker: int,
 
 @jit.device
 def input_gradients(plan: Any, buffers: Any, layer: int, worker: int, workers: int) -> None:
-    """This worker's rows of the gradient of a layer's inputs, ``da Wx.T``: ``dy`` of the layer below, or ``masked``."""
+    """This worker's rows of the gradient of a layer's inputs, ``da Wx.T``: ``dy`` of the layer below, or ``dx``."""
     arena = buffers.arena
     U = width(arena)
     first, last = split(plan.T * plan.B, worker, workers)
-    at, apart, inputs = (plan.masked, plan.M, plan.E) if layer == 0 else (plan.dy, plan.Hp, plan.H)
+    at, apart, inputs = (plan.dx, plan.Ep, plan.E) if layer == 0 else (plan.dy, plan.Hp, plan.H)
     product(
         last - first, 0, (inputs + U - 1) // U, plan.N,
         Rows(arena, plan.a + layer * plan.a_size + first * plan.N, plan.N),

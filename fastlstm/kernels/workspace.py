@@ -92,9 +92,8 @@ BUFFERS: tuple[Buffer, ...] = (
     Buffer("wht", "Hp/U, pitch(N), U", "``Wh.T`` packed: ``da @ Wh.T``", FORWARD, "L", training=True),
     Buffer("ht", "H/ROWS, (T+1)*B, ROWS", "h transposed in strips of ROWS units, for weight gradients", CALL, "L",
            training=True),
-    Buffer("masked", "T*B, M", "what layers and output read, after dropout; of layer 0 then its gradient", FORWARD,
-           "(L+1)*dropout"),
-    Buffer("masked_t", "M/ROWS, T*B, ROWS", "``masked`` transposed like ``ht``", CALL, "(L+1)*dropout", training=True),
+    Buffer("masked", "T*B, M", "what layers and output read after dropout", FORWARD, "(L+1)*dropout"),
+    Buffer("dx", "T*B, Ep", "gradient with respect to the embeddings before dropout", CALL, "dropout", training=True),
     Buffer("factors", "M/64, 64", "what dropout multiplies the units of a row by", CALL, "workers*dropout"),
     Buffer("bias", "N", "biases in the order of the columns", CALL, "L"),
     Buffer("bias_h", "R*Hp", "biases of the recurrent parts of separate gates", CALL, "L"),
@@ -124,9 +123,7 @@ BUFFERS: tuple[Buffer, ...] = (
            dtype="int64"),
     Buffer("spans", "spans, 3", "start, stop and whether weight decay acts, for each span of the flat parameters", KEPT,
            dtype="int64"),
-    Buffer("thresholds", "L+1", "of layers and output: how many of 65536 numbers drop a unit; 0: no dropout", FORWARD,
-           dtype="int64"),
-    Buffer("masks", "4", "what selects masks: the key's two words, the step, and 0 if they are held, else 1", FORWARD,
+    Buffer("masks", "L+5", "of dropout: key (2), step, whether time counts; thresholds of layers and output", FORWARD,
            dtype="int64"),
     Buffer("sync", "FIRST_TEAM + 16*workers", "counters of barriers and tasks", KEPT, dtype="int64"),
 )  # fmt: skip
@@ -138,7 +135,7 @@ class Dimensions(NamedTuple):
     Attributes
     ----------
     Hp, Vp, Ep, X : H, V and E rounded up to whole vectors, and the larger of Ep and (above layer 0) Hp.
-    M : the larger of Ep and Hp.
+    M : the larger of Ep and Hp, as an odd number of vectors.
     N : columns of a layer's pre-activations, ``G * Hp``: for each group of U units, one vector for each gate.
     D : rows of the table of symbols; all_symbols : 1 when it holds all V, symbol v in row v.
     separate : 1 when there are separate gates. dropout : 1 when there is dropout.
@@ -191,7 +188,7 @@ def dimensions(
     backward = (max(E, H) + H + 2) * strip + REDUCTION * strip if training else 0
     return Dimensions(
         T=T, B=B, L=L, V=V, E=E, H=H, G=G, S=len(structure.state), R=R, U=U, Hp=Hp, Vp=Vp, Ep=Ep,
-        X=max(Ep, Hp if L > 1 else 0), M=max(Ep, Hp), N=N,
+        X=max(Ep, Hp if L > 1 else 0), M=(max(Ep, Hp) // U | 1) * U, N=N,
         D=V if all_symbols else min(V, T * B), all_symbols=int(all_symbols), separate=int(R > 0),
         dropout=int(dropout), workers=workers, scratch_room=backward + ROWS * VECTORS_ONE_ROW * U,
         norm_blocks=-(-config.parameter_count // NORM_BLOCK), spans=len(decay_spans(config)),

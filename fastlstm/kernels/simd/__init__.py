@@ -12,8 +12,10 @@ U, and all layouts are in units of it. The values in a vector are its *elements*
 Operators round as in IEEE 754 and are never fused; `fma` is fused if the processor supports it. Comparisons are
 ordered, so NaN passes through `clamp` and `maximum`.
 
+Random numbers are computed in vectors of uint64, which have the operators ``* & ^ >>``.
+
 `vector` has the type and its operators, `memory` moves vectors to and from arrays, `arithmetic` has the other
-functions, `emit` the LLVM code that all of them are made of.
+functions, `words` those of uint64, `emit` the LLVM code that all of them are made of.
 
 With ``NUMBA_DISABLE_JIT`` a vector is a small NumPy array, and the same kernels run as plain Python.
 """

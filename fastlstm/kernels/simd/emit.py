@@ -13,11 +13,10 @@ from fastlstm.kernels.host import vector_unit
 I32 = ir.IntType(32)
 
 
-def llvm_type(dtype: types.Float) -> ir.VectorType:
+def llvm_type(dtype: types.Float | types.Integer) -> ir.VectorType:
     """LLVM's type of a vector of ``dtype``."""
-    return ir.VectorType(
-        ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType(), vector_unit().width(dtype.bitwidth // 8)
-    )
+    number = {types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.uint64: ir.IntType(64)}[dtype]
+    return ir.VectorType(number, vector_unit().width(dtype.bitwidth // 8))
 
 
 def element_pointer(

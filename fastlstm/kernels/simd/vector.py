@@ -16,9 +16,9 @@ from fastlstm.kernels.simd.emit import emit_splat, llvm_type
 
 
 class Vector(types.Type):
-    """Numba type of a register of ``dtype`` elements."""
+    """Numba type of a register of ``dtype`` elements: float32, float64 or uint64."""
 
-    def __init__(self, dtype: types.Float) -> None:
+    def __init__(self, dtype: types.Float | types.Integer) -> None:
         self.dtype = dtype
         self.width = vector_unit().width(dtype.bitwidth // 8)
         super().__init__(name=f"Vector({dtype} x {self.width})")
@@ -45,24 +45,34 @@ def result_type(operands: tuple[Any, ...]) -> Vector | None:
     return vectors[0] if vectors and fits else None
 
 
-def _binary_operator(op: Callable[..., Any], instruction: str) -> None:
+def _binary_operator(op: Callable[..., Any], instructions: dict[type, str]) -> None:
+    """Define an operator of vectors by LLVM's instructions for the kinds of dtype that have it."""
+
     @type_callable(op)
     def _typing(context: Any) -> Any:
-        return lambda a, b: result_type((a, b))
+        def typed(a: Any, b: Any) -> Vector | None:
+            vector = result_type((a, b))
+            return vector if vector and isinstance(vector.dtype, tuple(instructions)) else None
+
+        return typed
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        a, b = (as_vector(context, builder, v, t, sig.return_type) for v, t in zip(args, sig.args, strict=True))
-        return getattr(builder, instruction)(a, b)
+        vector = sig.return_type
+        a, b = (as_vector(context, builder, v, t, vector) for v, t in zip(args, sig.args, strict=True))
+        return getattr(builder, instructions[type(vector.dtype)])(a, b)
 
     for operands in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
         lower_builtin(op, *operands)(lower)
 
 
 if not jit.DISABLED:
-    _binary_operator(operator.add, "fadd")
-    _binary_operator(operator.sub, "fsub")
-    _binary_operator(operator.mul, "fmul")
-    _binary_operator(operator.truediv, "fdiv")
+    _binary_operator(operator.add, {types.Float: "fadd"})
+    _binary_operator(operator.sub, {types.Float: "fsub"})
+    _binary_operator(operator.mul, {types.Float: "fmul", types.Integer: "mul"})
+    _binary_operator(operator.truediv, {types.Float: "fdiv"})
+    _binary_operator(operator.and_, {types.Integer: "and_"})
+    _binary_operator(operator.xor, {types.Integer: "xor"})
+    _binary_operator(operator.rshift, {types.Integer: "lshr"})
 
 
 def or_numpy(numpy_version: Callable[..., Any]) -> Callable[[Any], Any]:
