@@ -12,15 +12,13 @@ from typing import Literal, NamedTuple
 OptimizerName = Literal["adagrad", "sgd", "rmsprop", "adam", "adamw"]
 
 #: The formulas of an update, which `UpdateRule.formula` selects at run time.
-ADAGRAD, SGD, MOMENTUM, RMSPROP, RMSPROP_MOMENTUM, ADAM = range(6)
+ADAGRAD, SGD, RMSPROP, ADAM = range(4)
 
 #: What a formula keeps for each parameter: the names of its slots, in their order.
 SLOTS: dict[int, tuple[str, ...]] = {
     ADAGRAD: ("square",),
-    SGD: (),
-    MOMENTUM: ("mean",),
-    RMSPROP: ("square",),
-    RMSPROP_MOMENTUM: ("square", "mean"),
+    SGD: ("mean",),
+    RMSPROP: ("mean", "square"),
     ADAM: ("mean", "square"),
 }
 
@@ -72,15 +70,14 @@ class Optimizer(NamedTuple):
     Attributes
     ----------
     lr : its usual learning rate.
-    plain, with_momentum : its formula without momentum and with it; the same if it does not choose.
+    formula : `ADAGRAD`, `SGD`, ...
     defaults : the settings of `fastlstm.config.TrainConfig` that it has beside the learning rate, with its own values.
     averages : whether a new gradient enters the mean by ``1 - beta1`` (Adam), and both means are corrected.
     decoupled : whether weight decay acts on the parameters, and not through the gradient.
     """
 
     lr: float
-    plain: int
-    with_momentum: int
+    formula: int
     defaults: Mapping[str, float]
     averages: bool = False
     decoupled: bool = False
@@ -98,15 +95,14 @@ class Optimizer(NamedTuple):
         if unknown := given.keys() - self.defaults.keys():
             raise TypeError(f"the optimizer does not have {', '.join(sorted(unknown))}")
         values = {**self.defaults, **given}
-        momentum, decay = values.get("momentum", 0.0), values["weight_decay"]
-        beta1, beta2 = values.get("beta1", 0.0), values.get("beta2")
+        beta1, beta2, decay = values.get("beta1", 0.0), values.get("beta2"), values["weight_decay"]
         rule = UpdateRule(
             float(lr),
             clip_value,
             clip_norm,
             eps=values.get("eps", 0.0),
-            formula=self.with_momentum if momentum else self.plain,
-            keep_mean=momentum,
+            formula=self.formula,
+            keep_mean=values.get("momentum", 0.0),
             nesterov=float(values.get("nesterov", 0.0)),
             l2=0.0 if self.decoupled else decay,
             shrink=lr * decay if self.decoupled else 0.0,
@@ -126,11 +122,9 @@ class Optimizer(NamedTuple):
 _ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 
 OPTIMIZERS: dict[OptimizerName, Optimizer] = {
-    "adagrad": Optimizer(0.05, ADAGRAD, ADAGRAD, {"eps": 1e-8, "weight_decay": 0.0}),
-    "sgd": Optimizer(0.5, SGD, MOMENTUM, {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0}),
-    "rmsprop": Optimizer(
-        0.002, RMSPROP, RMSPROP_MOMENTUM, {"momentum": 0.0, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}
-    ),
-    "adam": Optimizer(0.008, ADAM, ADAM, {**_ADAM, "weight_decay": 0.0}, averages=True),
-    "adamw": Optimizer(0.008, ADAM, ADAM, {**_ADAM, "weight_decay": 0.01}, averages=True, decoupled=True),
+    "adagrad": Optimizer(0.05, ADAGRAD, {"eps": 1e-8, "weight_decay": 0.0}),
+    "sgd": Optimizer(0.5, SGD, {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0}),
+    "rmsprop": Optimizer(0.002, RMSPROP, {"momentum": 0.0, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}),
+    "adam": Optimizer(0.008, ADAM, {**_ADAM, "weight_decay": 0.0}, averages=True),
+    "adamw": Optimizer(0.008, ADAM, {**_ADAM, "weight_decay": 0.01}, averages=True, decoupled=True),
 }

@@ -13,7 +13,7 @@ from fastlstm.kernels.simd.arithmetic import clamp, fma, splat, sqrt, sum_of
 from fastlstm.kernels.simd.memory import load, load_part, store, store_part
 from fastlstm.kernels.simd.vector import width
 from fastlstm.kernels.workspace import NORM_BLOCK
-from fastlstm.optimizers import ADAGRAD, MOMENTUM, RMSPROP, RMSPROP_MOMENTUM, SGD
+from fastlstm.optimizers import ADAGRAD, RMSPROP, SGD
 
 
 @jit.device
@@ -67,13 +67,7 @@ def adagrad(p: Any, d: Any, v: Any, rule: Any) -> Any:
 
 
 @jit.device
-def sgd(p: Any, d: Any, rule: Any) -> Any:
-    """``p -= lr d``."""
-    return p - d * rule.lr
-
-
-@jit.device
-def momentum(p: Any, d: Any, m: Any, rule: Any) -> Any:
+def sgd(p: Any, d: Any, m: Any, rule: Any) -> Any:
     """``m = mu m + d; p -= lr m``, or with Nesterov ``p -= lr (d + mu m)``."""
     new_m = fma(m, rule.keep_mean, d)
     ahead = rule.keep_mean if rule.nesterov != 0.0 else 1.0
@@ -81,18 +75,11 @@ def momentum(p: Any, d: Any, m: Any, rule: Any) -> Any:
 
 
 @jit.device
-def rmsprop(p: Any, d: Any, v: Any, rule: Any) -> Any:
-    """``v = beta v + (1 - beta) d^2; p -= lr d / (sqrt(v) + eps)``."""
-    new_v = fma(v, rule.keep_square, d * d * rule.add_square)
-    return p - d / (sqrt(new_v) + rule.eps) * rule.lr, new_v
-
-
-@jit.device
-def rmsprop_momentum(p: Any, d: Any, v: Any, m: Any, rule: Any) -> Any:
+def rmsprop(p: Any, d: Any, m: Any, v: Any, rule: Any) -> Any:
     """``v = beta v + (1 - beta) d^2; m = mu m + d / (sqrt(v) + eps); p -= lr m``."""
     new_v = fma(v, rule.keep_square, d * d * rule.add_square)
     new_m = fma(m, rule.keep_mean, d / (sqrt(new_v) + rule.eps))
-    return p - new_m * rule.lr, new_v, new_m
+    return p - new_m * rule.lr, new_m, new_v
 
 
 @jit.device
@@ -149,16 +136,6 @@ def write_part(array: Any, at: int, n: int, value: Any) -> None:
 
 
 @jit.device
-def apply_0(formula: Any, read: Any, write: Any, p: Any, g: Any, slots: Any, how: Any, at: int, n: int) -> Any:
-    """Apply a formula without slots."""
-    old_g = read(g, at, n)
-    old_p, d = decayed(read(p, at, n), old_g, how)
-    new_p = formula(old_p, d, how[0])
-    write(p, at, n, new_p)
-    return fma(new_p, 0.0, old_g * 0.0)
-
-
-@jit.device
 def apply_1(formula: Any, read: Any, write: Any, p: Any, g: Any, slots: Any, how: Any, at: int, n: int) -> Any:
     """Apply a formula with one slot."""
     slot = slots[0]
@@ -207,13 +184,9 @@ def update_span(p: Any, g: Any, slots: Any, how: Any, start: int, stop: int) -> 
     if formula == ADAGRAD:
         return sweep(apply_1, adagrad, p, g, slots, how, start, stop)
     if formula == SGD:
-        return sweep(apply_0, sgd, p, g, slots, how, start, stop)
-    if formula == MOMENTUM:
-        return sweep(apply_1, momentum, p, g, slots, how, start, stop)
+        return sweep(apply_1, sgd, p, g, slots, how, start, stop)
     if formula == RMSPROP:
-        return sweep(apply_1, rmsprop, p, g, slots, how, start, stop)
-    if formula == RMSPROP_MOMENTUM:
-        return sweep(apply_2, rmsprop_momentum, p, g, slots, how, start, stop)
+        return sweep(apply_2, rmsprop, p, g, slots, how, start, stop)
     return sweep(apply_2, adam, p, g, slots, how, start, stop)
 
 

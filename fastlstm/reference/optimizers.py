@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastlstm.optimizers import ADAGRAD, ADAM, MOMENTUM, RMSPROP, RMSPROP_MOMENTUM, SGD, UpdateRule
+from fastlstm.optimizers import ADAGRAD, ADAM, RMSPROP, SGD, UpdateRule
 from fastlstm.params import FloatArray, Parameters, table
 
 
@@ -66,12 +66,6 @@ def adagrad(g: FloatArray, slots: FloatArray, rule: UpdateRule) -> FloatArray:
 
 
 def sgd(g: FloatArray, slots: FloatArray, rule: UpdateRule) -> FloatArray:
-    """Stochastic gradient descent: ``p = p - lr g``."""
-    step: FloatArray = rule.lr * g
-    return step
-
-
-def momentum(g: FloatArray, slots: FloatArray, rule: UpdateRule) -> FloatArray:
     """Classical momentum and Nesterov's (Sutskever et al. 2013), as PyTorch writes them, the rate outside of m.
 
     ``m = mu m + g``; then ``p = p - lr m``, or with Nesterov, who looks one step ahead, ``p = p - lr (g + mu m)``.
@@ -83,16 +77,11 @@ def momentum(g: FloatArray, slots: FloatArray, rule: UpdateRule) -> FloatArray:
 
 
 def rmsprop(g: FloatArray, slots: FloatArray, rule: UpdateRule) -> FloatArray:
-    """Tieleman and Hinton 2012: ``v = beta v + (1 - beta) g^2; p = p - lr g / (sqrt(v) + eps)``."""
-    v = slots[0]
-    v[...] = rule.keep_square * v + rule.add_square * g * g
-    step: FloatArray = rule.lr * (g / (np.sqrt(v) + rule.eps))
-    return step
+    """Tieleman and Hinton 2012, with momentum mu of the steps: without it m is the last one.
 
-
-def rmsprop_momentum(g: FloatArray, slots: FloatArray, rule: UpdateRule) -> FloatArray:
-    """Momentum of the steps of RMSprop: ``m = mu m + g / (sqrt(v) + eps); p = p - lr m``."""
-    v, m = slots
+    ``v = beta v + (1 - beta) g^2; m = mu m + g / (sqrt(v) + eps); p = p - lr m``.
+    """
+    m, v = slots
     v[...] = rule.keep_square * v + rule.add_square * g * g
     m[...] = rule.keep_mean * m + g / (np.sqrt(v) + rule.eps)
     step: FloatArray = rule.lr * m
@@ -116,8 +105,6 @@ def adam(g: FloatArray, slots: FloatArray, rule: UpdateRule) -> FloatArray:
 FORMULAS: dict[int, Callable[[FloatArray, FloatArray, UpdateRule], FloatArray]] = {
     ADAGRAD: adagrad,
     SGD: sgd,
-    MOMENTUM: momentum,
     RMSPROP: rmsprop,
-    RMSPROP_MOMENTUM: rmsprop_momentum,
     ADAM: adam,
 }
