@@ -22,6 +22,7 @@ Arrays over time are time-major, ``(T, B, ...)``.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 from typing import ClassVar, Literal
@@ -342,10 +343,13 @@ class TrainConfig(Settings):
 
     def rule(self, rate: float, step: int = 0) -> UpdateRule:
         """The update of step ``step`` (counted from 0) with learning rate ``rate``."""
-        bounds = {"clip_value": self.clip_value, "clip_norm": self.clip_norm}
-        own = {name: getattr(self, name) for name in OPTIMIZERS[self.optimizer].defaults}
-        given = {name: value for name, value in {**bounds, **own}.items() if value is not None}
-        return OPTIMIZERS[self.optimizer].rule(rate, step, **given)
+        return OPTIMIZERS[self.optimizer].rule(rate, step, **self._of_rule)
+
+    @functools.cached_property
+    def _of_rule(self) -> dict[str, float]:
+        """The settings of the optimizer and of clipping that are given; kept, because every step needs them."""
+        names = ("clip_value", "clip_norm", *OPTIMIZERS[self.optimizer].defaults)
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @documented

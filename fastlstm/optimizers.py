@@ -50,7 +50,7 @@ class UpdateRule(NamedTuple):
     formula: int = ADAGRAD
     keep_mean: float = 0.0
     add_mean: float = 1.0
-    keep_square: float = 1.0
+    keep_square: float = 0.0
     add_square: float = 1.0
     mean_scale: float = 1.0
     square_scale: float = 1.0
@@ -95,28 +95,24 @@ class Optimizer(NamedTuple):
         if unknown := given.keys() - self.defaults.keys():
             raise TypeError(f"the optimizer does not have {', '.join(sorted(unknown))}")
         values = {**self.defaults, **given}
-        beta1, beta2, decay = values.get("beta1", 0.0), values.get("beta2"), values["weight_decay"]
-        rule = UpdateRule(
+        beta1, beta2 = values.get("beta1", values.get("momentum", 0.0)), values.get("beta2", 0.0)
+        decay, done = values["weight_decay"], step + 1
+        return UpdateRule(
             float(lr),
             clip_value,
             clip_norm,
             eps=values.get("eps", 0.0),
             formula=self.formula,
-            keep_mean=values.get("momentum", 0.0),
+            keep_mean=beta1,
+            add_mean=1.0 - beta1 if self.averages else 1.0,
+            keep_square=beta2,
+            add_square=1.0 - beta2,
+            mean_scale=1.0 / (1.0 - beta1**done) if self.averages else 1.0,
+            square_scale=1.0 / (1.0 - beta2**done) if self.averages else 1.0,
             nesterov=float(values.get("nesterov", 0.0)),
             l2=0.0 if self.decoupled else decay,
             shrink=lr * decay if self.decoupled else 0.0,
         )
-        if beta2 is not None:
-            rule = rule._replace(keep_square=beta2, add_square=1.0 - beta2)
-        if self.averages:
-            rule = rule._replace(
-                keep_mean=beta1,
-                add_mean=1.0 - beta1,
-                mean_scale=1.0 / (1.0 - beta1 ** (step + 1)),
-                square_scale=1.0 / (1.0 - rule.keep_square ** (step + 1)),
-            )
-        return rule
 
 
 _ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
