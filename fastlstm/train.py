@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.cleanup(folder.tidy),
     ):
         _introduce(model, ids, config)
-        if choice is not None:
+        if choice is not None and (choice.model or choice.train):
             print(f"chosen: {_as_options(choice)}; options that are given win", flush=True)
         return _train(model, ids, config, folder, started, as_json=options.json)
 
@@ -161,7 +161,7 @@ def _train(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, s
             _summarise(result, path)
             _warn_of_failure(result, len(model.vocab))
             if as_json:
-                cli.print_json(_json(result, path))
+                cli.print_json(_json(model, result, path))
         except OSError:
             if not stop.status:  # else: the terminal was closed, which also sent the signal
                 raise
@@ -230,7 +230,8 @@ def _warn_of_failure(result: TrainResult, vocab_size: int) -> None:
         )
 
 
-def _json(result: TrainResult, path: Path) -> dict[str, Any]:
+def _json(model: Model, result: TrainResult, path: Path) -> dict[str, Any]:
+    assert model.training is not None
     values = {
         "steps": result.steps,
         "seconds": result.seconds,
@@ -241,6 +242,7 @@ def _json(result: TrainResult, path: Path) -> dict[str, Any]:
         "model_step": result.model_step,
         "parameters": result.parameters,
         "model": str(path),
+        "settings": {**model.config.to_dict(), **model.training["config"]},
     }
     if result.val_nats is None:
         del values["val_nats"]

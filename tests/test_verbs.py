@@ -9,8 +9,9 @@ import pytest
 from programs import ENVIRONMENT, QUICK, TEXT, begun, endless, last_json, python, wait_for
 
 import fastlstm
-from fastlstm import Model, cli
+from fastlstm import Model, ModelConfig, TrainConfig, cli
 from fastlstm.cells import CELLS
+from fastlstm.settings import settings_of
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_train_saves_a_model_and_prints_a_summary(verb, tmp_path):
     result = last_json(output)
     assert set(result) == {
         "steps", "seconds", "chars_per_s", "compile_seconds", "train_nats", "val_nats", "model_step",
-        "parameters", "model",
+        "parameters", "model", "settings",
     }  # fmt: skip
     assert result["steps"] == 12
     assert result["chars_per_s"] == pytest.approx(12 * 32 / result["seconds"])
@@ -201,6 +202,30 @@ train.cli.run(train.main, {arguments})
     assert "restored to step 8:" in error  # that of the best check, although the parameters of step 9 were good too
     training = Model.load(tmp_path / "runs" / "notes").training
     assert (training["steps"], training["model_step"], training["finished"]) == (9, 8, False)
+
+
+def test_train_prints_its_choice_and_the_printed_options_repeat_the_run(verb, tmp_path):
+    small = ["--hidden", "8", "--embedding", "4", "--steps", "12", "--sample-length", "0", "--json"]
+    (tmp_path / "notes.txt").write_text("the cat sat on the mat.\nso did the dog, at last.\n" * 60)
+    code, output, _ = verb("train", *small, "--data", "notes.txt", "--out", "first")
+    assert code == 0
+    [line] = [line for line in output.splitlines() if line.startswith("chosen: ")]
+    options = line.removeprefix("chosen: ").split(";")[0].split()
+    assert "--hidden" not in options
+    code, again, _ = verb("train", *small, *options, "--data", "notes.txt", "--out", "second")
+    assert code == 0
+    assert "chosen: " not in again
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second")]
+    assert files[0] == files[1]
+    assert last_json(output)["settings"] == last_json(again)["settings"]
+    assert set(last_json(output)["settings"]) == set(settings_of(ModelConfig)) | set(settings_of(TrainConfig))
+
+
+def test_a_preset_leaves_nothing_to_choose(verb, tmp_path):
+    (tmp_path / "notes.txt").write_text("the cat sat on the mat.\n" * 60)
+    code, output, _ = verb("train", "--preset", "assignment", "--steps", "2", "--data", "notes.txt")
+    assert code == 0
+    assert "chosen: " not in output
 
 
 def test_a_result_worse_than_guessing_is_reported(verb, notes):

@@ -18,14 +18,15 @@ _TESTS = Path(__file__).parents[1]
 #: The computing code, and the tests that compare it with the reference, numerical gradients, and other oracles.
 FILES = (
     *(f"{backend}/cells/{cell}.py" for backend in ("reference", "kernels") for cell in CELLS),
-    "reference/layer.py", "reference/network.py", "reference/optimizers.py", "kernels/recurrent.py",
-    "kernels/gradients.py",
-    "kernels/output.py", "kernels/update.py", "kernels/functions.py", "kernels/pack.py", "kernels/step.py",
-    "contract.py", "optimizers.py",
+    "reference/layer.py", "reference/network.py", "reference/optimizers.py", "reference/dropout.py",
+    "kernels/recurrent.py", "kernels/gradients.py", "kernels/output.py", "kernels/update.py", "kernels/functions.py",
+    "kernels/pack.py", "kernels/step.py", "kernels/dropout.py", "kernels/simd/words.py", "contract.py", "dropout.py",
+    "optimizers.py", "schedules.py", "recovery.py",
 )  # fmt: skip
 SUITE = (
     "test_reference_gradients.py", "test_naive.py", "test_torch.py", "test_equivalence.py", "test_contract.py",
     "test_functions.py", "test_sequences.py", "test_trainer.py", "test_optimizers.py", "test_torch_optimizers.py",
+    "test_dropout.py", "test_schedules.py", "test_recovery.py",
 )  # fmt: skip
 #: Seconds for the suite, which compiles all kernels again.
 LONGEST_SUITE = 900
