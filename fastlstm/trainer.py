@@ -7,6 +7,7 @@ they change the steps only with early stopping and the schedule "plateau".
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -257,9 +258,11 @@ class Run:
         return time.perf_counter() - started
 
     def _plan(self, deadline: float, stop: Callable[[], bool]) -> None:
-        """Fix the number of steps, so that the run ends at about ``deadline``."""
-        seconds = self._steps.seconds_per_step(self.state, stop)
-        left = deadline - time.perf_counter() - self._reading_seconds() - _ENDING_SECONDS
+        """Fix the number of steps, so that the run ends at about ``deadline``, unless it is stopped meanwhile."""
+        seconds, reading = self._steps.seconds_per_step(self.state, stop), 0.0
+        with contextlib.suppress(StoppedError):
+            reading = self._reading_seconds()
+        left = deadline - time.perf_counter() - reading - _ENDING_SECONDS
         self._progress.total = self._steps.total = max(1, math.floor(_STEPS_SHARE * left / seconds))
         self._config = dataclasses.replace(self._config, minutes=None, steps=self._progress.total)
         self._observer.planned(self._progress, self._progress.chars_per_step / seconds)

@@ -177,6 +177,14 @@ def test_minutes_fix_the_steps_and_the_steps_repeat_the_run(default_text):
     assert len(planned) == 1
 
 
+def test_a_run_that_is_stopped_while_it_plans_takes_no_step(default_text):
+    model = Model.for_text(default_text[:30_000], hidden=8, embedding=4)
+    before = model.parameters.flat.copy()
+    result = model.fit(default_text[:30_000], TrainConfig(minutes=1.0), stop=lambda: True)
+    assert (result.steps, result.finished) == (0, False)
+    assert model.parameters.flat.tobytes() == before.tobytes()
+
+
 def test_a_run_of_too_few_minutes_takes_a_step(default_text):
     _, _, result = fitted(default_text[:3000], steps=None, minutes=1e-6)
     assert result.steps == 1
