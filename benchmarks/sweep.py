@@ -83,7 +83,7 @@ def jobs(paths: dict[str, Path], grid: dict[str, list[str]], budget: Sequence[st
 
 
 def run(job: Job) -> Result:
-    """Train, once more if kernels were compiled: that takes time of the budget.
+    """Train, once more if kernels were compiled, so that the time of the command is that of the training.
 
     Raises
     ------

@@ -1,48 +1,56 @@
 """Settings chosen from the size of the text and the time for a run, by measurement (`benchmarks.sweep`).
 
-A choice depends on these two numbers alone, never on the text or the machine, so a command chooses the same everywhere.
+A choice depends on these two numbers and on what is given, never on the text or the machine, so a command chooses the
+same everywhere.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fastlstm.presets import Preset
 
-#: Minutes, on two cores of the machine of the measurements, for which a run without a length is planned.
-_USUAL_MINUTES = 0.35
+#: Minutes, on the machine of the measurements, for which a run without a length is planned.
+_USUAL_MINUTES = 0.33
 
 #: Largest number of symbols of the validation part, which the last validation reads one after another.
 _MOST_VALIDATED = 120_000
 
-#: Settings that belong to the optimizer: they are not chosen when the user has chosen another optimizer.
+#: Most passes over the text in a run without a length: more are of no use.
+_MOST_EPOCHS = 60.0
+
+#: Settings that belong to the optimizer: they are not chosen when another optimizer is given.
 _OF_THE_OPTIMIZER = ("lr", "beta2", "weight_decay")
 
 
 class _Size(NamedTuple):
-    """A model for runs of at least so many minutes, and the symbols a minute that it is trained on.
+    """The hidden units and lanes for runs of at least so many minutes.
 
-    ``speed`` was measured on two cores of the machine of the measurements.
+    ``speed`` is the number of symbols that such a model is trained on in a minute, on two cores of the machine of the
+    measurements.
     """
 
     minutes: float
     hidden: int
-    layers: int
+    batch: int
     speed: float
-    model: Mapping[str, Any]
-    train: Mapping[str, Any]
 
 
 _SIZES = (
-    _Size(0.0, 128, 1, 19e6, {}, {"lr": 0.01}),
-    _Size(0.3, 256, 1, 6.3e6, {}, {"lr": 0.008}),
-    _Size(6.0, 512, 1, 2.2e6, {}, {"lr": 0.004}),
+    _Size(0.0, 128, 10, 20e6),
+    _Size(0.2, 320, 10, 4.0e6),
+    _Size(1.5, 384, 20, 2.9e6),
+    _Size(2.5, 512, 20, 1.75e6),
+    _Size(6.0, 640, 20, 1.15e6),
+    _Size(20.0, 896, 20, 0.58e6),
 )
 
-#: The dropout before the output by the number of passes over the text: it replaces what the text lacks.
-_DROPOUT = ((0.0, 0.0), (8.0, 0.2), (16.0, 0.4), (32.0, 0.5))
+#: The dropout before the output for runs of at least so many passes over the text: it makes up for a lack of text.
+_DROPOUT = ((0.0, 0.0), (5.0, 0.1), (7.0, 0.2), (10.0, 0.3), (15.0, 0.4), (24.0, 0.5), (40.0, 0.6))
+
+#: The highest rate, and the product of rate and hidden units that larger models have.
+_HIGHEST_RATE, _RATE_TIMES_HIDDEN = 0.015, 5.0
 
 
 def chosen(symbols: int, model: Mapping[str, Any], train: Mapping[str, Any]) -> Preset:
@@ -58,23 +66,45 @@ def chosen(symbols: int, model: Mapping[str, Any], train: Mapping[str, Any]) -> 
     Preset
         The chosen values of fields that are not given.
     """
-    minutes = train.get("minutes") or _USUAL_MINUTES
-    size = next(one for one in reversed(_SIZES) if one.minutes <= minutes)
-    val_frac = round(min(0.1, _MOST_VALIDATED / symbols), 4)
-    epochs = size.speed * minutes / ((1 - val_frac) * symbols)
+    size = next(one for one in reversed(_SIZES) if one.minutes <= (train.get("minutes") or _USUAL_MINUTES))
+    hidden = model.get("hidden") or size.hidden
     values: dict[str, Any] = {
-        "optimizer": "adamw", "beta2": 0.99, "weight_decay": 0.1, "clip_norm": 1.0, "warmup": 100, **size.train,
-        "dropout_output": next(p for least, p in reversed(_DROPOUT) if least <= epochs), "val_frac": val_frac,
+        "batch": size.batch, "seq_len": 64, "optimizer": "adamw", "beta2": 0.99, "weight_decay": 0.1,
+        "lr": _rounded(min(_HIGHEST_RATE, _RATE_TIMES_HIDDEN / hidden), 2), "clip_norm": 1.0, "warmup": 100,
+        "schedule": "cosine", "val_frac": round(min(0.1, _MOST_VALIDATED / symbols), 4),
     }  # fmt: skip
-    if not any(train.get(name) is not None for name in ("steps", "epochs", "minutes")):
-        values["epochs"] = math.ceil(epochs)
-    if train.get("optimizer", "adamw") != "adamw":
+    if all(train.get(name) is None for name in ("steps", "epochs", "minutes")):
+        values["epochs"] = _rounded(min(_epochs(symbols, size, {**values, **train}), _MOST_EPOCHS), 3)
+    values = {**values, **train}
+    epochs = _epochs(symbols, size, values)
+    values["dropout_output"] = next(p for least, p in reversed(_DROPOUT) if least <= epochs)
+    if values["optimizer"] != "adamw":
         values = {name: value for name, value in values.items() if name not in _OF_THE_OPTIMIZER}
-    if "clip_value" in train:
+    if train.get("clip_value") is not None:
         del values["clip_norm"]
-    shape = {"hidden": size.hidden, "layers": size.layers, **size.model}
-    return Preset(_not_in(shape, model), _not_in(values, train))
+    shape = {"hidden": hidden, "layers": 1, "embedding": 64}
+    return Preset(_not_in(model, shape), _not_in(train, values))
 
 
-def _not_in(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if given.get(name) is None}
+def _epochs(symbols: int, size: _Size, train: Mapping[str, Any]) -> float:
+    """About how often a run reads its training text."""
+    if train.get("epochs") is not None:
+        return float(train["epochs"])
+    trained: float = max(1.0, (1.0 - train["val_frac"]) * symbols)
+    if train.get("steps") is not None:
+        return float(train["steps"] * train["seq_len"] * train["batch"] / trained)
+    return size.speed * float(train.get("minutes") or _USUAL_MINUTES) / trained
+
+
+def _rounded(number: float, digits: int) -> float:
+    return float(f"{number:.{digits}g}")
+
+
+def _not_in(given: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in given}
+
+
+def choosable() -> frozenset[str]:
+    """Names of the fields that may be chosen."""
+    choice = chosen(1, {}, {})
+    return frozenset({*choice.model, *choice.train})

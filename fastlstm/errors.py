@@ -24,7 +24,7 @@ class ModelExistsError(ModelFileError):
 
 
 class DivergenceError(FastlstmError):
-    """Training diverged: the loss or the parameters are not finite, or the loss is far above that of guessing."""
+    """Training diverged: a loss, gradient, parameter or slot is not finite, or a loss is far above that of guessing."""
 
 
 class StoppedError(Exception):

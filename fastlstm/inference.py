@@ -134,10 +134,10 @@ class Inference:
     def estimate(self, ids: IdArray, chars: int) -> Estimate:
         """Estimate the loss of a text by reading about ``chars`` of its symbols, in many lanes at once.
 
-        The lanes start at evenly spaced positions. A lane first reads `_WARM_UP` symbols that are not counted, so that
-        its state has forgotten that it started in the middle of the text. The error is estimated from the spread
-        between blocks of `_BLOCK` symbols, and does not include what the state still lacks: less than a thousandth of
-        a nat with models that are trained on sequences of about 100 symbols.
+        The lanes are in the middle of equal segments of the text. A lane first reads `_WARM_UP` symbols that are not
+        counted, so that its state has forgotten that it started inside the text. The error is estimated from the spread
+        between blocks of `_BLOCK` symbols, and does not include what the state still lacks: less than a thousandth of a
+        nat with models that are trained on sequences of about 100 symbols.
 
         Raises
         ------
@@ -154,7 +154,9 @@ class Inference:
         blocks = min(max(chars // lanes - _WARM_UP, _FEWEST_BLOCKS * _BLOCK), symbols // lanes) // _BLOCK
         if blocks < _FEWEST_BLOCKS:  # a short text
             return Estimate(self.evaluate(ids).nats_per_char, 0.0)
-        counted = self._read_blocks(ids, np.arange(lanes) * symbols // lanes, blocks)
+        segment = symbols // lanes
+        starts = np.arange(lanes) * segment + (segment - blocks * _BLOCK) // 2
+        counted = self._read_blocks(ids, starts, blocks)
         unread = 1.0 - counted.size * _BLOCK / symbols
         error = math.sqrt(unread / (counted.size - 1)) * float(counted.std())
         return Estimate(_finite(float(counted.mean())), error)

@@ -157,7 +157,7 @@ class Model:
     ) -> TrainResult:
         """Train on a text, changing the parameters in place; `training` is set even if the run ends with an exception.
 
-        If the text has a part for validation, the parameters are finally those that predict it best.
+        If the text has a part for validation, the parameters are finally the last ones, or those of the best check.
 
         Parameters
         ----------

@@ -35,7 +35,8 @@ def nats_and_bits(nats: float, error: float | None = None) -> str:
 
 def plan(progress: Progress, chars_per_s: float) -> str:
     """The plan of a run of so many minutes."""
-    return f"{chars_per_s:,.0f} characters/s: {progress.total:,} steps fit; --steps {progress.total} repeats the run"
+    steps = "one step fits" if progress.total == 1 else f"{progress.total:,} steps fit"
+    return f"{steps} at {chars_per_s:,.0f} characters/s"
 
 
 def recovery(progress: Progress, reason: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.run_state import RunState
@@ -28,19 +27,22 @@ def worse_than_guessing(nats: float, vocab_size: int) -> bool:
     return not nats <= math.log(vocab_size) + _WORSE_NATS
 
 
-def broken(loss: float, state: RunState, gradients: Parameters) -> str | None:
-    """What is not finite after a step, as a phrase that names the first such tensor; ``None`` if all is finite."""
-    names = [f"the gradient of {name}" for name in _broken_in(gradients)]
+def broken(loss: float, state: RunState, gradients: Parameters) -> str:
+    """What is not finite after a step, as a phrase that names the first tensor that broke.
+
+    A step computes the loss, then gradients from the output down to the embedding, then parameters and slots.
+    """
+    names = [f"the gradient of {name}" for name in reversed(_broken_in(gradients))]
     names += [f"the parameter {name}" for name in _broken_in(state.parameters)]
     for slot in state.slots:
         names += [f"the optimizer's slot of {name}" for name in _broken_in(Parameters(gradients.config, slot))]
-    found = [f"the loss is no longer a finite number ({loss})"] if not math.isfinite(loss) else []
+    found = [] if math.isfinite(loss) else [f"the loss is no longer a finite number ({loss})"]
     found += [f"{name} is no longer finite" for name in names[:1]]
-    return ", and ".join(found) or None
+    return ", and ".join(found)
 
 
-def _broken_in(parameters: Parameters) -> Iterator[str]:
-    return (name for name, view in parameters.items() if not all_finite(view))
+def _broken_in(parameters: Parameters) -> list[str]:
+    return [name for name, view in parameters.items() if not all_finite(view)]
 
 
 def all_finite(values: FloatArray) -> bool:

@@ -24,7 +24,7 @@ SAVING_SHARE, _FIRST_SECONDS, _BYTES_PER_S = 0.008, 0.04, 200e6
 
 
 #: The model of the last step, if it is not the best one.
-LAST_NAME = "last.safetensors"
+LAST_NAME = "model-last.safetensors"
 
 
 class RunFolder:
@@ -100,19 +100,28 @@ class RunFolder:
         self.saved = self._path, training["steps"]
         return self._path
 
-    def save_last(self, last: checkpoint.Content | None) -> None:
-        """Save the model of the last step beside the best one, which was saved; ``None``: there is no other.
+    def save_last(self, last: checkpoint.Content | None) -> Path | None:
+        """Save the model of the last step beside the best one; returns its path.
+
+        ``None``: there is no other model, or the best one is not there. One of the run that was overwritten is removed.
 
         Raises
         ------
         ModelFileError
-            When it cannot be written.
+            When it cannot be written or removed.
         """
         path = self._folder / LAST_NAME
+        if not self._is_own():
+            return None
         if last is not None:
             checkpoint.save(path, last, overwrite=self._overwrite)
-        elif self._overwrite and self._folder == self._wanted:  # that of the model which was overwritten
-            path.unlink(missing_ok=True)
+            return path
+        try:
+            if self._overwrite:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ModelFileError(f"cannot remove {str(path)!r}: {error.strerror}") from None
+        return None
 
     def save_somewhere(self, model: checkpoint.Content) -> Path:
         """Save the model; if that fails, save it to another folder.
@@ -281,8 +290,9 @@ def _there(path: Path) -> bool:
 
 
 def _occupied(folder: Path, named: bool = False) -> bool:
-    """Whether the path of the model file exists; for a folder not named by the user, also whether it is no folder."""
-    return _there(folder / checkpoint.FILE_NAME) or (not named and _there(folder) and not folder.is_dir())
+    """Whether the path of a model file exists; for a folder not named by the user, also whether it is no folder."""
+    files = any(_there(folder / name) for name in (checkpoint.FILE_NAME, LAST_NAME))
+    return files or (not named and _there(folder) and not folder.is_dir())
 
 
 def _next_free(wanted: Path) -> Path:

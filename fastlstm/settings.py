@@ -230,6 +230,29 @@ def given(options: argparse.Namespace, cls: type[Settings]) -> dict[str, Any]:
     return values
 
 
+def as_arguments(values: Mapping[str, Any], cls: type[Settings]) -> list[str]:
+    """The inverse of `given`: the arguments that set fields of ``cls`` to ``values``, as far as they have options."""
+    arguments: list[str] = []
+    for name, one in settings_of(cls).items():
+        value, others = values.get(name), [other for other in _rivals(cls, name) if other in values]
+        if name in values and value is None and one.declared.inf_is_none:
+            last = all(values[other] is None for other in others) and not any(other > name for other in others)
+            value = math.inf if last else None  # one option of a group is enough: it excludes the others
+        if one.option is None or value is None:
+            continue
+        if isinstance(value, bool):
+            arguments.append(one.option if value else "--no-" + one.option.removeprefix("--"))
+        else:
+            arguments += [one.option, str(value)]
+    return arguments
+
+
+def _rivals(cls: type[Settings], name: str) -> list[str]:
+    """The other settings of the mutually exclusive group of a setting."""
+    group = _exclusive(cls).get(settings_of(cls)[name].declared.exclusive, [])
+    return [other for other in group if other != name]
+
+
 _RAISES = """\
 Raises
 ------

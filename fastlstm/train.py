@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from fastlstm import cli, signals
 from fastlstm.config import ModelConfig, TrainConfig
-from fastlstm.defaults import chosen
-from fastlstm.presets import PRESETS, Preset, preset
-from fastlstm.settings import add_options, given, settings_of
+from fastlstm.defaults import choosable, chosen
+from fastlstm.presets import PRESETS, preset
+from fastlstm.settings import add_options, as_arguments, given
 
 if TYPE_CHECKING:
     from fastlstm.checkpoint import Content
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 def parser() -> cli.Parser:
     """The verb's arguments."""
+    own = dict.fromkeys(choosable(), "chosen")
     made = cli.parser("train", "Train a character-level language model on a text.")
     text = made.add_argument_group("text")
     text.add_argument(
@@ -35,13 +36,13 @@ def parser() -> cli.Parser:
         help="files, '-' for standard input, or names of corpora: input (the default), pydoc, tinyshakespeare",
     )  # fmt: skip
     text.add_argument("--bytes", action="store_true", help="use bytes as symbols instead of characters")
-    add_options(text, TrainConfig)
+    add_options(text, TrainConfig, defaults=own)
     model = made.add_argument_group("model")
     model.add_argument(
         "--preset", choices=PRESETS, help="exactly the settings of the assignment; other options override them"
     )
-    add_options(model, ModelConfig)
-    add_options(made.add_argument_group("training"), TrainConfig)
+    add_options(model, ModelConfig, defaults=own)
+    add_options(made.add_argument_group("training"), TrainConfig, defaults=own)
     add_options(made.add_argument_group("computing"), TrainConfig)
     progress = made.add_argument_group("progress and result")
     progress.add_argument(
@@ -56,13 +57,25 @@ def parser() -> cli.Parser:
     return made
 
 
-def configuration(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of `ModelConfig` and of `TrainConfig`: those of the preset, overridden by the options."""
+Values = dict[str, Any]
+
+
+def configuration(options: argparse.Namespace) -> tuple[Values, Values]:
+    """Given fields of `ModelConfig` and of `TrainConfig`: those of the preset, overridden by the options."""
     model, train = given(options, ModelConfig), given(options, TrainConfig)
     if options.preset:
         values = preset(options.preset, options.cell or ModelConfig.cell)
         model, train = {**values.model, **model}, {**values.train, **train}
     return model, train
+
+
+def completed(options: argparse.Namespace, symbols: int) -> tuple[Values, Values]:
+    """All fields of `ModelConfig` and `TrainConfig` that are given or chosen; with a preset nothing is chosen."""
+    model, train = configuration(options)
+    if options.preset:
+        return model, train
+    choice = chosen(symbols, model, train)
+    return {**choice.model, **model}, {**choice.train, **train}
 
 
 def output_folder(options: argparse.Namespace) -> Path:
@@ -77,15 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train a model as given by the arguments; returns the exit status."""
     started = time.perf_counter()
     options = parser().parse_args(argv)
-    model_values, train_values = configuration(options)
+    model_values, train_values = completed(options, 1)
     ModelConfig(vocab_size=1, **model_values), TrainConfig(**train_values)  # validate them before the text is read
     from fastlstm.run_folder import RunFolder
     from fastlstm.text import read_ids
 
     vocab, ids = read_ids(options.data or [], as_bytes=options.bytes)
-    choice = None if options.preset else chosen(len(ids), model_values, train_values)
-    if choice is not None:
-        model_values, train_values = {**choice.model, **model_values}, {**choice.train, **train_values}
+    model_values, train_values = completed(options, len(ids))
     model = _model(vocab, model_values, train_values.get("seed", TrainConfig.seed))
     config = _fitted(options, TrainConfig(**train_values), ids)
     wanted, named = output_folder(options), bool(options.out)
@@ -94,9 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.cleanup(folder.tidy),
     ):
         _introduce(model, ids, config)
-        if choice is not None and (choice.model or choice.train):
-            print(f"chosen: {_as_options(choice)}; options that are given win", flush=True)
-        return _train(model, ids, config, folder, started, as_json=options.json)
+        _print_choice(options, model_values, train_values)
+        return _train(model, ids, config, folder, started, options)
 
 
 def _tell(line: str) -> None:
@@ -115,13 +125,23 @@ def _model(vocab: Vocab, values: dict[str, Any], seed: int) -> Model:
     return Model(ModelConfig(len(vocab), **values), vocab, seed=seed)
 
 
-def _as_options(choice: Preset) -> str:
-    """What has been chosen, as it would be given on the command line."""
-    settings = settings_of(ModelConfig) | settings_of(TrainConfig)
-    values = {settings[name].option: value for name, value in {**choice.model, **choice.train}.items()}
-    return " ".join(
-        f"{option} {value:.6g}" if isinstance(value, float) else f"{option} {value}" for option, value in values.items()
-    )
+def _print_choice(options: argparse.Namespace, model: Values, train: Values) -> None:
+    """Print what has been chosen, as it would be given on the command line."""
+    model_given, train_given = configuration(options)
+    arguments = as_arguments({name: model[name] for name in model if name not in model_given}, ModelConfig)
+    arguments += as_arguments({name: train[name] for name in train if name not in train_given}, TrainConfig)
+    if arguments:
+        print(f"chosen: {' '.join(arguments)}; options that are given win", flush=True)
+
+
+def _repeating(options: argparse.Namespace, symbols: int, steps: int) -> str:
+    """The command that repeats a run of so many minutes, whose number of steps is now known."""
+    model, train = completed(options, symbols)
+    train = {name: value for name, value in train.items() if name != "minutes"} | {"steps": steps}
+    arguments = ["--data", *options.data] if options.data else []
+    arguments += ["--bytes"] if options.bytes else []
+    arguments += as_arguments(model, ModelConfig) + as_arguments(train, TrainConfig)
+    return f"{cli.command('train')} {shlex.join(arguments)}"
 
 
 def _fitted(options: argparse.Namespace, config: TrainConfig, ids: IdArray) -> TrainConfig:
@@ -149,18 +169,21 @@ def _introduce(model: Model, ids: IdArray, config: TrainConfig) -> None:
     )
 
 
-def _train(model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, started: float, *, as_json: bool) -> int:
+def _train(
+    model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, started: float, options: argparse.Namespace
+) -> int:
     """Train, save and print the summary; returns the exit status."""
     with signals.Stop() as stop:
         try:
             result, last = _fit(model, ids, config, folder, stop, started)
             with stop.saving():
-                path = folder.save_somewhere(model.content)
-                _save_last(folder, last)
+                path, path_of_last = _save(folder, model, last)
             stop.done()
-            _summarise(result, path)
+            _summarise(result, path, path_of_last)
+            if options.minutes and result.finished:
+                print(f"to repeat this run:\n  {_repeating(options, len(ids), result.steps)}", flush=True)
             _warn_of_failure(result, len(model.vocab))
-            if as_json:
+            if options.json:
                 cli.print_json(_json(model, result, path))
         except OSError:
             if not stop.status:  # else: the terminal was closed, which also sent the signal
@@ -194,26 +217,35 @@ def _fit(
         raise
 
 
-def _save_last(folder: RunFolder, last: Content | None) -> None:
+def _save(folder: RunFolder, model: Model, last: Content | None) -> tuple[Path, Path | None]:
+    """Save the model, and that of the last step if it is another one, also if the folder had to be another."""
+    try:
+        path = folder.save_somewhere(model.content)
+    finally:
+        path_of_last = _save_last(folder, last)
+    return path, path_of_last
+
+
+def _save_last(folder: RunFolder, last: Content | None) -> Path | None:
     from fastlstm.errors import ModelFileError
 
     try:
-        folder.save_last(last)
+        return folder.save_last(last)
     except ModelFileError as error:  # the better model has been saved
-        _say(f"the model of the last step could not be saved: {error}")
+        _say(f"the model of the last step is not saved: {error}")
+        return None
 
 
-def _summarise(result: TrainResult, path: Path) -> None:
+def _summarise(result: TrainResult, path: Path, path_of_last: Path | None) -> None:
     from fastlstm.progress import nats_and_bits
-    from fastlstm.run_folder import LAST_NAME
 
     validation = "" if result.val_nats is None else f", validation {nats_and_bits(result.val_nats)}"
     print(
         f"{result.steps:,} steps in {result.seconds:.1f} s, {result.chars_per_s:,.0f} characters/s:"
         f" train {nats_and_bits(result.train_nats)}{validation} per character"
     )
-    if result.model_step != result.steps:
-        print(f"the best model, of step {result.model_step:,}, is kept; the last one is {LAST_NAME} beside it")
+    if path_of_last is not None:
+        print(f"the best model is that of step {result.model_step:,}; the last one is in {path_of_last}")
     print(
         f"the model is in {path}; to sample from it:\n  {cli.command('sample')} {shlex.quote(str(path.parent))}",
         flush=True,

@@ -21,11 +21,11 @@ from fastlstm import schedules
 from fastlstm.backend import build, warm_up
 from fastlstm.batches import Lanes
 from fastlstm.checkpoint import Content
-from fastlstm.config import ModelConfig, SampleConfig, TrainConfig
+from fastlstm.config import MOST_STEPS, ModelConfig, SampleConfig, TrainConfig
 from fastlstm.contract import StepResult
 from fastlstm.dropout import Dropout
-from fastlstm.errors import DivergenceError, FastlstmError, StoppedError, TextError
-from fastlstm.inference import Inference, Networks, beginning
+from fastlstm.errors import ConfigError, DivergenceError, FastlstmError, StoppedError, TextError
+from fastlstm.inference import Estimate, Inference, Networks, beginning
 from fastlstm.observers import Observer, Progress, guessing_nats
 from fastlstm.params import Parameters
 from fastlstm.recovery import DIVERGED_NATS, MOST_RECOVERIES, RECOVERY_FACTOR, Copies, all_finite, broken
@@ -99,6 +99,8 @@ def begin(start: Content, ids: IdArray, config: TrainConfig, observer: Observer)
             f"at least two characters are needed for training, but the text leaves {len(train_ids)}: give more text,"
             f" or use less of it for validation (now {config.val_frac:g})"
         )
+    if len(val_ids) < 2 and (config.patience is not None or config.schedule == "plateau"):
+        raise ConfigError("patience and the schedule plateau need a part for validation: give val_frac, or more text")
     lanes = Lanes(train_ids, config.seq_len, config.batch)
     first_loss = guessing_nats(start.config) if config.smooth_from_guessing else None
     state = RunState.start(start.parameters, config.batch, config.rule(0.0).slots, first_loss)
@@ -212,7 +214,7 @@ class Run:
         total = 0 if config.minutes else config.total_steps(lanes.steps_per_epoch)
         self._progress = Progress(state, total, config.seq_len * config.batch)
         self._best: Parameters | None = None  # those of the best check
-        self._kept_step: int | None = None  # step of the parameters that the run leaves, if not the last
+        self._model_step: int | None = None  # step of the parameters that the run leaves, if not the last
 
     def train(self, stop: Callable[[], bool], started: float | None = None) -> TrainResult:
         """Take all remaining steps, or those until ``stop``, which is called before each of them, returns true.
@@ -232,13 +234,13 @@ class Run:
             message names.
         """
         started = time.perf_counter() if started is None else started
-        compile_seconds = self._compile()
+        compile_seconds, compiled = self._compile()
         self._steps = Steps(self._model, self._lanes, self._config, self._progress.total)
         self._inference = Inference(
             Networks(self._model), self.state.parameters, self._config.backend, self._config.threads, stop
         )
         if self._config.minutes:
-            self._plan(started + compile_seconds + 60 * self._config.minutes, stop)
+            self._plan(started + compiled * compile_seconds + 60 * self._config.minutes, stop)
         self._copies = Copies(self.state, self._progress.chars_per_step)
         self._first_step = self.state.step
         self._observer.started(self._progress)
@@ -252,15 +254,22 @@ class Run:
         self.training = self._record(self.state)
         return self._result(compile_seconds)
 
-    def _compile(self) -> float:
-        started = time.perf_counter()
-        warm_up(self._config.backend, self._model, self._observer.compiling)
-        return time.perf_counter() - started
+    def _compile(self) -> tuple[float, bool]:
+        """Seconds spent on compiling the kernels or on loading them, and whether any was compiled."""
+        started, announced = time.perf_counter(), []
+
+        def compiling() -> None:
+            announced.append(True)
+            self._observer.compiling()
+
+        warm_up(self._config.backend, self._model, compiling)
+        return time.perf_counter() - started, bool(announced)
 
     def _plan(self, deadline: float, stop: Callable[[], bool]) -> None:
         """Fix the number of steps, so that the run ends at about ``deadline``, unless it is stopped meanwhile."""
+        self._steps.total = MOST_STEPS  # for the rate of the measured steps, which are not kept
         seconds, reading = self._steps.seconds_per_step(self.state, stop), 0.0
-        with contextlib.suppress(StoppedError):
+        with contextlib.suppress(StoppedError, FastlstmError):
             reading = self._reading_seconds()
         left = deadline - time.perf_counter() - reading - _ENDING_SECONDS
         self._progress.total = self._steps.total = max(1, math.floor(_STEPS_SHARE * left / seconds))
@@ -279,22 +288,24 @@ class Run:
 
     def _train(self, stop: Callable[[], bool]) -> None:
         """Take the steps, going back when they diverge; then leave the best model."""
-        try:
-            while True:
-                try:
-                    self._take_steps(stop)
-                    self._check_result()
-                    break
-                except _DivergedError as found:
-                    self._go_back(str(found))
+        chosen = False
+        with contextlib.suppress(StoppedError):
+            self._take_all_steps(stop)
             if self._ended() and not stop():
-                self._leave_best()
+                self._choose_exactly()
+                chosen = True
                 self._sample()
+        if not chosen and self.state.worse:  # else the steps since the best check may have improved the model
+            self._leave_best(self.state.best_nats)
+
+    def _take_all_steps(self, stop: Callable[[], bool]) -> None:
+        while True:
+            try:
+                self._take_steps(stop)
+                self._check_result()
                 return
-        except StoppedError:
-            pass
-        if self.state.worse and self._best is not None:  # else the steps since the best check may have improved it
-            self._leave(self._best)
+            except _DivergedError as found:
+                self._go_back(str(found))
 
     def _take_steps(self, stop: Callable[[], bool]) -> None:
         state = self.state
@@ -303,82 +314,101 @@ class Run:
             self._check_step(self._steps.take(state))
             if self._copies.confirm(state.loss):
                 good = self._copies.good
-                content = Content(self._model, self._vocab, good.parameters, self._record(good))
-                self._observer.kept(self._progress, content)
+                self._observer.kept(self._progress, self._content(good.parameters, self._record(good)))
             self._observer.stepped(self._progress)
-            try:
-                self._validate()
-                if state.step < self._progress.total:
-                    self._sample()
-            except FastlstmError as error:
-                raise _DivergedError(str(error)) from None
+            self._validate()
+            if not self._ended():  # the last sample is that of the model that the run leaves
+                self._sample()
 
     def _ended(self) -> bool:
         state, patience = self.state, self._config.patience
         return state.step >= self._progress.total or (patience is not None and state.worse >= patience)
 
     def _validate(self) -> None:
-        """Estimate the validation loss, if a check or a validation to be shown is due."""
-        config, state = self._config, self.state
-        is_check = _due(state.step, self._progress.total, self._every(config.checks))
-        is_shown = is_check if config.eval_every is None else _due(state.step, self._progress.total, config.eval_every)
-        if len(self._val_ids) < 2 or not (is_check or is_shown):
+        """Estimate the validation loss, if a check is due, or a validation to be shown."""
+        config, state, total = self._config, self.state, self._progress.total
+        if len(self._val_ids) < 2:
             return
-        if is_check:
-            nats, error = self._estimate(self._every(config.checks))
-            if state.judge(nats):
-                self._best = self._best or Parameters(self._model)
-                self._best.flat[...] = state.parameters.flat
-            elif config.schedule == "plateau" and state.stalled >= config.decay_patience:
-                state.rate_factor, state.stalled = state.rate_factor * config.decay_factor, 0
-        if is_shown and not self._ended():  # the last one is exact
-            if not is_check:
-                nats, error = self._estimate(config.eval_every or 1)
-            state.val_nats, state.val_error, state.val_step = nats, error or None, state.step
+        every = self._every(config.checks)
+        is_check = _due(state.step, total, every)
+        found = self._check(every) if is_check else None
+        if self._ended():  # the last validation is exact
+            return
+        if config.eval_every is not None:
+            is_shown = _due(state.step, total, config.eval_every)
+            found = (found or self._estimate(config.eval_every)) if is_shown else None
+        if found is not None:
+            state.val_nats, state.val_error, state.val_step = found.nats_per_char, found.error or None, state.step
             self._observer.validated(self._progress)
 
-    def _estimate(self, every: int) -> tuple[float, float]:
-        """The validation loss and its standard error, as exact as one in ``every`` steps can be at little cost."""
-        chars = math.ceil(_VALIDATED_SHARE * every * self._progress.chars_per_step)
-        found = self._inference.estimate(self._val_ids, chars)
-        return found.nats_per_char, found.error
+    def _check(self, every: int) -> Estimate:
+        """A check: keep the parameters if they are the best so far; the schedule "plateau" may lower the rate."""
+        state, config = self.state, self._config
+        found = self._estimate(every)
+        if found is None:
+            raise _DivergedError("the validation loss is not a finite number")
+        if state.judge(found.nats_per_char):
+            self._best = self._best or Parameters(self._model)
+            self._best.flat[...] = state.parameters.flat
+        elif config.schedule == "plateau" and state.stalled >= config.decay_patience:
+            state.rate_factor, state.stalled = state.rate_factor * config.decay_factor, 0
+        return found
 
-    def _leave_best(self) -> None:
-        """Leave the parameters of the best check if they are better than the last ones, both evaluated exactly."""
+    def _estimate(self, every: int) -> Estimate | None:
+        """The validation loss, as exact as one in ``every`` steps can be at little cost; ``None``: it is not finite."""
+        try:
+            return self._inference.estimate(
+                self._val_ids, math.ceil(_VALIDATED_SHARE * every * self._progress.chars_per_step)
+            )
+        except FastlstmError:
+            return None
+
+    def _choose_exactly(self) -> None:
+        """Leave the last model or that of the best check, whichever predicts the validation part better."""
         state = self.state
         if len(self._val_ids) < 2:
             return
-        state.val_nats, state.val_error, state.val_step = self._exact(), None, state.step
+        nats, best = self._exact(state.parameters), math.inf
         if state.worse and self._best is not None:
-            last = self._leave(self._best)
-            nats = self._exact()
-            if nats < state.val_nats:
-                state.val_nats = nats
-                content = Content(self._model, self._vocab, last, self._record(state))
-                self._observer.left_behind(self._progress, content)
-            else:
-                self._leave(last)
-                self._kept_step = None
+            best = self._exact(self._best)
+        state.val_nats, state.val_error, state.val_step = nats, None, state.step
+        if best < nats:
+            self._leave_best(best)
         self._observer.validated(self._progress)
 
-    def _leave(self, best: Parameters) -> Parameters:
-        """Replace the parameters, and return a copy of the old ones."""
-        last = Parameters(self._model, self.state.parameters.flat.copy())
-        self.state.parameters.flat[...] = best.flat
-        self._kept_step = self.state.best_step
-        return last
+    def _leave_best(self, nats: float | None) -> None:
+        """Leave the parameters of the best check, whose loss is ``nats``, and report the last ones."""
+        if self._best is None:  # a run that goes on from a saved state
+            return
+        state = self.state
+        last = Parameters(self._model, state.parameters.flat.copy())
+        content = self._content(last, self._record(state))
+        state.parameters.flat[...] = self._best.flat
+        self._model_step, state.val_nats = state.best_step, nats
+        self._observer.left_behind(self._progress, content)
 
-    def _exact(self) -> float:
-        return self._inference.evaluate(self._val_ids).nats_per_char
+    def _exact(self, parameters: Parameters) -> float:
+        inference = dataclasses.replace(self._inference, parameters=parameters)
+        try:
+            return inference.evaluate(self._val_ids).nats_per_char
+        except FastlstmError as error:
+            raise self._diverged(str(error)) from None
+
+    def _content(self, parameters: Parameters, record: dict[str, Any]) -> Content:
+        return Content(self._model, self._vocab, parameters, record)
 
     def _sample(self) -> None:
         config, total = self._config, self._progress.total
         every = self._every(_SAMPLES) if config.sample_every is None else config.sample_every
-        if config.sample_length and (self._ended() or _due(self.state.step, total, every)):
-            seed = config.seed + self.state.step  # a different sample each time
-            sampling = SampleConfig(length=config.sample_length, seed=seed)
+        if not config.sample_length or not (self._ended() or _due(self.state.step, total, every)):
+            return
+        seed = config.seed + self.state.step  # a different sample each time
+        sampling = SampleConfig(length=config.sample_length, seed=seed)
+        try:
             ids = self._inference.draw(beginning(self._vocab), sampling)
-            self._observer.sampled(self._progress, self._vocab.decode(ids[:, 0]))
+        except FastlstmError:  # the next step reports the divergence; a sample changes nothing
+            return
+        self._observer.sampled(self._progress, self._vocab.decode(ids[:, 0]))
 
     def _every(self, times: int) -> int:
         """Steps between events of which a run has about so many."""
@@ -415,6 +445,7 @@ class Run:
             "rate_factor": state.rate_factor * RECOVERY_FACTOR,
             "best_nats": state.best_nats,
             "best_step": state.best_step,
+            "worse": int((state.best_step or 0) > self._copies.good.step),  # the best check may be ahead
         }
         rate, at = self._steps.rate(state, max(state.step - 1, 0)), state.step
         self._copies.go_back(state)
@@ -428,10 +459,11 @@ class Run:
         """Restore the best parameters; returns the error to raise."""
         state, good = self.state, self._copies.good
         rate, now = self._steps.rate(state, max(state.step - 1, 0)), state.step
-        best, step = (self._best, state.best_step) if self._best else (good.parameters, good.step)
-        self._kept_step = step
-        self.training = self._record(good) if step else self.training
-        state.parameters.flat[...] = best.flat
+        left, step = (self._best, state.best_step) if self._best else (good.parameters, good.step)
+        if step:
+            self._model_step, nats = step, state.best_nats if self._best else good.val_nats
+            self.training = {**self._record(state if self._best else good), "val_nats": nats, "finished": False}
+        state.parameters.flat[...] = left.flat
         back = f"step {step:,}" if step else "its state before the run"
         return DivergenceError(
             f"training diverged at step {now} with a learning rate of {rate:.3g}: {why}; the model was restored to"
@@ -444,7 +476,7 @@ class Run:
         return {
             "steps": progress.step,
             "finished": state is self.state and self._ended(),
-            "model_step": self._kept_step if self._kept_step is not None else progress.step,
+            "model_step": progress.step if self._model_step is None else self._model_step,
             "seed": self._config.seed,
             "train_nats": progress.train_nats,
             "val_nats": progress.val_nats,
@@ -460,7 +492,7 @@ class Run:
             compile_seconds=compile_seconds,
             train_nats=progress.train_nats,
             val_nats=progress.val_nats,
-            model_step=progress.step if self._kept_step is None else self._kept_step,
+            model_step=progress.step if self._model_step is None else self._model_step,
             parameters=self.state.parameters.flat.size,
             finished=self._ended(),
         )

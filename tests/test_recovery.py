@@ -54,12 +54,13 @@ def test_a_run_recovers_from_two_divergences_with_a_lower_rate(default_text):
     assert model.training["finished"]
     assert all(np.isfinite(view).all() for view in model.parameters.values())
     assert "the loss is no longer a finite number" in observer.recoveries[0][1]
+    assert "the gradient of output.b is no longer finite" in observer.recoveries[0][1]  # the first that is computed
     rates = [float(reason.split("learning rate of ")[1].split(":")[0]) for _, reason in observer.recoveries]
     assert rates[1] == pytest.approx(recovery.RECOVERY_FACTOR * rates[0], rel=0.01)  # three digits are shown
 
 
 def test_a_third_divergence_ends_the_run_with_a_finite_model(default_text):
-    with pytest.raises(DivergenceError, match=r"the parameter layers.0.W|gradient of") as found:
+    with pytest.raises(DivergenceError, match=r"the gradient of output\.b") as found:
         fitted(default_text[:3000], times=3)
     assert "restored to step 10" in str(found.value)
 
@@ -90,7 +91,7 @@ def test_a_run_that_fails_leaves_the_best_model_of_its_checks(default_text):
 def test_what_broke_first_is_named(where, rng):
     model = Model.for_text("abc", hidden=3, embedding=2)
     state, gradients = RunState.start(model.parameters, batch=1, slots=2), Parameters(model.config)
-    assert recovery.broken(1.0, state, gradients) is None
+    assert recovery.broken(1.0, state, gradients) == ""
     arrays = {"gradient": gradients, "parameter": state.parameters, "slot": Parameters(model.config, state.slots[1])}
     if where != "loss":
         arrays[where]["layers.0.b"][-1] = rng.choice([np.nan, np.inf, -np.inf])

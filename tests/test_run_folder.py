@@ -288,6 +288,46 @@ def test_intermediate_saves_change_no_bit_of_the_result(folder, monkeypatch):
     assert watched.training == alone.training
 
 
+def test_the_last_model_is_saved_beside_the_best_one(folder):
+    with folder() as run:
+        path = run.save(trained(5))
+        last = run.save_last(trained(7))
+    assert last == path.with_name(run_folder.LAST_NAME)
+    assert checkpoint.load(last).training["steps"] == 7
+
+
+def test_the_last_model_is_not_saved_where_the_best_one_is_not(folder):
+    with folder() as run:
+        assert run.save_last(trained(7)) is None
+    assert not list(Path("runs").rglob("*.safetensors"))
+
+
+def test_a_folder_with_a_last_model_is_taken(folder):
+    with folder() as run:
+        run.save(trained(5)).unlink()
+        Path("runs/notes", run_folder.LAST_NAME).write_bytes(b"a last model")
+    with folder() as run:
+        assert run.save(trained(6)).parent == Path("runs/notes-2")
+    with pytest.raises(ConfigError):
+        folder("runs/notes", named=True)
+    assert Path("runs/notes", run_folder.LAST_NAME).read_bytes() == b"a last model"
+
+
+def test_overwriting_a_model_overwrites_or_removes_its_last_one(folder):
+    with folder() as run:
+        run.save(trained(5))
+        run.save_last(trained(7))
+    with folder("runs/notes", overwrite=True) as run:
+        run.save(trained(8))
+        assert run.save_last(None) is None
+    assert not Path("runs/notes", run_folder.LAST_NAME).exists()
+    Path("runs/notes", run_folder.LAST_NAME).mkdir()
+    with folder("runs/notes", overwrite=True) as run:
+        run.save(trained(9))
+        with pytest.raises(ModelFileError, match="cannot remove"):
+            run.save_last(None)
+
+
 def test_a_folder_lost_during_a_run_costs_no_work(tmp_path):
     with begun(*endless("--out", "run"), cwd=tmp_path) as process:
         wait_for(process, "step")

@@ -10,10 +10,11 @@ import pytest
 from fastlstm import ModelConfig, TrainConfig, cli, train
 from fastlstm.cells import CELLS
 from fastlstm.config import SampleConfig
+from fastlstm.defaults import choosable
 from fastlstm.errors import ConfigError
 from fastlstm.optimizers import OPTIMIZERS
 from fastlstm.presets import PRESETS, preset
-from fastlstm.settings import Settings, add_options, declare, documented, given, setting, settings_of
+from fastlstm.settings import Settings, add_options, as_arguments, declare, documented, given, setting, settings_of
 
 TRAINING = [ModelConfig, TrainConfig]
 CLASSES = [*TRAINING, SampleConfig]
@@ -106,6 +107,7 @@ def test_help_shows_the_default_of_every_setting(verb):
     own = {
         "gradcheck": {"hidden": 9, "embedding": 5, "vocab_size": 11, "seq_len": 8, "batch": 2},
         "sample": {"length": 1000},
+        "train": dict.fromkeys(choosable(), "chosen"),
     }.get(verb, {})
     found = actions(verb)
     assert {"seed", "backend"} <= found.keys()
@@ -218,3 +220,16 @@ def test_a_preset_is_a_valid_configuration_or_reports_that_it_has_none(name, cel
 def test_an_unknown_preset_is_refused():
     with pytest.raises(ConfigError, match=r"^preset must be one of assignment, not 'homework'$"):
         preset("homework", "lstm")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"lr": 0.1, "steps": 3}, {"dropout_held": True, "nesterov": False}, {"clip_value": 2.0, "clip_norm": None},
+     {"clip_norm": None, "clip_value": None}, {"minutes": 1e-7, "schedule": "wsd", "seed": 2**100}],
+)  # fmt: skip
+def test_arguments_are_the_inverse_of_what_is_given(values):
+    found = given(train.parser().parse_args(as_arguments(values, TrainConfig)), TrainConfig)
+    if values.get("clip_norm", 0) is None and values.get("clip_value", 0) is None:
+        found.setdefault("clip_value", None)
+    assert {name: value for name, value in found.items() if name in values} == values
+    assert all(value is None for name, value in found.items() if name not in values)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastlstm import Model, TrainConfig, inference, recovery
+from fastlstm.errors import ConfigError, ModelFileError
 from fastlstm.inference import Inference, Networks
 from fastlstm.observers import Observer
 from fastlstm.text import split
@@ -103,6 +104,65 @@ def test_the_best_model_is_left_and_the_last_one_reported(default_text):
     val = split(model.encode(default_text[:1500]), 0.3)[1]
     last = Model(model.config, model.vocab, recorder.last.parameters)
     assert result.val_nats == model.evaluate(val).nats_per_char < last.evaluate(val).nats_per_char
+    record = recorder.last.training
+    assert (record["steps"], record["model_step"], record["finished"]) == (400, 400, True)
+    assert record["val_nats"] == last.evaluate(val).nats_per_char
+
+
+@pytest.mark.parametrize("moment", ["a step", "the last sample"])
+def test_a_stopped_run_leaves_the_best_model_of_its_checks_and_reports_the_last(moment, default_text):
+    """Unless it was stopped when both had been evaluated exactly: then that decides."""
+    text, stopping = default_text[:1500], []
+
+    class Stopper(Recorder):
+        def stepped(self, progress):
+            if moment == "a step" and progress.step == 399:
+                stopping.append(True)
+
+        def validated(self, progress):
+            super().validated(progress)
+            if progress.step == 400:
+                stopping.append(True)
+
+    model, recorder = Model.for_text(text, hidden=8, embedding=4), Stopper()
+    config = TrainConfig(
+        **SETTINGS | {"steps": 400, "lr": 0.3, "schedule": "constant", "val_frac": 0.3, "sample_length": 3}
+    )
+    result = model.fit(text, config, observer=recorder, stop=lambda: bool(stopping))
+    ref, _, whole = overfitting(default_text)
+    assert recorder.last is not None
+    assert (result.finished, result.model_step) == (moment != "a step", whole.model_step)
+    assert model.parameters.flat.tobytes() == ref.parameters.flat.tobytes()
+    if moment == "a step":
+        checks = {step: nats for step, nats, _ in recorder.validations}
+        assert result.val_nats == model.training["val_nats"] == checks[result.model_step]
+    else:
+        assert result.val_nats == whole.val_nats
+
+
+@pytest.mark.parametrize("callback", ["validated", "sampled"])
+def test_an_error_of_an_observer_is_no_divergence(callback, default_text):
+    class Failing(Recorder):
+        recoveries = 0
+
+        def recovered(self, progress, reason):
+            self.recoveries += 1
+
+    def fail(*_):
+        raise ModelFileError("the disk is full")
+
+    observer = Failing()
+    setattr(observer, callback, fail)
+    model = Model.for_text(default_text[:3000], hidden=8, embedding=4)
+    with pytest.raises(ModelFileError, match="the disk is full"):
+        model.fit(default_text[:3000], TrainConfig(**SETTINGS | {"sample_length": 3}), observer=observer)
+    assert observer.recoveries == 0
+
+
+@pytest.mark.parametrize("settings", [{"patience": 2}, {"schedule": "plateau"}])
+def test_what_validation_decides_needs_a_part_for_it(settings, default_text):
+    with pytest.raises(ConfigError, match="need a part for validation"):
+        fitted(default_text[:3000], val_frac=0.0, **settings)
 
 
 def test_a_run_that_improves_to_the_end_leaves_its_last_model(default_text):

@@ -201,7 +201,7 @@ train.cli.run(train.main, {arguments})
     assert "diverged at step 11 " in error
     assert "restored to step 8:" in error  # that of the best check, although the parameters of step 9 were good too
     training = Model.load(tmp_path / "runs" / "notes").training
-    assert (training["steps"], training["model_step"], training["finished"]) == (9, 8, False)
+    assert (training["steps"], training["model_step"], training["finished"]) == (11, 8, False)
 
 
 def test_train_prints_its_choice_and_the_printed_options_repeat_the_run(verb, tmp_path):
@@ -219,6 +219,29 @@ def test_train_prints_its_choice_and_the_printed_options_repeat_the_run(verb, tm
     assert files[0] == files[1]
     assert last_json(output)["settings"] == last_json(again)["settings"]
     assert set(last_json(output)["settings"]) == set(settings_of(ModelConfig)) | set(settings_of(TrainConfig))
+
+
+def test_a_run_of_so_many_minutes_prints_the_command_that_repeats_it(verb, notes, tmp_path):
+    code, output, _ = verb("train", "--data", "notes.txt", "--minutes", 0.05, "--hidden", 16, "--sample-length", 0)
+    assert code == 0
+    lines = output.splitlines()
+    command = lines[lines.index("to repeat this run:") + 1]
+    arguments = command.split("fastlstm.train ")[1].split()
+    assert "--minutes" not in arguments
+    assert verb("train", *arguments, "--out", "again")[0] == 0
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("runs/notes", "again")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("option", ["--beta1", "--beta2", "--weight-decay", "--eps"])
+def test_settings_of_the_chosen_optimizer_can_be_given_alone(option, verb, notes):
+    code, output, errors = verb("train", *QUICK, "--data", "notes.txt", option, "0.25")
+    assert (code, errors) == (0, "")
+    assert f"{option} " not in next(line for line in output.splitlines() if line.startswith("chosen: "))
+
+
+def test_settings_that_the_chosen_optimizer_does_not_have_are_refused_in_its_name(verb, notes):
+    assert_one_clear_line(verb("train", *QUICK, "--data", "notes.txt", "--momentum", "0.9"), 2, "adamw has no momentum")
 
 
 def test_a_preset_leaves_nothing_to_choose(verb, tmp_path):

@@ -14,9 +14,8 @@ from fastlstm.kernels import jit
 from fastlstm.kernels.dropout import dropped, embedding_folded
 from fastlstm.kernels.pack import column
 from fastlstm.kernels.partition import split
-from fastlstm.kernels.recurrent import copy_vectors
 from fastlstm.kernels.simd.arithmetic import splat
-from fastlstm.kernels.simd.memory import load, load_part, prefetch, store, store_part
+from fastlstm.kernels.simd.memory import copy_vectors, load, load_part, prefetch, store, store_part
 from fastlstm.kernels.simd.vector import width
 from fastlstm.kernels.sync import next_task
 from fastlstm.kernels.tile.call import tile

@@ -14,9 +14,8 @@ from fastlstm.kernels import jit
 from fastlstm.kernels.dropout import dropped, inputs_of, mask_gradients, mask_states
 from fastlstm.kernels.functions import exp
 from fastlstm.kernels.partition import split
-from fastlstm.kernels.recurrent import copy_vectors
 from fastlstm.kernels.simd.arithmetic import max_of, maximum, splat, sum_of
-from fastlstm.kernels.simd.memory import load, store
+from fastlstm.kernels.simd.memory import copy_vectors, load, store
 from fastlstm.kernels.simd.vector import width
 from fastlstm.kernels.tile.operands import Packed, Rows
 from fastlstm.kernels.tile.product import product

@@ -15,7 +15,7 @@ from fastlstm.kernels.cells.places import Places
 from fastlstm.kernels.dropout import embedding_folded
 from fastlstm.kernels.partition import split
 from fastlstm.kernels.simd.arithmetic import splat
-from fastlstm.kernels.simd.memory import load, store
+from fastlstm.kernels.simd.memory import copy_vectors, store
 from fastlstm.kernels.simd.vector import width
 from fastlstm.kernels.sync import ALL_WORKERS, barrier
 from fastlstm.kernels.tile.call import tile
@@ -57,14 +57,6 @@ def share_of(plan: Any, U: int, worker: int, workers: int, teams: int) -> Any:
         first_lane, last_lane, first_unit, last_unit,
         plan.scratch + worker * plan.scratch_size, ALL_WORKERS + 16 * (1 + team), members,
     )  # fmt: skip
-
-
-@jit.device
-def copy_vectors(arena: Any, source: int, target: int, vectors: int) -> None:
-    """Copy ``vectors`` contiguous vectors inside the arena."""
-    U = width(arena)
-    for v in range(vectors):
-        store(arena, target + v * U, load(arena, source + v * U))
 
 
 @jit.device

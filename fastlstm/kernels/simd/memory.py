@@ -184,3 +184,11 @@ def store_transposed(
 
     i = types.intp
     return types.void(source, i, i, target, i, i, i), codegen
+
+
+@jit.device
+def copy_vectors(arena: Any, source: int, target: int, vectors: int) -> None:
+    """Copy ``vectors`` contiguous vectors inside the arena."""
+    U = width(arena)
+    for v in range(vectors):
+        store(arena, target + v * U, load(arena, source + v * U))

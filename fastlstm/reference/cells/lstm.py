@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastlstm.params import FloatArray
-from fastlstm.reference.cells.functions import sigmoid
+from fastlstm.reference.functions import sigmoid
 
 Arrays = Sequence[FloatArray]
 
