@@ -10,6 +10,7 @@ from benchmarks.workloads import CLIP_NORM, LEARNING_RATE, Workload
 from fastlstm.backend import build
 from fastlstm.cells import CELLS, CellName
 from fastlstm.config import BackendName, DType, ModelConfig
+from fastlstm.dropout import Dropout
 from fastlstm.model import Model
 from fastlstm.optimizers import OPTIMIZERS, OptimizerName
 from fastlstm.params import Parameters, initialise
@@ -42,12 +43,14 @@ class Training:
         backend: BackendName = "fast",
         threads: int | None = None,
         optimizer: OptimizerName = "adagrad",
+        dropout: Dropout | None = None,
     ) -> None:
         self.rule = OPTIMIZERS[optimizer].rule(LEARNING_RATE, clip_norm=CLIP_NORM)
         config = config_of(workload)
         rng = np.random.default_rng(0)
         self.workload = workload
-        self.network = build(backend, config, workload.T, workload.B, threads)
+        self.network = build(backend, config, workload.T, workload.B, threads, dropout=dropout)
+        self.masks = None if dropout is None else 0  # the number of the step, always the same
         self.parameters = initialise(config, rng)
         self.gradients = Parameters(config)
         self.slots = np.zeros((self.rule.slots, config.parameter_count), config.dtype)
@@ -58,7 +61,7 @@ class Training:
         """Forward, backward, clip, update; returns the nats."""
         return self.network.train_step(
             self.parameters, self.gradients, self.slots, self.x, self.y, self.state,
-            1.0 / self.workload.chars, self.rule,
+            1.0 / self.workload.chars, self.rule, self.masks,
         ).nats  # fmt: skip
 
 

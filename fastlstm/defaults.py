@@ -6,6 +6,7 @@ same everywhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -49,8 +50,9 @@ _SIZES = (
 #: The dropout before the output for runs of at least so many passes over the text: it makes up for a lack of text.
 _DROPOUT = ((0.0, 0.0), (5.0, 0.1), (7.0, 0.2), (10.0, 0.3), (15.0, 0.4), (24.0, 0.5), (40.0, 0.6))
 
-#: The highest rate, and the product of rate and hidden units that larger models have.
-_HIGHEST_RATE, _RATE_TIMES_HIDDEN = 0.015, 5.0
+#: For 20 lanes, the highest rate, and the product of rate and hidden units that larger models have. The rate is
+#: proportional to the root of the number of lanes.
+_HIGHEST_RATE, _RATE_TIMES_HIDDEN, _LANES = 0.015, 5.0, 20
 
 
 def chosen(symbols: int, model: Mapping[str, Any], train: Mapping[str, Any]) -> Preset:
@@ -70,7 +72,7 @@ def chosen(symbols: int, model: Mapping[str, Any], train: Mapping[str, Any]) -> 
     hidden = model.get("hidden") or size.hidden
     values: dict[str, Any] = {
         "batch": size.batch, "seq_len": 64, "optimizer": "adamw", "beta2": 0.99, "weight_decay": 0.1,
-        "lr": _rounded(min(_HIGHEST_RATE, _RATE_TIMES_HIDDEN / hidden), 2), "clip_norm": 1.0, "warmup": 100,
+        "lr": _rate(hidden, train.get("batch") or size.batch), "clip_norm": 1.0, "warmup": 100,
         "schedule": "cosine", "val_frac": round(min(0.1, _MOST_VALIDATED / symbols), 4),
     }  # fmt: skip
     if all(train.get(name) is None for name in ("steps", "epochs", "minutes")):
@@ -84,6 +86,11 @@ def chosen(symbols: int, model: Mapping[str, Any], train: Mapping[str, Any]) -> 
         del values["clip_norm"]
     shape = {"hidden": hidden, "layers": 1, "embedding": 64}
     return Preset(_not_in(model, shape), _not_in(train, values))
+
+
+def _rate(hidden: int, batch: int) -> float:
+    """The learning rate of AdamW for so many hidden units and lanes."""
+    return _rounded(math.sqrt(min(batch, _LANES) / _LANES) * min(_HIGHEST_RATE, _RATE_TIMES_HIDDEN / hidden), 2)
 
 
 def _epochs(symbols: int, size: _Size, train: Mapping[str, Any]) -> float:
