@@ -250,9 +250,9 @@ AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx,+avx2,+fma,+b
         ("test_simd.py", ""),
         ("test_functions.py", ""),
         ("test_dropout.py", "known_answers or bit_for_bit"),
-        # Kernels are compiled for each cell and dtype, ten seconds each: only cells with most gates, or separate ones.
-        ("test_sync.py", "not rnn and not (gru and float64)"),
-        pytest.param("test_sync.py", "rnn or (gru and float64)", marks=pytest.mark.slow),
+        # Kernels are compiled for each cell and dtype, ten seconds each.
+        ("test_sync.py", "lstm and float32"),
+        pytest.param("test_sync.py", "not (lstm and float32)", marks=pytest.mark.slow),
     ],
 )
 def test_a_machine_with_avx2_passes_the_same_tests(file, chosen):
