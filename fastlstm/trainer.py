@@ -92,7 +92,8 @@ def begin(start: Content, ids: IdArray, config: TrainConfig, observer: Observer)
     Raises
     ------
     TextError, ConfigError
-        When the text is too short to train on, or too short for ``seq_len`` and ``batch``.
+        When the text is too short to train on, or too short for ``seq_len`` and ``batch``; or when patience or the
+        schedule "plateau" need a validation part, and there is none.
     """
     train_ids, val_ids = split(ids, config.val_frac)
     if len(train_ids) < 2:
