@@ -232,12 +232,13 @@ def given(options: argparse.Namespace, cls: type[Settings]) -> dict[str, Any]:
 
 def as_arguments(values: Mapping[str, Any], cls: type[Settings]) -> list[str]:
     """The inverse of `given`: the arguments that set fields of ``cls`` to ``values``, as far as they have options."""
-    arguments: list[str] = []
-    for name, one in settings_of(cls).items():
-        value, others = values.get(name), [other for other in _rivals(cls, name) if other in values]
-        if name in values and value is None and one.declared.inf_is_none:
-            last = all(values[other] is None for other in others) and not any(other > name for other in others)
-            value = math.inf if last else None  # one option of a group is enough: it excludes the others
+    settings, arguments = settings_of(cls), list[str]()
+    settled = {one.declared.exclusive for name, one in settings.items() if values.get(name) is not None} - {""}
+    for name, one in settings.items():
+        value, group = values.get(name), one.declared.exclusive
+        if name in values and value is None and one.declared.inf_is_none and group not in settled:
+            settled |= {group} - {""}  # one option of a group is enough: it excludes the others
+            value = math.inf
         if one.option is None or value is None:
             continue
         if isinstance(value, bool):
@@ -245,12 +246,6 @@ def as_arguments(values: Mapping[str, Any], cls: type[Settings]) -> list[str]:
         else:
             arguments += [one.option, str(value)]
     return arguments
-
-
-def _rivals(cls: type[Settings], name: str) -> list[str]:
-    """The other settings of the mutually exclusive group of a setting."""
-    group = _exclusive(cls).get(settings_of(cls)[name].declared.exclusive, [])
-    return [other for other in group if other != name]
 
 
 _RAISES = """\

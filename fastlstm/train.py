@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import math
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model_values, train_values = completed(options, len(ids))
     model = _model(vocab, model_values, train_values.get("seed", TrainConfig.seed))
     config = _fitted(options, TrainConfig(**train_values), ids)
+    train_values |= {"seq_len": config.seq_len, "batch": config.batch}
     wanted, named = output_folder(options), bool(options.out)
     with (
         RunFolder(wanted, named=named, overwrite=options.overwrite, say=_tell) as folder,
@@ -106,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         _introduce(model, ids, config)
         _print_choice(options, model_values, train_values)
-        return _train(model, ids, config, folder, started, options)
+        repeat = functools.partial(_repeating, options, model_values, train_values) if options.minutes else None
+        return _train(model, ids, config, folder, started, repeat, as_json=options.json)
 
 
 def _tell(line: str) -> None:
@@ -134,9 +137,8 @@ def _print_choice(options: argparse.Namespace, model: Values, train: Values) -> 
         print(f"chosen: {' '.join(arguments)}; options that are given win", flush=True)
 
 
-def _repeating(options: argparse.Namespace, symbols: int, steps: int) -> str:
-    """The command that repeats a run of so many minutes, whose number of steps is now known."""
-    model, train = completed(options, symbols)
+def _repeating(options: argparse.Namespace, model: Values, train: Values, steps: int) -> str:
+    """The command that repeats a run of so many minutes, which was planned to take ``steps`` steps."""
     train = {name: value for name, value in train.items() if name != "minutes"} | {"steps": steps}
     arguments = ["--data", *options.data] if options.data else []
     arguments += ["--bytes"] if options.bytes else []
@@ -170,9 +172,19 @@ def _introduce(model: Model, ids: IdArray, config: TrainConfig) -> None:
 
 
 def _train(
-    model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, started: float, options: argparse.Namespace
+    model: Model,
+    ids: IdArray,
+    config: TrainConfig,
+    folder: RunFolder,
+    started: float,
+    repeat: Callable[[int], str] | None,
+    *,
+    as_json: bool,
 ) -> int:
-    """Train, save and print the summary; returns the exit status."""
+    """Train, save and print the summary; returns the exit status.
+
+    ``repeat`` makes the command that repeats the run, from the planned number of steps; ``None``: it is not printed.
+    """
     with signals.Stop() as stop:
         try:
             result, last = _fit(model, ids, config, folder, stop, started)
@@ -180,10 +192,10 @@ def _train(
                 path, path_of_last = _save(folder, model, last)
             stop.done()
             _summarise(result, path, path_of_last)
-            if options.minutes and result.finished:
-                print(f"to repeat this run:\n  {_repeating(options, len(ids), result.steps)}", flush=True)
+            if repeat is not None and result.finished:
+                print(f"to repeat this run:\n  {repeat(_record(model)['config']['steps'])}", flush=True)
             _warn_of_failure(result, len(model.vocab))
-            if options.json:
+            if as_json:
                 cli.print_json(_json(model, result, path))
         except OSError:
             if not stop.status:  # else: the terminal was closed, which also sent the signal
@@ -262,8 +274,13 @@ def _warn_of_failure(result: TrainResult, vocab_size: int) -> None:
         )
 
 
-def _json(model: Model, result: TrainResult, path: Path) -> dict[str, Any]:
+def _record(model: Model) -> dict[str, Any]:
+    """The record of the run, which a model has after it."""
     assert model.training is not None
+    return model.training
+
+
+def _json(model: Model, result: TrainResult, path: Path) -> dict[str, Any]:
     values = {
         "steps": result.steps,
         "seconds": result.seconds,
@@ -274,7 +291,7 @@ def _json(model: Model, result: TrainResult, path: Path) -> dict[str, Any]:
         "model_step": result.model_step,
         "parameters": result.parameters,
         "model": str(path),
-        "settings": {**model.config.to_dict(), **model.training["config"]},
+        "settings": {**model.config.to_dict(), **_record(model)["config"]},
     }
     if result.val_nats is None:
         del values["val_nats"]

@@ -449,18 +449,19 @@ class Run:
             "best_step": state.best_step,
             "worse": int((state.best_step or 0) > self._copies.good.step),  # the best check may be ahead
         }
-        rate, at = self._steps.rate(state, max(state.step - 1, 0)), state.step
+        reason = self._divergence(why)
         self._copies.go_back(state)
         for name, value in kept.items():
             setattr(state, name, value)
-        self._observer.recovered(
-            self._progress, f"training diverged at step {at:,} with a learning rate of {rate:.3g}: {why}"
-        )
+        self._observer.recovered(self._progress, reason)
+
+    def _divergence(self, why: str) -> str:
+        rate = self._steps.rate(self.state, max(self.state.step - 1, 0))
+        return f"training diverged at step {self.state.step:,} with a learning rate of {rate:.3g}: {why}"
 
     def _diverged(self, why: str) -> DivergenceError:
         """Restore the best parameters; returns the error to raise."""
         state, good = self.state, self._copies.good
-        rate, now = self._steps.rate(state, max(state.step - 1, 0)), state.step
         left, step = (self._best, state.best_step) if self._best else (good.parameters, good.step)
         if step:
             self._model_step, nats = step, state.best_nats if self._best else good.val_nats
@@ -468,8 +469,8 @@ class Run:
         state.parameters.flat[...] = left.flat
         back = f"step {step:,}" if step else "its state before the run"
         return DivergenceError(
-            f"training diverged at step {now} with a learning rate of {rate:.3g}: {why}; the model was restored to"
-            f" {back}: lower the learning rate (now {self._config.highest_rate:g}), or clip gradients harder"
+            f"{self._divergence(why)}; the model was restored to {back}: lower the learning rate"
+            f" (now {self._config.highest_rate:g}), or clip gradients harder"
         )
 
     def _record(self, state: RunState) -> dict[str, Any]:

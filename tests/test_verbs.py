@@ -233,6 +233,20 @@ def test_a_run_of_so_many_minutes_prints_the_command_that_repeats_it(verb, notes
     assert files[0] == files[1]
 
 
+@pytest.mark.parametrize("more", [[], ["--patience", 1, "--checks", 40, "--lr", 0.3, "--schedule", "constant"]])
+def test_a_run_that_was_fitted_to_its_text_or_ended_early_can_be_repeated_too(more, verb, tmp_path):
+    """A short text has fewer lanes than are chosen, and a run without patience fewer steps than were planned."""
+    (tmp_path / "short.txt").write_text("the cat sat on the mat.\nso did the dog, at last.\n" * 8)
+    small = ["--data", "short.txt", "--hidden", 8, "--sample-length", 0]
+    code, output, errors = verb("train", *small, "--minutes", 0.04, *more)
+    assert (code, errors) == (0, "")
+    command = output.splitlines()[output.splitlines().index("to repeat this run:") + 1]
+    code, _, errors = verb("train", *command.split("fastlstm.train ")[1].split(), "--out", "again")
+    assert (code, errors) == (0, "")
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("runs/short", "again")]
+    assert files[0] == files[1]
+
+
 @pytest.mark.parametrize("option", ["--beta1", "--beta2", "--weight-decay", "--eps"])
 def test_settings_of_the_chosen_optimizer_can_be_given_alone(option, verb, notes):
     code, output, errors = verb("train", *QUICK, "--data", "notes.txt", option, "0.25")
