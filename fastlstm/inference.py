@@ -25,7 +25,7 @@ _READ_STEPS = 256
 _DRAW_STEPS = 256
 #: An estimate reads in each lane whole blocks of so many symbols, so many blocks at least, after a warm-up. It has so
 #: many lanes at most, and reads about so many symbols in each.
-_BLOCK, _FEWEST_BLOCKS, _WARM_UP, _MOST_LANES, _LANE_CHARS = 64, 4, 128, 64, 768
+_BLOCK, _FEWEST_BLOCKS, _WARM_UP, _MOST_LANES, _LANE_CHARS = 64, 4, 128, 64, 384
 #: Number of networks that are cached for further calls of the same size.
 _NETWORKS_KEPT = 4
 #: Largest exponent whose exponential is finite in float64, rounded down.
