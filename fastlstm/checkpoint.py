@@ -130,14 +130,14 @@ def _encode(content: Content) -> list[bytes | memoryview]:
     if content.training is not None:
         metadata["training"] = json.dumps(content.training)
     parts = tensor_file.encode(_KIND, metadata, parameters)
-    if (_model(metadata), content.parameters.config) != ((config, content.vocab), config):
+    if (parse_model(metadata), content.parameters.config) != ((config, content.vocab), config):
         raise ValueError("its configuration or vocabulary would not be read back unchanged")
     _training(metadata)
     return parts
 
 
 def _decode(stored: Stored) -> Content:
-    config, vocab = _model(stored.metadata)
+    config, vocab = parse_model(stored.metadata)
     tensors = stored.take_tensors()
     # Check the number first: a malicious number of layers would make a table without end.
     of_layers = config.layers * len(config.structure.tensors(1, 1))
@@ -151,7 +151,8 @@ def _decode(stored: Stored) -> Content:
     return Content(config, vocab, parameters, _training(stored.metadata))
 
 
-def _model(metadata: Mapping[str, str]) -> tuple[ModelConfig, Vocab]:
+def parse_model(metadata: Mapping[str, str]) -> tuple[ModelConfig, Vocab]:
+    """The configuration and the vocabulary in a file's metadata; raises `ValueError` or `FastlstmError`."""
     config = ModelConfig.from_dict(tensor_file.parse_object(metadata, "config"))
     if "vocab" not in metadata:
         raise ValueError("its metadata has no 'vocab'")

@@ -25,7 +25,7 @@ import dataclasses
 import functools
 import math
 import sys
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from fastlstm.cells import CELLS, Cell, CellName
 from fastlstm.errors import ConfigError
@@ -254,19 +254,19 @@ class TrainConfig(Settings):
     )  # fmt: skip
     steps: int | None = setting(
         None, "number of training steps", "training", at_least=0, at_most=MOST_STEPS,
-        none="determined by the epochs", exclusive="length of the run",
+        none="determined by the epochs", exclusive="length of the run", resumable=True,
     )  # fmt: skip
     epochs: float | None = setting(
         None, "number of passes over the training text", "training", at_least=0.0,
-        none=f"{DEFAULT_EPOCHS:g}, unless steps are given", exclusive="length of the run",
+        none=f"{DEFAULT_EPOCHS:g}, unless steps are given", exclusive="length of the run", resumable=True,
     )  # fmt: skip
     minutes: float | None = setting(
         None, "wall time of the whole run, without compiling; the speed measured at its start fixes the steps",
-        "training", above=0.0, at_most=MOST_MINUTES, none="not limited", exclusive="length of the run",
+        "training", above=0.0, at_most=MOST_MINUTES, none="not limited", exclusive="length of the run", resumable=True,
     )  # fmt: skip
     patience: int | None = setting(
         None, "checks without a better validation before the run ends early", "training", at_least=1,
-        at_most=MOST_STEPS, none="never",
+        at_most=MOST_STEPS, none="never", resumable=True,
     )  # fmt: skip
     checks: int = setting(
         10, "validations, evenly spaced, that choose the best model and decide on patience", "training", at_least=1,
@@ -277,13 +277,23 @@ class TrainConfig(Settings):
     )
     eval_every: int | None = setting(
         None, "steps between validations that are shown; 0: only at the end", "progress and result", at_least=0,
-        at_most=MOST_STEPS, none="those of the checks",
+        at_most=MOST_STEPS, none="those of the checks", resumable=True,
     )  # fmt: skip
     sample_every: int | None = setting(
         None, "steps between samples; 0: only at the end", "progress and result", at_least=0, at_most=MOST_STEPS,
-        none="about ten per run",
+        none="about ten per run", resumable=True,
     )  # fmt: skip
-    sample_length: int = setting(200, "characters per sample", "progress and result", at_least=0, at_most=MOST_SAMPLED)
+    sample_length: int = setting(
+        200, "characters per sample", "progress and result", at_least=0, at_most=MOST_SAMPLED, resumable=True
+    )
+    save_every: int | None = setting(
+        None, "steps between checkpoints, rounded up to the next copy of the state", "progress and result",
+        at_least=1, at_most=MOST_STEPS, none="as often as a hundredth of the time allows", resumable=True,
+    )  # fmt: skip
+    save_minutes: float | None = setting(
+        None, "minutes between checkpoints", "progress and result", at_least=0.0, at_most=MOST_MINUTES,
+        none="as often as a hundredth of the time allows", resumable=True,
+    )  # fmt: skip
     smoothing: float = setting(
         0.99, "decay of the average that smooths the training loss", "progress and result", at_least=0.0, below=1.0,
         option=None,
@@ -294,7 +304,7 @@ class TrainConfig(Settings):
     )  # fmt: skip
     seed: int = _seed()
     threads: int | None = setting(
-        None, "worker threads", "computing", at_least=1, at_most=MOST_THREADS, none="all cores"
+        None, "worker threads", "computing", at_least=1, at_most=MOST_THREADS, none="all cores", resumable=True
     )
     backend: BackendName = setting("fast", "implementation: fast (numba kernels) or reference (NumPy)", "computing")
 
@@ -322,6 +332,14 @@ class TrainConfig(Settings):
                 )
         if self.nesterov and self.momentum == 0:
             raise ConfigError("nesterov needs a momentum above 0: give more, or leave nesterov out")
+
+    def in_effect(self) -> TrainConfig:
+        """The same training, with values for what is the optimizer's own, and for the default length of a run."""
+        defaults = OPTIMIZERS[self.optimizer].defaults
+        values: dict[str, Any] = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        if self.steps is None and self.epochs is None and self.minutes is None:
+            values["epochs"] = self.DEFAULT_EPOCHS
+        return dataclasses.replace(self, lr=self.highest_rate, **values)
 
     @property
     def highest_rate(self) -> float:

@@ -23,6 +23,10 @@ class ModelExistsError(ModelFileError):
     """A model or a run state was to be saved without overwriting, and the path exists."""
 
 
+class RunInUseError(FastlstmError):
+    """A run folder is in use by another run."""
+
+
 class DivergenceError(FastlstmError):
     """Training diverged: a loss, gradient, parameter or slot is not finite, or a loss is far above that of guessing."""
 

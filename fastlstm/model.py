@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastlstm import checkpoint, trainer
+from fastlstm import checkpoint
 from fastlstm.config import BackendName, ModelConfig, Reduction, SampleConfig, TrainConfig
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
@@ -17,7 +17,7 @@ from fastlstm.observers import Observer
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.settings import settings_of
 from fastlstm.text import IdArray, Vocab
-from fastlstm.trainer import TrainResult
+from fastlstm.trainer import Trainer, TrainResult
 
 #: A text, as methods of a model take it: characters, bytes, or ids of the model's own vocabulary.
 Text = str | bytes | Ids
@@ -178,11 +178,23 @@ class Model:
             `fastlstm.recovery.DIVERGED_NATS` above that of guessing, once more than the run could recover from. The
             parameters are then those of an earlier step, which the message names.
         """
-        run = trainer.begin(self.content, self.encode(text), config or TrainConfig(), observer or Observer())
+        trainer = self.trainer(text, config, observer=observer, stop=stop, started=started)
         try:
-            return run.train(stop or (lambda: False), started)
+            return trainer.run()
         finally:
-            self.training = run.training
+            self.training = trainer.training
+
+    def trainer(self, text: Text, config: TrainConfig | None = None, **more: Any) -> Trainer:
+        """A training run that is iterated over, step by step; see `Trainer`, which has the same further arguments.
+
+        ::
+
+            for progress in model.trainer(text):
+                print(progress.step, progress.train_nats)
+
+        The record `training` of this model is set by `fit` only; that of the run is ``trainer.training``.
+        """
+        return Trainer(self.content, self.encode(text), config, **more)
 
     def evaluate(
         self,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 
-from fastlstm.checkpoint import Content
 from fastlstm.config import ModelConfig
+from fastlstm.run_checkpoint import Checkpoint
 from fastlstm.run_state import RunState
 
 
@@ -22,15 +23,24 @@ class Progress:
     state : of the run; attributes reflect its current values.
     total : number of steps of the whole run; 0 while it is not known, see `Observer.planned`.
     chars_per_step : T*B, the number of symbols predicted in a step.
+    steps_per_epoch : number of steps of one pass over the training text.
 
     Attributes
     ----------
     total, chars_per_step : as given.
+    rate : learning rate of the last step; NaN before the first of this process.
+    norm : norm of its gradient, before clipping; NaN before the first of this process.
     """
 
-    def __init__(self, state: RunState, total: int, chars_per_step: int) -> None:
+    def __init__(self, state: RunState, total: int, chars_per_step: int, steps_per_epoch: int = 1) -> None:
         self._state = state
-        self.total, self.chars_per_step = total, chars_per_step
+        self.total, self.chars_per_step, self._steps_per_epoch = total, chars_per_step, steps_per_epoch
+        self.rate = self.norm = math.nan
+        self.start(0)
+
+    def start(self, symbols_at_end: int) -> None:
+        """Start the clock of this process; at the end, so many symbols are read for the last validation."""
+        self._started, self._first_step, self._symbols_at_end = time.perf_counter(), self.step, symbols_at_end
 
     @property
     def step(self) -> int:
@@ -89,9 +99,26 @@ class Progress:
         return self.step * self.chars_per_step / self.seconds if self.seconds else 0.0
 
     @property
+    def epoch(self) -> float:
+        """Passes over the training text so far."""
+        return self.step / self._steps_per_epoch
+
+    @property
+    def elapsed(self) -> float:
+        """Wall seconds since the first step of this process was begun."""
+        return time.perf_counter() - self._started
+
+    @property
     def seconds_left(self) -> float:
-        """Estimated seconds of training until the end, at the average speed so far; NaN before the first step."""
-        return self.seconds / self.step * (self.total - self.step) if self.step else math.nan
+        """Estimated wall seconds until the end, with validations and samples; NaN before the first step.
+
+        The steps are expected to go on as so far; the last validation reads about as fast as a step does.
+        """
+        done = self.step - self._first_step
+        if done < 1:
+            return math.nan
+        at_end = self._symbols_at_end / self.chars_per_s if self.seconds else 0.0
+        return self.elapsed / done * max(self.total - self.step, 0) + at_end
 
 
 class Observer:
@@ -118,14 +145,18 @@ class Observer:
     def recovered(self, progress: Progress, reason: str) -> None:
         """Training diverged for this ``reason``, and went back to ``progress.step`` with a lower learning rate."""
 
-    def left_behind(self, progress: Progress, content: Content) -> None:
-        """The run has ended, and leaves the model of the best check; ``content`` is the model of its last step."""
+    def kept(self, progress: Progress, checkpoint: Checkpoint) -> None:
+        """The state has been copied, to go back to if training diverges: a checkpoint that can be written now.
 
-    def kept(self, progress: Progress, content: Content) -> None:
-        """A copy of the parameters has been kept, to restore it if training diverges.
+        It is of an earlier step than ``progress``, after everything that was reported up to that step. Its arrays are
+        reused after this call.
+        """
 
-        ``content`` is the content of a model file with that copy; `fastlstm.checkpoint.save` can write it. It is of an
-        earlier step than ``progress``: ``content.training["steps"]``. Its arrays are reused after this call.
+    def ended(self, progress: Progress, checkpoint: Checkpoint) -> None:
+        """All steps have been taken, or the run is stopped; the best model is chosen next.
+
+        The ``checkpoint`` is of this step, or of that of the last copy if the run is stopped within a validation. Its
+        arrays are reused after this call.
         """
 
 
@@ -163,10 +194,10 @@ class Observers(Observer):
         for observer in self.observers:
             observer.recovered(progress, reason)
 
-    def left_behind(self, progress: Progress, content: Content) -> None:
+    def kept(self, progress: Progress, checkpoint: Checkpoint) -> None:
         for observer in self.observers:
-            observer.left_behind(progress, content)
+            observer.kept(progress, checkpoint)
 
-    def kept(self, progress: Progress, content: Content) -> None:
+    def ended(self, progress: Progress, checkpoint: Checkpoint) -> None:
         for observer in self.observers:
-            observer.kept(progress, content)
+            observer.ended(progress, checkpoint)

@@ -1,7 +1,20 @@
-"""The run folder: where the model of a run is saved, and which files may be overwritten.
+"""The run folder: the files of a run, where they are, and which files may be overwritten.
 
-A run overwrites only its own files, unless the user asked for overwriting; even then an unfinished run does not
-overwrite a finished model. If the path is taken, the next free folder is used: ``NAME-2``, ...
+=====================  =================================================================================
+file                   content
+=====================  =================================================================================
+config.toml            all settings of the run, see `fastlstm.config_file`
+metrics.jsonl          losses, rate and speed over the run, see `fastlstm.recorder`
+model.safetensors      the best model so far, see `fastlstm.checkpoint`
+last.safetensors       all that is needed to go on, see `fastlstm.run_checkpoint`
+samples.txt            the samples
+train.log              what happened, with times
+.lock                  while a run uses the folder, see `fastlstm.lock`
+=====================  =================================================================================
+
+A run overwrites only its own files, unless the user asked for overwriting; even then the files of the run that was
+there are replaced only when the new one ends, and those of a finished run only by a finished one. Until then, and if
+the path is taken, the next free folder is used: ``NAME-2``, ...
 """
 
 from __future__ import annotations
@@ -10,72 +23,127 @@ import contextlib
 import itertools
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
-from fastlstm import atomic, checkpoint
-from fastlstm.errors import ConfigError, ModelExistsError, ModelFileError
-from fastlstm.observers import Observer, Progress
+from fastlstm import atomic, checkpoint, run_checkpoint
+from fastlstm.errors import ConfigError, ModelExistsError, ModelFileError, RunInUseError
+from fastlstm.lock import Lock
+from fastlstm.run_checkpoint import Checkpoint
 
-#: Fraction of a run's time that intermediate saves may take, and the expected cost of the first save, in seconds and in
-#: bytes per second: the first save thus comes after five seconds, for large models later.
-SAVING_SHARE, _FIRST_SECONDS, _BYTES_PER_S = 0.008, 0.04, 200e6
+CONFIG, METRICS, SAMPLES, LOG = "config.toml", "metrics.jsonl", "samples.txt", "train.log"
 
+#: The files of a run, in the order in which they replace those of another run.
+FILES = (CONFIG, METRICS, SAMPLES, LOG, run_checkpoint.FILE_NAME, checkpoint.FILE_NAME)
 
-#: The model of the last step, if it is not the best one.
-LAST_NAME = "model-last.safetensors"
+#: The files that are written before there is a model.
+_EARLY = (CONFIG, METRICS, SAMPLES, LOG)
 
 
 class RunFolder:
-    """A run folder; as a context manager, it finally removes the folders that it created and that are empty.
+    """The folder of a run, locked until it is closed; also as a context manager.
 
     Parameters
     ----------
-    wanted : the folder in which to save the model; it is created if missing.
-    named : whether the user named it: then a model in it is an error, else the next free folder is used.
-    overwrite : whether a model in it may be overwritten; an unfinished run does not overwrite a finished model.
-    say : called with a line of text when the model is saved to another folder instead.
+    wanted : the folder; it is created if missing.
+    named : whether the user named it: then a run in it is an error, else the next free folder is used.
+    overwrite : whether the files of a run in it may be replaced by those of this one when it ends.
+    say : called with a line of text when another folder is used instead.
 
     Attributes
     ----------
     saved : path and step of the model that was saved last; ``None`` before the first save.
+    failure : why the run is saved to another folder; ``None`` if it is not.
 
     Raises
     ------
     ConfigError
-        When the named folder contains a model, and ``overwrite`` is false.
+        When the named folder contains a run, and ``overwrite`` is false.
+    RunInUseError
+        When another run uses the folder.
     ModelFileError
         When the folder cannot be created or is not writable.
     """
 
     def __init__(self, wanted: Path, *, named: bool, overwrite: bool, say: Callable[[str], None]) -> None:
-        self.saved: tuple[Path, int] | None = None
-        self._wanted = self._folder = wanted
-        self._overwrite, self._say = overwrite, say
-        self._own: tuple[int, ...] | None = None  # identity of the file that this run has saved
-        self._made: list[Path] = []
-        if not overwrite and _occupied(wanted, named):
-            if named:
-                atomic.remove_abandoned(wanted)  # without --overwrite, no other run would do so
+        self._begin(wanted, say)
+        self._overwrite = overwrite and _occupied(wanted)
+        if self._overwrite:
+            with Lock(wanted):  # no run that still goes on
+                pass
+        if named and not self._overwrite:
+            self._claim(wanted)
+            if _occupied(wanted):
+                self._lock.release()
+                atomic.remove_abandoned(wanted)  # no other run would do so
                 raise ConfigError(
-                    f"{str(wanted)!r} already contains a model: choose another folder with --out, or overwrite it with"
-                    " --overwrite"
+                    f"{str(wanted)!r} already contains a run: go on with it (--resume), choose another folder with"
+                    " --out, or overwrite it with --overwrite"
                 )
-            self._move()
-        self._prepare(self._folder)
+        else:
+            self._claim_free()
 
-    def __enter__(self) -> RunFolder:
+    def _begin(self, wanted: Path, say: Callable[[str], None]) -> None:
+        self.saved: tuple[Path, int] | None = None
+        self.failure: ModelFileError | None = None
+        self._wanted = self._folder = wanted
+        self._overwrite, self._say = False, say
+        self._own: tuple[int, ...] | None = None  # identity of the model file that this run has saved
+        self._made: list[Path] = []
+        self._config = ""
+        self._is_resumed = False
+
+    @classmethod
+    def resumed(cls, folder: Path, say: Callable[[str], None]) -> Self:
+        """The folder of a run that goes on.
+
+        Raises
+        ------
+        ConfigError
+            When there is no run.
+        RunInUseError, ModelFileError
+            As for a new run.
+        """
+        if not any(_there(folder / name) for name in (CONFIG, run_checkpoint.FILE_NAME)):
+            raise ConfigError(f"{str(folder)!r} contains no run that could be resumed: check the path")
+        made = cls.__new__(cls)
+        made._begin(folder, say)
+        made._claim(folder)
+        made._own, made._is_resumed = _identity(made.model), True
+        return made
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.tidy()
+        self.close()
 
-    def tidy(self) -> None:
-        """Remove the folders that this run created and that are empty."""
+    @property
+    def path(self) -> Path:
+        """The folder in use."""
+        return self._folder
+
+    @property
+    def model(self) -> Path:
+        """Path of the model."""
+        return self._folder / checkpoint.FILE_NAME
+
+    def close(self) -> None:
+        """Unlock the folder; if the run has saved nothing, remove its files, and the folders that it created."""
+        if self.saved is None and not self._is_resumed:
+            for name in _EARLY:
+                with contextlib.suppress(OSError):
+                    (self._folder / name).unlink()
+        self._lock.release()
         for folder in reversed(self._made):
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+    def write_config(self, text: str) -> None:
+        """Write config.toml; raises `ModelFileError` if that fails."""
+        self._config = text
+        self._write_file(CONFIG, text)
 
     def save(self, model: checkpoint.Content) -> Path:
         """Save a model of the run; returns the path of the file.
@@ -85,65 +153,74 @@ class RunFolder:
         ModelFileError
             When it cannot be written.
         """
-        training = model.training or {}
-        before = self._path if self._is_own() else None
-        if self._overwrite and (training["finished"] or not _finished(self._wanted)):
-            self._folder = self._wanted
-            self._write(model, overwrite=True)
-        else:
-            self._write_beside(model, overwrite=before is not None)
-        if (
-            before is not None and before != self._path
-        ):  # an earlier save of this run, beside the model that is now overwritten
-            with contextlib.suppress(OSError):
-                before.unlink()
-        self.saved = self._path, training["steps"]
-        return self._path
+        overwrite = self._own is not None and self._own == _identity(self.model)
+        while True:
+            try:
+                self._write(model, overwrite=overwrite)
+                break
+            except ModelExistsError:  # it was put there by another program
+                self._move()
+                overwrite = False
+        self.saved = self.model, (model.training or {})["model_step"]
+        return self.model
 
-    def save_last(self, last: checkpoint.Content | None) -> Path | None:
-        """Save the model of the last step beside the best one; returns its path.
-
-        ``None``: there is no other model, or the best one is not there. One of the run that was overwritten is removed.
+    def save_checkpoint(self, saved: Checkpoint) -> None:
+        """Save what is needed to go on, and the best model so far.
 
         Raises
         ------
         ModelFileError
-            When it cannot be written or removed.
+            When one of them cannot be written.
         """
-        path = self._folder / LAST_NAME
-        if not self._is_own():
-            return None
-        if last is not None:
-            checkpoint.save(path, last, overwrite=self._overwrite)
-            return path
-        try:
-            if self._overwrite:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise ModelFileError(f"cannot remove {str(path)!r}: {error.strerror}") from None
-        return None
+        self.save(saved.content)
+        run_checkpoint.write(self._folder / run_checkpoint.FILE_NAME, saved)
 
-    def save_somewhere(self, model: checkpoint.Content) -> Path:
-        """Save the model; if that fails, save it to another folder.
+    def save_somewhere(self, save: Callable[[], object]) -> None:
+        """Call ``save``, which saves to this folder; if it fails, use another folder and call it again.
+
+        Then `failure` states why, and where the run is saved.
 
         Raises
         ------
         ModelFileError
-            When `save` fails; the message states where the model was saved instead.
+            When it fails everywhere.
         """
         try:
-            return self.save(model)
+            save()
         except ModelFileError as error:
             tried: list[str] = []
+            before = self._folder
             for place in self._other_places():
                 self._folder = next(folder for folder in _siblings(place / _name(self._wanted)) if not _there(folder))
                 try:
-                    self._write(model, overwrite=False)
+                    save()
                 except ModelFileError:
                     tried.append(repr(str(place)))
+                    self._folder = before
                     continue
-                raise ModelFileError(f"{error}; the model was saved to {self._path} instead") from None
+                self._overwrite = False
+                self.failure = ModelFileError(f"{error}; the run is saved to {str(self._folder)!r} instead")
+                return
             raise ModelFileError(f"{error}; saving to {', '.join(tried)} failed too: {self._left()}") from None
+
+    def replace(self, *, finished: bool) -> None:
+        """At the end of a run that overwrites another: replace that run's files, if they may be.
+
+        A run that is not ``finished`` replaces no finished one, and stays where it is.
+        """
+        if not self._overwrite or (not finished and _finished(self._wanted)):
+            return
+        try:
+            with Lock(self._wanted):
+                for name in FILES:
+                    _replace(self._folder / name, self._wanted / name)
+        except (OSError, RunInUseError, ModelFileError) as error:
+            self._say(f"{self._wanted} could not be replaced ({error}): the run is in {self._folder}")
+            return
+        self._lock.release()
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+        self._folder, self._overwrite = self._wanted, False
 
     def _left(self) -> str:
         if self.saved is None:
@@ -156,120 +233,65 @@ class RunFolder:
             with contextlib.suppress(OSError, RuntimeError):
                 yield place()
 
-    @property
-    def _path(self) -> Path:
-        return self._folder / checkpoint.FILE_NAME
-
-    def _is_own(self) -> bool:
-        return self._own is not None and self._own == _identity(self._path)
-
-    def _write_beside(self, model: checkpoint.Content, *, overwrite: bool) -> None:
-        while True:
-            try:
-                return self._write(model, overwrite=overwrite)
-            except ModelExistsError:
-                self._move()
-                overwrite = False
-
     def _write(self, model: checkpoint.Content, *, overwrite: bool) -> None:
-        self._prepare(self._folder)  # it may have been removed since
-        checkpoint.save(self._path, model, overwrite=overwrite)
-        self._own = _identity(self._path)
+        self._prepare()  # the folder may have been removed since
+        if self._config and not _there(self._folder / CONFIG):
+            self._write_file(CONFIG, self._config)
+        checkpoint.save(self.model, model, overwrite=overwrite)
+        self._own = _identity(self.model)
+
+    def _write_file(self, name: str, text: str) -> None:
+        path = self._folder / name
+        try:
+            atomic.write(path, [text.encode()], overwrite=True)
+        except OSError as error:
+            raise ModelFileError(
+                f"cannot write {str(path)!r} ({error.strerror}): check the folder, its permissions, and the free space"
+            ) from None
+
+    def _claim(self, folder: Path) -> None:
+        """Create a folder and lock it."""
+        self._folder = folder
+        self._prepare()
+        self._lock = Lock(folder)
+        self._lock.acquire()
+
+    def _claim_free(self) -> None:
+        """Claim the wanted folder if it is free, else the next free one."""
+        for folder in _siblings(self._wanted):
+            if _occupied(folder) or (_there(folder) and not folder.is_dir()):
+                atomic.remove_abandoned(folder)  # no run writes there again
+                continue
+            try:
+                self._claim(folder)
+            except RunInUseError:
+                continue
+            if not _occupied(folder):
+                break
+            self._lock.release()  # another run has ended there meanwhile
+        if folder != self._wanted:
+            until = " until it ends" if self._overwrite else ""
+            self._say(f"{self._wanted} already contains a run: this run is saved to {folder}{until}")
 
     def _move(self) -> None:
+        """Go on in the next free folder; the files written so far stay where they are."""
         taken = self._folder
-        self._folder = _next_free(self._wanted)
-        self._say(f"{taken} already contains a model: this run is saved to {self._folder}")
+        self._lock.release()
+        self._claim_free()
+        self._say(f"{taken} contains a model of another program: this run is saved to {self._folder}")
 
-    def _prepare(self, folder: Path) -> None:
-        missing = [path for path in (folder, *folder.parents) if not _there(path)]
+    def _prepare(self) -> None:
+        missing = [path for path in (self._folder, *self._folder.parents) if not _there(path)]
         self._made += [path for path in reversed(missing) if path not in self._made]
-        checkpoint.check_writable(folder)
+        checkpoint.check_writable(self._folder)
 
 
-class Budget:
-    """Limits the time spent on a repeated operation to a fraction of the elapsed time.
-
-    Parameters
-    ----------
-    share : largest fraction of the time since the budget was created.
-    expected : expected seconds of the first operation; later ones are expected to take as long as the last one did.
-    """
-
-    def __init__(self, share: float, expected: float) -> None:
-        self._share, self._next = share, expected
-        self._spent = 0.0
-        self._made = time.perf_counter()
-
-    def allows(self) -> bool:
-        """Whether the operation fits into the budget now."""
-        return self._spent + self._next <= self._share * (time.perf_counter() - self._made)
-
-    @contextlib.contextmanager
-    def spending(self) -> Iterator[None]:
-        """Charge the time spent in this context to the budget."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._next = time.perf_counter() - started
-            self._spent += self._next
-
-
-class Saver(Observer):
-    """Saves the model during a run, so rarely that it takes less than a hundredth of the run's time.
-
-    Parameters
-    ----------
-    folder : the run folder.
-    size : bytes of the model's parameters.
-    saving : makes the context in which the model is saved.
-    say : called with a line of text on the first failure; the run continues.
-
-    Attributes
-    ----------
-    last : the model of the last step, if the run leaves the best one instead.
-    """
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        size: int,
-        saving: Callable[[], contextlib.AbstractContextManager[None]],
-        say: Callable[[str], None],
-    ) -> None:
-        self._folder, self._saving, self._say = folder, saving, say
-        self._budget = Budget(SAVING_SHARE, _FIRST_SECONDS + size / _BYTES_PER_S)
-        self._progress: Progress | None = None
-        self._failed = False
-        self.last: checkpoint.Content | None = None
-
-    def started(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def lost(self) -> str | None:
-        """A description of what would be lost if the process ended now; ``None`` before the first step."""
-        if self._progress is None or self._progress.step == 0:
-            return None
-        step, saved = self._progress.step, self._folder.saved
-        if saved is None:
-            return f"all {step:,} steps are lost"
-        return f"the model of step {saved[1]:,} is in {saved[0]}, the {step - saved[1]:,} steps since are lost"
-
-    def left_behind(self, progress: Progress, content: checkpoint.Content) -> None:
-        self.last = content
-
-    def kept(self, progress: Progress, content: checkpoint.Content) -> None:
-        """Save the copy of the model, if a save is due."""
-        if not self._budget.allows():
-            return
-        with self._budget.spending(), self._saving():
-            try:
-                self._folder.save(content)
-            except ModelFileError as error:
-                if not self._failed:
-                    self._say(f"the run continues, but could not be saved at step {progress.step:,}: {error}")
-                self._failed = True
+def _replace(new: Path, old: Path) -> None:
+    """Replace a file by a new one, or remove it if there is none."""
+    if _there(new):
+        os.replace(new, old)
+    else:
+        old.unlink(missing_ok=True)
 
 
 def _siblings(folder: Path) -> Iterator[Path]:
@@ -289,19 +311,9 @@ def _there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _occupied(folder: Path, named: bool = False) -> bool:
-    """Whether the path of a model file exists; for a folder not named by the user, also whether it is no folder."""
-    files = any(_there(folder / name) for name in (checkpoint.FILE_NAME, LAST_NAME))
-    return files or (not named and _there(folder) and not folder.is_dir())
-
-
-def _next_free(wanted: Path) -> Path:
-    """The first free folder; temporary files in those before it, where no run writes again, are removed."""
-    for folder in _siblings(wanted):
-        if not _occupied(folder):
-            break
-        atomic.remove_abandoned(folder)
-    return folder
+def _occupied(folder: Path) -> bool:
+    """Whether a folder contains a file of a run."""
+    return any(_there(folder / name) for name in FILES)
 
 
 def _finished(folder: Path) -> bool:

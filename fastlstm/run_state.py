@@ -1,44 +1,19 @@
-"""The state of a run as one value: a run continued from it gives, bit for bit, the result of an uninterrupted run.
+"""The state of a run as one value, from which the run goes on to the same result, bit for bit.
 
 The state does not contain what the caller passes to a run: the text, and the `fastlstm.config.TrainConfig`. It contains
-no random generator either: the seed of each sample follows from the configuration and the step.
-
-In a file (`fastlstm.tensor_file`) the arrays are tensors, and the metadata are:
-
-==============  =====================================================================
-metadata        meaning
-==============  =====================================================================
-format          ``"fastlstm-run"``
-version         version of this layout, ``"1"``
-sha256          checksum of the whole file
-config          `ModelConfig.to_dict`
-state           `RunState.scalars`
-==============  =====================================================================
+no random generator either: the seeds of samples and of dropout follow from the configuration and the step.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
-import typing
 from typing import Any, Self
 
 import numpy as np
 
-from fastlstm import tensor_file
-from fastlstm.config import ModelConfig
 from fastlstm.params import FloatArray, Parameters
-from fastlstm.tensor_file import Kind, Stored
 
-_KIND = Kind(
-    format="fastlstm-run",
-    version="1",
-    noun="run state",
-    file_name="last.safetensors",
-    advice="check the path",
-)
 _ARRAYS = ("parameters", "slots", "carried")
 
 
@@ -147,7 +122,12 @@ class RunState:
 
     def scalars(self) -> dict[str, Any]:
         """All other fields by name: plain values, which Python's JSON represents exactly."""
-        return {name: getattr(self, name) for name in _SCALARS}
+        return {name: getattr(self, name) for name in self.scalar_names()}
+
+    @classmethod
+    def scalar_names(cls) -> tuple[str, ...]:
+        """Names of the fields of `scalars`."""
+        return tuple(field.name for field in dataclasses.fields(cls) if field.name not in _ARRAYS)
 
     def copy(self) -> Self:
         """A deep copy: it shares no array with this state."""
@@ -157,79 +137,14 @@ class RunState:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RunState):
             return NotImplemented
+        return repr(self.scalars()) == repr(other.scalars()) and self.has_arrays_of(other)
+
+    def has_arrays_of(self, other: RunState) -> bool:
+        """Whether the configuration and the arrays are equal, bit for bit."""
         mine, its = self.arrays(), other.arrays()
-        return (
-            self.parameters.config == other.parameters.config
-            and repr(self.scalars()) == repr(other.scalars())
-            and all(_same_bits(mine[name], its[name]) for name in mine)
+        return self.parameters.config == other.parameters.config and all(
+            _same_bits(mine[name], its[name]) for name in mine
         )
-
-
-_SCALARS = tuple(field.name for field in dataclasses.fields(RunState) if field.name not in _ARRAYS)
-
-
-def write(path: str | os.PathLike[str], state: RunState, *, overwrite: bool = True) -> None:
-    """Write a state to a file, atomically; the state must not change meanwhile.
-
-    Parameters
-    ----------
-    path : the file; its folder must exist.
-    overwrite : whether to replace a file at ``path``; its mode is kept.
-
-    Raises
-    ------
-    ModelExistsError
-        When ``path`` exists, and ``overwrite`` is false.
-    ModelFileError
-        When the file cannot be written.
-    """
-    metadata = {"config": json.dumps(state.parameters.config.to_dict()), "state": json.dumps(state.scalars())}
-    tensor_file.write(path, _KIND, tensor_file.encode(_KIND, metadata, state.arrays()), overwrite=overwrite)
-
-
-def read(path: str | os.PathLike[str]) -> RunState:
-    """Read a state that was written by `write`; it is equal to the original, bit for bit.
-
-    Parameters
-    ----------
-    path : the file, or a run folder, which contains it as ``last.safetensors``.
-
-    Raises
-    ------
-    ModelFileError
-        When the file does not exist, or is not an undamaged run state.
-    """
-    return tensor_file.read(path, _KIND, _decode)
-
-
-def _decode(stored: Stored) -> RunState:
-    config = ModelConfig.from_dict(tensor_file.parse_object(stored.metadata, "config"))
-    scalars = tensor_file.parse_object(stored.metadata, "state")
-    _check_scalars(scalars)
-    tensors = stored.take_tensors()
-    slots, batch = _length(tensors, "slots", 0), _length(tensors, "carried", 2)
-    count = config.parameter_count
-    shapes = {"parameters": (count,), "slots": (slots, count), "carried": config.state_shape(batch)}
-    tensor_file.check_tensors(tensors, config.dtype, shapes)
-    state = dataclasses.replace(RunState.start(Parameters(config), batch, slots), **scalars)
-    for name, array in state.arrays().items():
-        tensor_file.copy_tensor(tensors.pop(name), into=array)
-    return state
-
-
-def _check_scalars(scalars: dict[str, Any]) -> None:
-    types = typing.get_type_hints(RunState)
-    if set(scalars) != set(_SCALARS):
-        raise ValueError(f"its state has the fields {sorted(scalars)} instead of {sorted(_SCALARS)}")
-    for name, value in scalars.items():
-        if not isinstance(value, types[name]) or (isinstance(value, int) and value < 0):
-            raise ValueError(f"{name!r} in its state is {value!r}")
-
-
-def _length(tensors: dict[str, Any], name: str, axis: int) -> int:
-    """A dimension that does not follow from the configuration; if it is missing, `check_tensors` refuses the file."""
-    shape = tensors.get(name, {}).get("shape", ())
-    return int(shape[axis]) if axis < len(shape) else 0
 
 
 def _same_bits(array: FloatArray, other: FloatArray) -> bool:

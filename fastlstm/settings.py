@@ -35,9 +35,10 @@ class Declaration:
     unit : placeholder of the value in the help text, such as T, a dimension; empty: N, or X for a ``float``.
     at_least, above, at_most, below : bounds of a number.
     none : meaning of ``None``, if the type allows it.
-    inf_is_none : whether ``inf`` on the command line means ``None``, which has no other spelling there.
+    inf_is_none : whether ``inf`` on the command line and in files means ``None``, which has no other spelling there.
     exclusive : name of a group of settings of which at most one can be given; empty: none.
     option : option on the command line; empty: derived from the field's name; ``None``: no option.
+    resumable : whether it may change when a run is resumed, because it does not change what a step computes.
     """
 
     help: str
@@ -51,6 +52,7 @@ class Declaration:
     inf_is_none: bool = False
     exclusive: str = ""
     option: str | None = ""
+    resumable: bool = False
 
 
 def declare(help: str, group: str, **more: Any) -> dict[str, Declaration]:
@@ -219,32 +221,48 @@ def add_options(
 
 def given(options: argparse.Namespace, cls: type[Settings]) -> dict[str, Any]:
     """Fields of ``cls`` that are set by options; those that a given option excludes are set to ``None``."""
-    values: dict[str, Any] = {}
-    for name, one in settings_of(cls).items():
-        value = getattr(options, name, None)
-        if value is not None:
-            values[name] = None if one.declared.inf_is_none and value == math.inf else value
+    values = {name: getattr(options, name, None) for name in settings_of(cls)}
+    return from_spelling({name: value for name, value in values.items() if value is not None}, cls)
+
+
+def from_spelling(values: Mapping[str, Any], cls: type[Settings]) -> dict[str, Any]:
+    """Fields of ``cls`` from values spelled without ``None``; those that a given one excludes are set to ``None``."""
+    settings = settings_of(cls)
+    found = {
+        name: None if settings[name].declared.inf_is_none and value == math.inf else value
+        for name, value in values.items()
+    }
     for names in _exclusive(cls).values():
-        if not values.keys().isdisjoint(names):
-            values = dict.fromkeys(names) | values
-    return values
+        if not found.keys().isdisjoint(names):
+            found = dict.fromkeys(names) | found
+    return found
+
+
+def spelling(values: Mapping[str, Any], cls: type[Settings]) -> dict[str, Any]:
+    """The inverse of `from_spelling`: ``None`` becomes ``inf`` where that means ``None``, else it is left out."""
+    settings, found = settings_of(cls), dict[str, Any]()
+    settled = {one.declared.exclusive for name, one in settings.items() if values.get(name) is not None} - {""}
+    for name, one in settings.items():
+        value, group = values.get(name), one.declared.exclusive
+        if name in values and value is None and one.declared.inf_is_none and group not in settled:
+            settled |= {group} - {""}  # one setting of a group is enough: it excludes the others
+            value = math.inf
+        if value is not None:
+            found[name] = value
+    return found
 
 
 def as_arguments(values: Mapping[str, Any], cls: type[Settings]) -> list[str]:
     """The inverse of `given`: the arguments that set fields of ``cls`` to ``values``, as far as they have options."""
     settings, arguments = settings_of(cls), list[str]()
-    settled = {one.declared.exclusive for name, one in settings.items() if values.get(name) is not None} - {""}
-    for name, one in settings.items():
-        value, group = values.get(name), one.declared.exclusive
-        if name in values and value is None and one.declared.inf_is_none and group not in settled:
-            settled |= {group} - {""}  # one option of a group is enough: it excludes the others
-            value = math.inf
-        if one.option is None or value is None:
+    for name, value in spelling(values, cls).items():
+        option = settings[name].option
+        if option is None:
             continue
         if isinstance(value, bool):
-            arguments.append(one.option if value else "--no-" + one.option.removeprefix("--"))
+            arguments.append(option if value else "--no-" + option.removeprefix("--"))
         else:
-            arguments += [one.option, str(value)]
+            arguments += [option, str(value)]
     return arguments
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import math
 import os
@@ -393,6 +394,13 @@ def _utf8(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # surrogates that do not escape a byte: encode them as they are
         return text.encode("utf-8", "surrogatepass")
+
+
+def fingerprint(vocab: Vocab, ids: IdArray) -> str:
+    """Identifies a text: SHA-256, in hexadecimal, of the vocabulary's JSON and of the ids (N,), little-endian."""
+    digest = hashlib.sha256(vocab.to_json().encode())
+    digest.update(np.ascontiguousarray(ids, ids.dtype.newbyteorder("<")).data)
+    return digest.hexdigest()
 
 
 def split(ids: IdArray, val_frac: float) -> tuple[IdArray, IdArray]:

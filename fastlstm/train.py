@@ -11,20 +11,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastlstm import cli, signals
 from fastlstm.config import ModelConfig, TrainConfig
-from fastlstm.defaults import choosable, chosen
-from fastlstm.presets import PRESETS, preset
-from fastlstm.settings import add_options, as_arguments, given
+from fastlstm.defaults import choosable
+from fastlstm.presets import PRESETS
+from fastlstm.settings import add_options, given
 
 if TYPE_CHECKING:
     from fastlstm.checkpoint import Content
-    from fastlstm.model import Model
+    from fastlstm.recorder import Saver
+    from fastlstm.run_checkpoint import Checkpoint
     from fastlstm.run_folder import RunFolder
-    from fastlstm.text import IdArray, Vocab
-    from fastlstm.trainer import TrainResult
+    from fastlstm.train_settings import Given
+    from fastlstm.trainer import Trainer, TrainResult
 
 
 def parser() -> cli.Parser:
@@ -36,8 +37,16 @@ def parser() -> cli.Parser:
         "--data", nargs="+", action="extend", metavar="TEXT",
         help="files, '-' for standard input, or names of corpora: input (the default), pydoc, tinyshakespeare",
     )  # fmt: skip
-    text.add_argument("--bytes", action="store_true", help="use bytes as symbols instead of characters")
+    text.add_argument("--bytes", action="store_true", default=None, help="use bytes as symbols instead of characters")
     add_options(text, TrainConfig, defaults=own)
+    start = made.add_argument_group("start")
+    start.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, as if it had not stopped")
+    start.add_argument(
+        "--init-from", metavar="MODEL", help="start from this model, also with a text that has other symbols"
+    )
+    start.add_argument(
+        "--config", metavar="FILE", help="read settings from a TOML file, or from a run's folder; options override them"
+    )
     model = made.add_argument_group("model")
     model.add_argument(
         "--preset", choices=PRESETS, help="exactly the settings of the assignment; other options override them"
@@ -52,64 +61,168 @@ def parser() -> cli.Parser:
     progress.add_argument(
         "--overwrite",
         action="store_true",
-        help="overwrite the model in that folder; a finished one only when this run is finished",
+        help="replace the run in that folder when this one ends; a finished one only when this run is finished",
     )
+    progress.add_argument("--quiet", action="store_true", help="print only warnings and errors, and --json")
     add_options(progress, TrainConfig)
     return made
 
 
-Values = dict[str, Any]
+class _Start(NamedTuple):
+    """A run that is about to begin, or to go on.
 
+    Attributes
+    ----------
+    given : what the user gives.
+    make : makes the trainer; takes the arguments ``observer``, ``stop`` and ``started``.
+    lines : a description, to be printed.
+    positions : lengths of the files that the run has written before, see `Checkpoint.positions`.
+    record : what config.toml records of the run; empty for a new one.
+    """
 
-def configuration(options: argparse.Namespace) -> tuple[Values, Values]:
-    """Given fields of `ModelConfig` and of `TrainConfig`: those of the preset, overridden by the options."""
-    model, train = given(options, ModelConfig), given(options, TrainConfig)
-    if options.preset:
-        values = preset(options.preset, options.cell or ModelConfig.cell)
-        model, train = {**values.model, **model}, {**values.train, **train}
-    return model, train
-
-
-def completed(options: argparse.Namespace, symbols: int) -> tuple[Values, Values]:
-    """All fields of `ModelConfig` and `TrainConfig` that are given or chosen; with a preset nothing is chosen."""
-    model, train = configuration(options)
-    if options.preset:
-        return model, train
-    choice = chosen(symbols, model, train)
-    return {**choice.model, **model}, {**choice.train, **train}
-
-
-def output_folder(options: argparse.Namespace) -> Path:
-    """The folder given by ``--out``, else ``runs/NAME`` with the name of the first text."""
-    if options.out:
-        return Path(options.out)
-    first = options.data[0] if options.data else "input"
-    return Path("runs") / ("stdin" if first == "-" else Path(first).stem or "text")
+    given: Given
+    make: Callable[..., Trainer]
+    lines: list[str]
+    positions: dict[str, int]
+    record: dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a model as given by the arguments; returns the exit status."""
     started = time.perf_counter()
     options = parser().parse_args(argv)
-    model_values, train_values = completed(options, 1)
-    ModelConfig(vocab_size=1, **model_values), TrainConfig(**train_values)  # validate them before the text is read
-    from fastlstm.run_folder import RunFolder
-    from fastlstm.text import read_ids
+    tell = _nothing if options.quiet else _tell
+    if options.resume:
+        _check_alone(options)
+        return _resume(options, started, tell)
+    from fastlstm.train_settings import Given
 
-    vocab, ids = read_ids(options.data or [], as_bytes=options.bytes)
-    model_values, train_values = completed(options, len(ids))
-    model = _model(vocab, model_values, train_values.get("seed", TrainConfig.seed))
-    config = _fitted(options, TrainConfig(**train_values), ids)
-    train_values |= {"seq_len": config.seq_len, "batch": config.batch}
-    wanted, named = output_folder(options), bool(options.out)
-    with (
-        RunFolder(wanted, named=named, overwrite=options.overwrite, say=_tell) as folder,
-        signals.cleanup(folder.tidy),
-    ):
-        _introduce(model, ids, config)
-        _print_choice(options, model_values, train_values)
-        repeat = functools.partial(_repeating, options, model_values, train_values) if options.minutes else None
-        return _train(model, ids, config, folder, started, repeat, as_json=options.json)
+    wanted = Given.by(options, options.config)
+    _check(wanted)
+    start = _begin(wanted)
+    from fastlstm.run_folder import RunFolder
+
+    path = _output_folder(options.out, wanted.data)
+    with RunFolder(path, named=bool(options.out), overwrite=options.overwrite, say=tell) as folder:
+        return _train(start, folder, started, options, tell)
+
+
+def _check(wanted: Given) -> None:
+    """Refuse invalid settings before the text is read."""
+    model, train = wanted.completed(1)
+    ModelConfig(vocab_size=1, **model), TrainConfig(**train)
+
+
+def _check_alone(options: argparse.Namespace) -> None:
+    """Refuse options that mean nothing when a run is resumed."""
+    from fastlstm.errors import ConfigError
+
+    for name in ("config", "init_from", "preset", "out", "overwrite", "bytes"):
+        if getattr(options, name):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} cannot be given with --resume: the run has its own text, settings and"
+                " folder"
+            )
+    if model := given(options, ModelConfig):
+        raise ConfigError(f"{next(iter(model))} cannot be given with --resume: the run has its own model")
+
+
+def _output_folder(out: str | None, data: list[str]) -> Path:
+    """The folder given by ``--out``, else ``runs/NAME`` with the name of the first text."""
+    if out:
+        return Path(out)
+    first = data[0] if data else "input"
+    return Path("runs") / ("stdin" if first == "-" else Path(first).stem or "text")
+
+
+def _begin(wanted: Given) -> _Start:
+    """A new run: read the text, choose what is not given, and make the model."""
+    from fastlstm.text import read_ids
+    from fastlstm.trainer import Trainer
+
+    source = _loaded(wanted)
+    vocab, ids = read_ids(wanted.data, as_bytes=wanted.as_bytes if source is None else source.vocab.is_bytes)
+    lines = [f"text: {len(ids):,} characters, {len(vocab):,} of them distinct"]
+    if source is None:
+        model_values, train_values = wanted.completed(len(ids))
+        model = _new(model_values, vocab, train_values.get("seed", TrainConfig.seed))
+    else:
+        from fastlstm.fine_tuning import adapted
+
+        model, changes = adapted(source, vocab)
+        wanted = wanted._replace(model=model.config.to_dict())
+        model_values, train_values = wanted.completed(len(ids))
+        lines.append(f"fine-tuning {wanted.init_from}: {changes}")
+    config = wanted.fitted(TrainConfig(**train_values), ids).in_effect()
+    lines.append(_described(model, config))
+    chosen = wanted.chosen(model_values, train_values | {"seq_len": config.seq_len, "batch": config.batch})
+    lines += [f"chosen: {' '.join(chosen)}; options that are given win"] if chosen else []
+    return _Start(wanted, functools.partial(Trainer, model, ids, config), lines, {}, {})
+
+
+def _new(values: dict[str, Any], vocab: Any, seed: int) -> Content:
+    from fastlstm.model import Model
+
+    return Model(ModelConfig(len(vocab), **values), vocab, seed=seed).content
+
+
+def _loaded(wanted: Given) -> Content | None:
+    """The model to start from; ``None``: a new one. Raises `ConfigError` if another shape is given."""
+    if wanted.init_from is None:
+        return None
+    from fastlstm import checkpoint
+    from fastlstm.errors import ConfigError
+
+    source = checkpoint.load(wanted.init_from)
+    for name, value in wanted.model.items():
+        if value != getattr(source.config, name):
+            raise ConfigError(
+                f"{name} of the model {wanted.init_from!r} is {getattr(source.config, name)}, not {value}: leave it out"
+            )
+    return source
+
+
+def _resume(options: argparse.Namespace, started: float, tell: Callable[[str], None]) -> int:
+    """Go on with a run."""
+    from fastlstm import config_file, run_checkpoint
+    from fastlstm.run_folder import CONFIG, METRICS, SAMPLES, RunFolder
+    from fastlstm.train_settings import Given
+
+    path = Path(options.resume)
+    with RunFolder.resumed(path, tell) as folder:
+        has_config = (path / CONFIG).exists()
+        wanted = Given.by(options, path if has_config else None)
+        if (path / run_checkpoint.FILE_NAME).exists():
+            start = _go_on(run_checkpoint.read(path), wanted, given(options, TrainConfig), path)
+        else:  # it was killed before its first checkpoint
+            start = _begin(wanted)
+            start.lines.insert(0, f"{path} has no checkpoint yet: the run starts again from its first step")
+            start = start._replace(positions=dict.fromkeys((METRICS, SAMPLES), 0))
+        record = config_file.record(path) if has_config else {}
+        return _train(start._replace(record=record), folder, started, options, tell)
+
+
+def _go_on(checkpoint: Checkpoint, wanted: Given, train: dict[str, Any], path: Path) -> _Start:
+    """A run that goes on from a checkpoint, with these fields of `TrainConfig` changed."""
+    import dataclasses
+
+    from fastlstm.text import read_ids
+    from fastlstm.trainer import Trainer
+
+    vocab, ids = read_ids(wanted.data, as_bytes=checkpoint.vocab.is_bytes)
+    config = dataclasses.replace(checkpoint.config, **train)
+    make = functools.partial(Trainer.resumed, checkpoint, vocab, ids, config)
+    lines = [f"resuming {path} at step {checkpoint.state.step:,}", _described(checkpoint.last, config)]
+    return _Start(wanted, make, lines, dict(checkpoint.positions), {})
+
+
+def _described(model: Content, config: TrainConfig) -> str:
+    shape, count = model.config, len(model.parameters.flat)
+    layers = "1 layer" if shape.layers == 1 else f"{shape.layers} layers"
+    return (
+        f"model: {shape.cell}, {layers} of {shape.hidden}, embedding {shape.embedding}, {count:,} parameters;"
+        f" {config.batch} x {config.seq_len} characters per step"
+    )
 
 
 def _tell(line: str) -> None:
@@ -118,150 +231,124 @@ def _tell(line: str) -> None:
         print(line, flush=True)
 
 
+def _nothing(line: str) -> None:
+    pass
+
+
 def _say(message: str) -> None:
     cli.note("train", message)
 
 
-def _model(vocab: Vocab, values: dict[str, Any], seed: int) -> Model:
-    from fastlstm.model import Model
-
-    return Model(ModelConfig(len(vocab), **values), vocab, seed=seed)
-
-
-def _print_choice(options: argparse.Namespace, model: Values, train: Values) -> None:
-    """Print what has been chosen, as it would be given on the command line."""
-    model_given, train_given = configuration(options)
-    arguments = as_arguments({name: model[name] for name in model if name not in model_given}, ModelConfig)
-    arguments += as_arguments({name: train[name] for name in train if name not in train_given}, TrainConfig)
-    if arguments:
-        print(f"chosen: {' '.join(arguments)}; options that are given win", flush=True)
-
-
-def _repeating(options: argparse.Namespace, model: Values, train: Values, steps: int) -> str:
-    """The command that repeats a run of so many minutes, which was planned to take ``steps`` steps."""
-    train = {name: value for name, value in train.items() if name != "minutes"} | {"steps": steps}
-    arguments = ["--data", *options.data] if options.data else []
-    arguments += ["--bytes"] if options.bytes else []
-    arguments += as_arguments(model, ModelConfig) + as_arguments(train, TrainConfig)
-    return f"{cli.command('train')} {shlex.join(arguments)}"
-
-
-def _fitted(options: argparse.Namespace, config: TrainConfig, ids: IdArray) -> TrainConfig:
-    """Reduce T and B to what a short text can fill, except those given by the user."""
-    import dataclasses
-
-    from fastlstm.batches import fit_lanes
-    from fastlstm.text import split
-
-    count = len(split(ids, config.val_frac)[0])
-    if count < 2:
-        return config  # too short to train on: the trainer raises the error
-    seq_len, batch = fit_lanes(count, config.seq_len, config.batch)
-    return dataclasses.replace(config, seq_len=options.seq_len or seq_len, batch=options.batch or batch)
-
-
-def _introduce(model: Model, ids: IdArray, config: TrainConfig) -> None:
-    shape, count = model.config, len(model.parameters.flat)
-    layers = "1 layer" if shape.layers == 1 else f"{shape.layers} layers"
-    print(f"text: {len(ids):,} characters, {len(model.vocab):,} of them distinct")
-    print(
-        f"model: {shape.cell}, {layers} of {shape.hidden}, embedding {shape.embedding}, {count:,} parameters;"
-        f" {config.batch} x {config.seq_len} characters per step",
-        flush=True,
-    )
-
-
 def _train(
-    model: Model,
-    ids: IdArray,
-    config: TrainConfig,
-    folder: RunFolder,
-    started: float,
-    repeat: Callable[[int], str] | None,
-    *,
-    as_json: bool,
+    start: _Start, folder: RunFolder, started: float, options: argparse.Namespace, tell: Callable[[str], None]
 ) -> int:
-    """Train, save and print the summary; returns the exit status.
-
-    ``repeat`` makes the command that repeats the run, from the planned number of steps; ``None``: it is not printed.
-    """
-    with signals.Stop() as stop:
+    """Train, save and print the summary; returns the exit status."""
+    with signals.cleanup(folder.close), signals.Stop() as stop:
         try:
-            result, last = _fit(model, ids, config, folder, stop, started)
-            with stop.saving():
-                path, path_of_last = _save(folder, model, last)
-            stop.done()
-            _summarise(result, path, path_of_last)
-            if repeat is not None and result.finished:
-                print(f"to repeat this run:\n  {repeat(_record(model)['config']['steps'])}", flush=True)
-            _warn_of_failure(result, len(model.vocab))
-            if as_json:
-                cli.print_json(_json(model, result, path))
+            trainer = _run(start, folder, started, stop, tell)
+            result = trainer.result
+            if folder.failure is not None:
+                raise folder.failure
+            _summarise(result, folder, bool(start.given.train.get("minutes")), tell)
+            _warn_of_failure(result, trainer.content.config.vocab_size)
+            if options.json:
+                cli.print_json(_json(trainer, result, folder))
         except OSError:
             if not stop.status:  # else: the terminal was closed, which also sent the signal
                 raise
     return stop.status
 
 
-def _fit(
-    model: Model, ids: IdArray, config: TrainConfig, folder: RunFolder, stop: signals.Stop, started: float
-) -> tuple[TrainResult, Content | None]:
-    """Train; returns the result, and the model of the last step if another was better.
-
-    If an error ends the run after its first step, the model is saved before it is raised.
-    """
+def _run(start: _Start, folder: RunFolder, started: float, stop: signals.Stop, tell: Callable[[str], None]) -> Trainer:
+    """Train, and save what the run leaves; if an error ends it after its first step, save before it is raised."""
     from fastlstm import progress
     from fastlstm.observers import Observers
-    from fastlstm.run_folder import Saver
+    from fastlstm.recorder import Log, Recorder, Saver, WhenPlanned
 
-    saver = Saver(folder, model.parameters.flat.nbytes, stop.saving, _say)
-    stop.lost = saver.lost
-    try:
-        with progress.observer(sys.stdout) as display:
-            result = model.fit(ids, config, observer=Observers(display, saver), stop=stop, started=started)
-        return result, saver.last
-    except Exception as error:
-        if model.training and model.training["model_step"]:
-            with stop.saving():
-                path = folder.save_somewhere(model.content)
-            if not isinstance(error, OSError):  # else the reader of the output has left
-                _say(f"the model of step {model.training['model_step']:,} is in {path}")
-        raise
-
-
-def _save(folder: RunFolder, model: Model, last: Content | None) -> tuple[Path, Path | None]:
-    """Save the model, and that of the last step if it is another one, also if the folder had to be another."""
-    try:
-        path = folder.save_somewhere(model.content)
-    finally:
-        path_of_last = _save_last(folder, last)
-    return path, path_of_last
-
-
-def _save_last(folder: RunFolder, last: Content | None) -> Path | None:
-    from fastlstm.errors import ModelFileError
-
-    try:
-        return folder.save_last(last)
-    except ModelFileError as error:  # the better model has been saved
-        _say(f"the model of the last step is not saved: {error}")
-        return None
+    trainer = start.make(stop=stop, started=started)
+    for line in start.lines:
+        tell(line)
+    size = trainer.content.parameters.flat.nbytes
+    with contextlib.ExitStack() as context:
+        recorder = context.enter_context(contextlib.closing(Recorder(folder.path, _say, start.positions)))
+        log = context.enter_context(contextlib.closing(Log(folder.path, _say)))
+        saver = Saver(folder, recorder, trainer.config, size, stop.saving, _say)
+        stop.lost = saver.lost
+        write_config = functools.partial(_write_config, start, trainer, folder)
+        write_config()
+        log.note(f"{cli.command('train')} {shlex.join(sys.argv[1:])}")
+        display = context.enter_context(progress.observer(sys.stdout))
+        trainer.observer = Observers(WhenPlanned(write_config), display, log, recorder, saver)
+        before = trainer.training
+        try:
+            trainer.run()
+        except Exception as error:
+            if trainer.training is not before:
+                _rescue(trainer, folder, saver, stop, error)
+            raise
+        with stop.saving():
+            folder.save_somewhere(lambda: folder.save(trainer.content))
+            recorder.over(trainer.result)
+            folder.replace(finished=trainer.result.finished)
+        stop.done()
+    return trainer
 
 
-def _summarise(result: TrainResult, path: Path, path_of_last: Path | None) -> None:
+def _rescue(trainer: Trainer, folder: RunFolder, saver: Saver, stop: signals.Stop, error: Exception) -> None:
+    """Save what there is when an error has ended a run; after a divergence, the model that was restored."""
+    from fastlstm.errors import DivergenceError
+
+    with stop.saving():
+        if isinstance(error, DivergenceError):
+            folder.save_somewhere(lambda: folder.save(trainer.content))
+        else:
+            saver.ended(trainer.progress, trainer.checkpoint)
+    if folder.saved is not None and not isinstance(error, OSError):  # else the reader of the output has left
+        path, step = folder.saved
+        _say(f"the model of step {step:,} is in {path}")
+
+
+def _write_config(start: _Start, trainer: Trainer, folder: RunFolder) -> None:
+    """Write all settings of a run, and a record of it."""
+    from fastlstm import __version__, config_file
+
+    content, text = trainer.content, trainer.text
+    record = {
+        "fastlstm": __version__,
+        "text_sha256": text.sha256,
+        "symbols": text.symbols,
+        "distinct": len(content.vocab),
+        "parameters": content.parameters.flat.size,
+        "total_steps": trainer.progress.total or None,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": f"{cli.command('train')} {shlex.join(sys.argv[1:])}",
+    }
+    record |= {name: value for name, value in start.record.items() if name in ("started", "command")}
+    folder.write_config(
+        config_file.text(
+            content.config, trainer.config, data=start.given.data, as_bytes=content.vocab.is_bytes,
+            init_from=start.given.init_from, record=record,
+        )
+    )  # fmt: skip
+
+
+def _summarise(result: TrainResult, folder: RunFolder, planned: bool, tell: Callable[[str], None]) -> None:
     from fastlstm.progress import nats_and_bits
+    from fastlstm.run_folder import CONFIG
 
+    path = folder.path
     validation = "" if result.val_nats is None else f", validation {nats_and_bits(result.val_nats)}"
-    print(
+    tell(
         f"{result.steps:,} steps in {result.seconds:.1f} s, {result.chars_per_s:,.0f} characters/s:"
         f" train {nats_and_bits(result.train_nats)}{validation} per character"
     )
-    if path_of_last is not None:
-        print(f"the best model is that of step {result.model_step:,}; the last one is in {path_of_last}")
-    print(
-        f"the model is in {path}; to sample from it:\n  {cli.command('sample')} {shlex.quote(str(path.parent))}",
-        flush=True,
-    )
+    if result.model_step != result.steps:
+        tell(f"the best model is that of step {result.model_step:,}")
+    tell(f"the model is in {folder.model}; to sample from it:\n  {cli.command('sample')} {shlex.quote(str(path))}")
+    if not result.finished:
+        tell(f"to go on with the run:\n  {cli.command('train')} --resume {shlex.quote(str(path))}")
+    elif planned:
+        tell(f"to repeat the run:\n  {cli.command('train')} --config {shlex.quote(str(path / CONFIG))}")
 
 
 def _warn_of_failure(result: TrainResult, vocab_size: int) -> None:
@@ -274,13 +361,7 @@ def _warn_of_failure(result: TrainResult, vocab_size: int) -> None:
         )
 
 
-def _record(model: Model) -> dict[str, Any]:
-    """The record of the run, which a model has after it."""
-    assert model.training is not None
-    return model.training
-
-
-def _json(model: Model, result: TrainResult, path: Path) -> dict[str, Any]:
+def _json(trainer: Trainer, result: TrainResult, folder: RunFolder) -> dict[str, Any]:
     values = {
         "steps": result.steps,
         "seconds": result.seconds,
@@ -289,9 +370,10 @@ def _json(model: Model, result: TrainResult, path: Path) -> dict[str, Any]:
         "train_nats": result.train_nats,
         "val_nats": result.val_nats,
         "model_step": result.model_step,
+        "finished": result.finished,
         "parameters": result.parameters,
-        "model": str(path),
-        "settings": {**model.config.to_dict(), **_record(model)["config"]},
+        "model": str(folder.model),
+        "settings": {**trainer.content.config.to_dict(), **trainer.config.to_dict()},
     }
     if result.val_nats is None:
         del values["val_nats"]

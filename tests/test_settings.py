@@ -15,6 +15,7 @@ from fastlstm.errors import ConfigError
 from fastlstm.optimizers import OPTIMIZERS
 from fastlstm.presets import PRESETS, preset
 from fastlstm.settings import Settings, add_options, as_arguments, declare, documented, given, setting, settings_of
+from fastlstm.train_settings import Given
 
 TRAINING = [ModelConfig, TrainConfig]
 CLASSES = [*TRAINING, SampleConfig]
@@ -97,7 +98,8 @@ def test_a_given_option_of_training_sets_its_field_and_no_other(option):
     # Some settings are refused with an optimizer that does not have them.
     having = [optimizer for optimizer, declared in OPTIMIZERS.items() if name in declared.defaults]
     chosen = ["--optimizer", having[0]] if having else []
-    model, training = train.configuration(train.parser().parse_args(arguments + chosen))
+    wanted = Given.by(train.parser().parse_args(arguments + chosen), None)
+    model, training = wanted.model, wanted.train
     assert getattr(TrainConfig(**training) if cls is TrainConfig else ModelConfig(5, **model), name) == value
 
 
@@ -122,7 +124,7 @@ def test_help_shows_the_default_of_every_setting(verb):
 def test_options_that_are_not_given_set_nothing():
     options = train.parser().parse_args([])
     assert (given(options, ModelConfig), given(options, TrainConfig)) == ({}, {})
-    assert train.configuration(options) == ({}, {})
+    assert Given.by(options, None) == ([], False, None, {}, {}, False)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from programs import TEXT
 
-from fastlstm import Model, TrainConfig, recovery, run_folder, trainer
+from fastlstm import Model, TrainConfig, budget, recovery, steps
 from fastlstm import backend as backends
 from fastlstm.backend import build, warm_up
 from fastlstm.batches import Lanes
@@ -253,7 +253,7 @@ def test_compiling_is_announced_before_it_begins_and_all_of_it_is_counted(monkey
         return build(*arguments, **settings)
 
     monkeypatch.setattr(backends, "_run_tiny", compile_something)
-    monkeypatch.setattr(trainer, "build", built)  # functions that it registers are compiled at first use
+    monkeypatch.setattr(steps, "build", built)  # functions that it registers are compiled at first use
     recorder = Recorder()
     recorder.compiling = lambda: order.append("announced")
     Model.for_text(TEXT, **SMALL).fit(TEXT, TrainConfig(**QUICK), observer=recorder)
@@ -311,8 +311,8 @@ class Sabotage(Recorder):
         super().__init__()
         self.model, self.step, self.value, self.copies = model, step, value, {}
 
-    def kept(self, progress, content):
-        self.copies[content.training["steps"]] = content.parameters.flat.copy()
+    def kept(self, progress, checkpoint):
+        self.copies[checkpoint.state.step] = checkpoint.state.parameters.flat.copy()
 
     def stepped(self, progress):
         super().stepped(progress)
@@ -366,12 +366,12 @@ def test_the_history_is_kept_when_an_exception_ends_a_run(default_text):
 
 def test_a_budget_does_not_exceed_its_share(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(run_folder.time, "perf_counter", lambda: now[0])
-    budget, spent = run_folder.Budget(0.01, expected=0.05), []
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
+    limit, spent = budget.Budget(0.01, expected=0.05), []
     for _ in range(100_000):
         now[0] += 0.01
-        if budget.allows():
-            with budget.spending():
+        if limit.allows():
+            with limit.spending():
                 now[0] += 0.2
             spent.append(now[0])
     assert spent[0] == pytest.approx(5.21, abs=0.02)
@@ -391,9 +391,9 @@ def test_memory_does_not_grow_with_steps(default_text):
     model = Model.for_text(text, **SMALL)
     model.fit(text, TrainConfig(**QUICK))
     peaks = []
-    for steps in (50, 1000):
+    for count in (50, 1000):
         tracemalloc.start()
-        model.fit(text, TrainConfig(**QUICK | {"steps": steps}))
+        model.fit(text, TrainConfig(**QUICK | {"steps": count}))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 20_000

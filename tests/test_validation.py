@@ -10,13 +10,14 @@ from fastlstm import Model, TrainConfig, inference, recovery
 from fastlstm.errors import ConfigError, ModelFileError
 from fastlstm.inference import Inference, Networks
 from fastlstm.observers import Observer
+from fastlstm.params import Parameters
 from fastlstm.text import split
 
 SETTINGS = {"seq_len": 8, "batch": 4, "steps": 40, "sample_length": 0}
 
 
 class Recorder(Observer):
-    """Records validations, and the model that is left behind."""
+    """Records validations, and the model of the last step."""
 
     def __init__(self):
         self.validations, self.last = [], None
@@ -24,8 +25,8 @@ class Recorder(Observer):
     def validated(self, progress):
         self.validations.append((progress.step, progress.val_nats, progress.val_error))
 
-    def left_behind(self, progress, content):
-        self.last = content
+    def ended(self, progress, checkpoint):
+        self.last = checkpoint.state.parameters.flat.tobytes()
 
 
 def fitted(text, seed=0, **settings):
@@ -102,11 +103,8 @@ def test_the_best_model_is_left_and_the_last_one_reported(default_text):
     assert model.training["model_step"] == result.model_step
     assert recorder.last is not None
     val = split(model.encode(default_text[:1500]), 0.3)[1]
-    last = Model(model.config, model.vocab, recorder.last.parameters)
+    last = Model(model.config, model.vocab, Parameters(model.config, np.frombuffer(recorder.last, np.float32)))
     assert result.val_nats == model.evaluate(val).nats_per_char < last.evaluate(val).nats_per_char
-    record = recorder.last.training
-    assert (record["steps"], record["model_step"], record["finished"]) == (400, 400, True)
-    assert record["val_nats"] == last.evaluate(val).nats_per_char
 
 
 @pytest.mark.parametrize("moment", ["a step", "the last sample"])
@@ -167,7 +165,7 @@ def test_what_validation_decides_needs_a_part_for_it(settings, default_text):
 
 def test_a_run_that_improves_to_the_end_leaves_its_last_model(default_text):
     model, recorder, result = fitted(default_text[:30_000])
-    assert (result.model_step, recorder.last) == (40, None)
+    assert (result.model_step, recorder.last) == (40, model.parameters.flat.tobytes())
     assert model.training["model_step"] == 40
 
 
@@ -178,8 +176,7 @@ def test_how_often_a_run_is_validated_or_sampled_changes_no_bit(settings, defaul
     for shown in ({"eval_every": 1, "sample_every": 3}, {"eval_every": 0, "sample_every": 0}, {}):
         config = {"steps": 300, "lr": 0.3, "schedule": "constant", "val_frac": 0.3, "sample_length": 5}
         model, recorder, result = fitted(default_text[:1500], **config | shown | settings)
-        last = recorder.last.parameters.flat.tobytes() if recorder.last else None
-        results.add((model.parameters.flat.tobytes(), last, result.val_nats, result.model_step, result.steps))
+        results.add((model.parameters.flat.tobytes(), recorder.last, result.val_nats, result.model_step, result.steps))
     assert len(results) == 1
 
 

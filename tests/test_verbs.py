@@ -11,6 +11,7 @@ from programs import ENVIRONMENT, QUICK, TEXT, begun, endless, last_json, python
 import fastlstm
 from fastlstm import Model, ModelConfig, TrainConfig, cli
 from fastlstm.cells import CELLS
+from fastlstm.run_folder import FILES
 from fastlstm.settings import settings_of
 
 
@@ -45,7 +46,7 @@ def test_train_saves_a_model_and_prints_a_summary(verb, tmp_path):
     assert (code, errors) == (0, "")
     result = last_json(output)
     assert set(result) == {
-        "steps", "seconds", "chars_per_s", "compile_seconds", "train_nats", "val_nats", "model_step",
+        "steps", "seconds", "chars_per_s", "compile_seconds", "train_nats", "val_nats", "model_step", "finished",
         "parameters", "model", "settings",
     }  # fmt: skip
     assert result["steps"] == 12
@@ -225,9 +226,9 @@ def test_a_run_of_so_many_minutes_prints_the_command_that_repeats_it(verb, notes
     code, output, _ = verb("train", "--data", "notes.txt", "--minutes", 0.05, "--hidden", 16, "--sample-length", 0)
     assert code == 0
     lines = output.splitlines()
-    command = lines[lines.index("to repeat this run:") + 1]
+    command = lines[lines.index("to repeat the run:") + 1]
     arguments = command.split("fastlstm.train ")[1].split()
-    assert "--minutes" not in arguments
+    assert arguments == ["--config", "runs/notes/config.toml"]
     assert verb("train", *arguments, "--out", "again")[0] == 0
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("runs/notes", "again")]
     assert files[0] == files[1]
@@ -240,7 +241,7 @@ def test_a_run_that_was_fitted_to_its_text_or_ended_early_can_be_repeated_too(mo
     small = ["--data", "short.txt", "--hidden", 8, "--sample-length", 0]
     code, output, errors = verb("train", *small, "--minutes", 0.04, *more)
     assert (code, errors) == (0, "")
-    command = output.splitlines()[output.splitlines().index("to repeat this run:") + 1]
+    command = output.splitlines()[output.splitlines().index("to repeat the run:") + 1]
     code, _, errors = verb("train", *command.split("fastlstm.train ")[1].split(), "--out", "again")
     assert (code, errors) == (0, "")
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("runs/short", "again")]
@@ -293,7 +294,7 @@ def test_a_closed_output_pipe_loses_no_work(tmp_path):
         assert process.wait(timeout=60) == 128 + signal.SIGPIPE
         assert process.stderr.read() == ""
     assert Model.load(tmp_path / "run").training["finished"] is False
-    assert os.listdir(tmp_path / "run") == ["model.safetensors"]
+    assert sorted(os.listdir(tmp_path / "run")) == sorted(FILES)
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NUMBA_NUM_THREADS", "0"), ("FASTLSTM_THREADS", "99999")])

@@ -1,0 +1,79 @@
+"""The settings of a run: from the command line, a configuration file and a preset, completed by what is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from fastlstm import config_file, text
+from fastlstm.batches import fit_lanes
+from fastlstm.config import ModelConfig, TrainConfig
+from fastlstm.defaults import chosen
+from fastlstm.presets import preset
+from fastlstm.settings import as_arguments, given
+
+Values = dict[str, Any]
+
+
+class Given(NamedTuple):
+    """What the user gives: on the command line, in a configuration file, or by a preset, in this order.
+
+    Attributes
+    ----------
+    data : the texts, as in `fastlstm.text.read_text`; empty: the default text.
+    as_bytes : whether the symbols are bytes.
+    init_from : path of the model from which training starts; ``None``: a new one.
+    model, train : fields of `ModelConfig` and `TrainConfig`.
+    is_complete : whether nothing else is chosen, as with a preset.
+    """
+
+    data: list[str]
+    as_bytes: bool
+    init_from: str | None
+    model: Values
+    train: Values
+    is_complete: bool
+
+    @classmethod
+    def by(cls, options: argparse.Namespace, file: str | Path | None) -> Self:
+        """What the options of ``train`` give, and a configuration file.
+
+        Raises
+        ------
+        ConfigError
+            When the file cannot be read, or has an unknown key or an invalid value.
+        """
+        model, train = given(options, ModelConfig), given(options, TrainConfig)
+        data, as_bytes, init_from = options.data, options.bytes, options.init_from
+        if file is not None:
+            read = config_file.read(file)
+            model, train = read.overridden(model, train)
+            data, as_bytes, init_from = data or read.data, as_bytes or read.as_bytes, init_from or read.init_from
+        if options.preset:
+            values = preset(options.preset, model.get("cell", ModelConfig.cell))
+            model, train = {**values.model, **model}, {**values.train, **train}
+        return cls(data or [], bool(as_bytes), init_from, model, train, bool(options.preset))
+
+    def completed(self, symbols: int) -> tuple[Values, Values]:
+        """All fields of `ModelConfig` and `TrainConfig` that are given, or chosen for a text of so many symbols."""
+        if self.is_complete:
+            return self.model, self.train
+        choice = chosen(symbols, self.model, self.train)
+        return {**choice.model, **self.model}, {**choice.train, **self.train}
+
+    def fitted(self, config: TrainConfig, ids: text.IdArray) -> TrainConfig:
+        """Reduce T and B to what a short text can fill, except those that are given."""
+        count = len(text.split(ids, config.val_frac)[0])
+        if count < 2:
+            return config  # too short to train on: the trainer raises the error
+        seq_len, batch = fit_lanes(count, config.seq_len, config.batch)
+        return dataclasses.replace(
+            config, seq_len=self.train.get("seq_len") or seq_len, batch=self.train.get("batch") or batch
+        )
+
+    def chosen(self, model: Values, train: Values) -> list[str]:
+        """What is not given among these fields, as it would be given on the command line."""
+        arguments = as_arguments({name: model[name] for name in model if name not in self.model}, ModelConfig)
+        return arguments + as_arguments({name: train[name] for name in train if name not in self.train}, TrainConfig)
