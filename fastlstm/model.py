@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastlstm import checkpoint
+from fastlstm import checkpoint, fine_tuning
 from fastlstm.config import BackendName, ModelConfig, Reduction, SampleConfig, TrainConfig
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
@@ -60,6 +60,22 @@ class Model:
         """A new model with the vocabulary of ``text``; ``settings`` are fields of `ModelConfig`."""
         vocab = Vocab.from_text(text)
         return cls(ModelConfig(len(vocab), **settings), vocab, seed=seed)
+
+    def adapted(self, text: str | bytes) -> Self:
+        """A copy of the model with the vocabulary of ``text``, to be fine-tuned on it.
+
+        Symbols that both vocabularies have keep their parameters bit for bit, new ones are predicted by their frequency
+        in the text, and those that do not occur in it are dropped: see `fastlstm.fine_tuning`.
+
+        Raises
+        ------
+        ConfigError
+            When the model is of characters and the text is ``bytes``, or the other way round, or when the model knows
+            no symbol of the text.
+        """
+        vocab = Vocab.from_text(text)
+        content, _ = fine_tuning.adapted(self.content, vocab, vocab.encode(text))
+        return type(self)(content.config, content.vocab, content.parameters)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

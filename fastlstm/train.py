@@ -149,10 +149,13 @@ def _begin(wanted: Given) -> _Start:
     else:
         from fastlstm.fine_tuning import adapted
 
-        model, changes = adapted(source, vocab)
+        model, changes = adapted(source, vocab, ids)
         wanted = wanted._replace(model=model.config.to_dict())
         model_values, train_values = wanted.completed(len(ids))
-        lines.append(f"fine-tuning {wanted.init_from}: {changes}")
+        lines.append(
+            f"fine-tuning {wanted.init_from}: {changes.kept:,} symbols kept, {changes.new:,} new"
+            f" ({100 * changes.new_share:.2g} % of the text), {changes.lost:,} dropped"
+        )
     config = wanted.fitted(TrainConfig(**train_values), ids).in_effect()
     lines.append(_described(model, config))
     chosen = wanted.chosen(model_values, train_values | {"seq_len": config.seq_len, "batch": config.batch})

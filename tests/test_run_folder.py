@@ -328,7 +328,7 @@ import resource
 from fastlstm import train
 run = train._run
 def limit(*arguments):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
     return run(*arguments)
 train._run = limit
 train.cli.run(train.main, {})
