@@ -28,6 +28,8 @@ VERBS = {
     "sample": "generate text with a model",
     "evaluate": "measure how well a model predicts a text",
     "gradcheck": "check gradients against numerical ones",
+    "runs": "list runs with their best losses",
+    "plot": "draw the loss curves of runs",
 }
 
 FAILURE, USAGE = 1, 2
