@@ -66,6 +66,20 @@ def write(path: Path, parts: Iterable[bytes | memoryview], *, overwrite: bool) -
     _sync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder if needed, and those around it: they are still there after a power failure.
+
+    Raises
+    ------
+    OSError
+        When it cannot be created.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync_folder(path.parent)
+
+
 def try_folder(folder: Path) -> None:
     """Raise `OSError` unless a folder is writable; first remove the temporary files of killed writers."""
     remove_abandoned(folder)

@@ -95,7 +95,7 @@ def check_writable(folder: Path) -> None:
         When it cannot. Checking before training avoids losing the result after it.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        atomic.make_folder(folder)
         atomic.try_folder(folder)
     except OSError as error:
         raise ModelFileError(

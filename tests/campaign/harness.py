@@ -2,6 +2,7 @@
 
 A part is a test function marked by `part`, and an attempt: a function of one `Trial` that raises when a promise is
 broken. Attempts run in worker processes, so that one that crashes or hangs is counted and the campaign continues.
+A trial may be a batch of cases, which its attempt counts: see `each`.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import time
 import traceback
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pytest
+
+Case = TypeVar("Case")
 
 #: Seconds after which a call, or a command beyond its ordinary start, counts as a hang.
 LONGEST_WAIT = 5.0
@@ -98,13 +101,27 @@ class NoVerdictError(Exception):
     """A trial has a result that must be judged by hand; it is listed above the table."""
 
 
+#: How often there was each outcome; ``None``: to be judged by hand.
+Counts = collections.Counter[Outcome | None]
+
+
 class Result(NamedTuple):
-    outcome: Outcome | None
+    counts: Counts
     detail: str = ""
 
+    @property
+    def failures(self) -> list[str]:
+        """The names of the outcomes that are failures."""
+        return [outcome.value for outcome in self.counts if outcome and outcome.is_failure]
 
-#: Runs one trial. It returns an `Outcome`, or `None` for `Outcome.HELD`.
-Attempt = Callable[[Trial], "Outcome | None"]
+
+#: Runs one trial. It returns an `Outcome`, or `None` for `Outcome.HELD`; for a batch, how often there was each.
+Attempt = Callable[[Trial], "Outcome | Counts | None"]
+
+
+def each(attempt: Callable[[Case], Outcome | None], cases: Iterable[Case]) -> Counts:
+    """Make an attempt for each case of a batch, which a failure ends; returns how often there was each outcome."""
+    return collections.Counter(attempt(case) or Outcome.HELD for case in cases)
 
 
 def part(name: str, *, full: int, small: int, seconds: float = LONGEST_WAIT) -> pytest.MarkDecorator:
@@ -118,15 +135,21 @@ def part(name: str, *, full: int, small: int, seconds: float = LONGEST_WAIT) -> 
 def judge(attempt: Attempt, trial: Trial) -> Result:
     """Run a trial and classify its outcome."""
     try:
-        return Result(attempt(trial) or Outcome.HELD)
+        found = attempt(trial) or Outcome.HELD
+        return Result(found) if isinstance(found, collections.Counter) else one(found)
     except BrokenPromiseError as broken:
-        return Result(broken.outcome, str(broken))
+        return one(broken.outcome, str(broken))
     except NoVerdictError as open_question:
-        return Result(None, str(open_question))
+        return one(None, str(open_question))
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
-        return Result(Outcome.TRACEBACK, f"{type(error).__name__} at {place}: {error}")
+        return one(Outcome.TRACEBACK, f"{type(error).__name__} at {place}: {error}")
+
+
+def one(outcome: Outcome | None, detail: str = "") -> Result:
+    """The result of a trial with a single outcome."""
+    return Result(collections.Counter([outcome]), detail)
 
 
 def _serve(connection: Connection, temporary: str) -> None:
@@ -189,12 +212,12 @@ class Worker:
             self._process.join()
             died = self._process.exitcode
             self._start()
-            return Result(Outcome.CRASH, f"the process ended with status {died}")
+            return one(Outcome.CRASH, f"the process ended with status {died}")
         if self.seconds_left:
             return None
         self.stop()
         self._start()
-        return Result(Outcome.HANG, f"no answer within {self.trial.part.seconds:g} s")
+        return one(Outcome.HANG, f"no answer within {self.trial.part.seconds:g} s")
 
     def stop(self) -> None:
         """End the process and those it has started."""
@@ -223,15 +246,22 @@ class Pool:
 
 
 class Tally:
-    """The outcomes of all parts, and the results to be judged by hand."""
+    """The outcomes of all parts, and the results to be judged by hand.
+
+    Attributes
+    ----------
+    counts : of each part, by its name.
+    seconds : what each part took that has been run to its end.
+    """
 
     def __init__(self) -> None:
-        self.counts: dict[str, collections.Counter[Outcome | None]] = {}
+        self.counts: dict[str, Counts] = {}
+        self.seconds: dict[str, float] = {}
         self._open_questions: list[str] = []
 
     def add(self, name: str, result: Result) -> None:
-        self.counts.setdefault(name, collections.Counter())[result.outcome] += 1
-        if result.outcome is None:
+        self.counts.setdefault(name, collections.Counter()).update(result.counts)
+        if None in result.counts:
             self._open_questions.append(f"{name}: {result.detail}")
 
     def lines(self) -> list[str]:
@@ -268,6 +298,7 @@ class Trials:
     def run(self, attempt: Attempt) -> None:
         """Run all trials; raise `AssertionError` when any of them has failed."""
         workers = self._pool.workers(self.WORKERS if self._part.is_full else 1)
+        started = time.monotonic()
         waiting = (Trial(self._part, self._seed, number) for number in self._numbers)
         while busy := list(self._employed(workers, attempt, waiting)):
             wait([worker.connection for worker in busy], min(worker.seconds_left for worker in busy))
@@ -275,6 +306,7 @@ class Trials:
                 if (result := worker.result()) is not None:
                     self._record(worker.trial, result)
                     worker.trial = None
+        self._tally.seconds[self._part.name] = time.monotonic() - started
         assert not self._failures, self._message()
 
     def _employed(self, workers: list[Worker], attempt: Attempt, waiting: Iterator[Trial]) -> Iterator[Worker]:
@@ -288,9 +320,9 @@ class Trials:
     def _record(self, trial: Trial, result: Result) -> None:
         self._done += 1
         self._tally.add(self._part.name, result)
-        if result.outcome and result.outcome.is_failure:
+        for failure in result.failures:
             detail = " ".join(result.detail.split())[: self._LONGEST]
-            self._failures.append(f"trial {trial.number}: {result.outcome.value}: {detail}")
+            self._failures.append(f"trial {trial.number}: {failure}: {detail}")
         if self._part.is_full and time.monotonic() - self._said > self._EVERY:
             self._said = time.monotonic()
             self._say(f"{self._part.name}: {self._done} of {len(self._numbers)}, {len(self._failures)} failed")

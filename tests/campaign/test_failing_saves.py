@@ -1,111 +1,45 @@
 """Saves that fail: no space, no permission, no folder, at each system call of a save."""
 
-import builtins
-import contextlib
 import errno
-import io
+import itertools
 import os
 import resource
 import time
 
 from commands import finish, judge, lay_out, models_in, patience, require_kept, require_whole, start
-from harness import Outcome, part, require
-from subjects import file_of, fresh_model
+from harness import Outcome, each, part, require
+from saves import TURNS, require_only, save_of
+from system import Failing
 
-from fastlstm.errors import ModelFileError
-
-#: System calls that write, or that reserve space and names for what is written.
-_CALLS = ("open", "fsync", "replace", "rename", "link", "chmod", "fchmod", "write")
-_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EFBIG, errno.EIO, errno.EROFS, errno.EDQUOT, errno.ENOENT, errno.EPERM)
-
-
-class FailingSystem(contextlib.ExitStack):
-    """Replaces the system calls; the one numbered ``at`` fails, and if ``lasting`` all later ones."""
-
-    def __init__(self, at=None, number=errno.ENOSPC, lasting=False):
-        super().__init__()
-        self.at, self.number, self.lasting, self.count = at, number, lasting, 0
-        for name in _CALLS:
-            if hasattr(os, name):
-                self._replace(os, name, self._failing(getattr(os, name)))
-        self._replace(builtins, "open", self._failing(self._opened))
-        self._open = io.open
-
-    def _replace(self, owner, name, function):
-        self.callback(setattr, owner, name, getattr(owner, name))
-        setattr(owner, name, function)
-
-    def _failing(self, function):
-        def call(*arguments, **settings):
-            self.check()
-            return function(*arguments, **settings)
-
-        return call
-
-    def _opened(self, *arguments, **settings):
-        file = self._open(*arguments, **settings)
-        return FailingFile(file, self) if file.writable() else file
-
-    def check(self):
-        """Count a call, and raise an error if it should fail."""
-        self.count += 1
-        if self.at is not None and (self.count == self.at or (self.lasting and self.count > self.at)):
-            raise OSError(self.number, os.strerror(self.number))
+_ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EDQUOT, errno.ENOENT, errno.EPERM)
+#: Each error, once or at all later calls too.
+FAILURES = list(itertools.product(_ERRORS, (True, False)))
 
 
-class FailingFile:
-    """A file opened for writing, whose writes fail as determined by a `FailingSystem`."""
-
-    def __init__(self, file, system):
-        self._file, self._system = file, system
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._file.close()
-
-    def write(self, data):
-        self._system.check()
-        return self._file.write(data)
-
-    def flush(self):
-        self._system.check()
-        self._file.flush()
-
-    def __getattr__(self, name):
-        return getattr(self._file, name)
-
-
-@part("failing saves", full=400, small=60)
-def test_a_save_that_fails_leaves_the_old_model_and_nothing_else(trials):
-    """If any system call of a save fails: a clear error, and in the folder one complete model, old or new."""
+@part("failing saves", full=TURNS * len(FAILURES), small=2 * len(FAILURES))
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(trials):
+    """If any system call of a save fails, each in turn: a clear error, and in the folder one complete file, the old or
+    the new one.
+    """
     trials.run(fail_a_save)
 
 
 def fail_a_save(trial):
-    rng = trial.generator()
-    path = trial.folder / "model.safetensors"
-    path.write_bytes(file_of(0))
-    model = fresh_model(1)
-    model.training = {"steps": 3}
-    with FailingSystem() as counting:
-        model.save(trial.folder / "model.safetensors")
-    new = path.read_bytes()
-    path.write_bytes(file_of(0))
-    at, number = 1 + int(rng.integers(counting.count)), int(rng.choice(_ERRORS))
-    outcome = Outcome.HELD  # a save can succeed in spite of some failures
-    try:
-        with FailingSystem(at, number, lasting=rng.random() < 0.5):
-            model.save(path)
-    except ModelFileError as error:
-        require("\n" not in str(error) and path.name in str(error), Outcome.WRONG, f"unclear: {error}")
-        outcome = Outcome.REFUSED
-    left = [found.name for found in trial.folder.iterdir()]
-    require(left == [path.name], Outcome.WRONG, f"in the folder: {left}, after {os.strerror(number)} at call {at}")
-    allowed = (new,) if outcome is Outcome.HELD else (file_of(0), new)
-    require(path.read_bytes() in allowed, Outcome.LOST, f"the file is neither the old model nor the new one: call {at}")
-    return outcome
+    number, lasting = FAILURES[trial.number % len(FAILURES)]
+    save = save_of(trial.number // len(FAILURES) + trial.number % len(FAILURES))
+
+    def fail_at(at):
+        path = save.prepare(trial.folder)
+        what = f"after {os.strerror(number)} at call {at}{' and later' if lasting else ''}"
+        with Failing(at, number, lasting=lasting):
+            refused = save.refusal(path)
+        save.require_whole(path, what, saved=not refused)  # a save can succeed in spite of some failures
+        if path.exists():
+            require_only(path, what)
+        require(path.exists() or not any(trial.folder.iterdir()), Outcome.WRONG, f"temporary files are left {what}")
+        return Outcome.REFUSED if refused else Outcome.HELD
+
+    return each(fail_at, range(len(save.calls(trial.folder))))
 
 
 #: A run that reports when it trains; its output fills the pipe, so that it cannot end before `finish` reads.

@@ -6,12 +6,12 @@ import os
 import pickle
 import threading
 import time
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
-from harness import LONGEST_WAIT, BrokenPromiseError, Outcome, part, require
+from forks import fork, status_of
+from harness import LONGEST_WAIT, Outcome, part, require
 from subjects import KINDS, SHORT_RUN, TEXT, fresh_model
 
 from fastlstm import Model
@@ -83,7 +83,7 @@ def fork_and_use(trial):
         other.start()
         time.sleep(0.01 * trial.generator().random())
     try:
-        status = status_of_child(lambda: evaluate(model) == expected)
+        status = status_of(fork(lambda: int(evaluate(model) != expected)))
         require(status >= 0, Outcome.CRASH, f"the child ended with {status}")
         require(status == 0, Outcome.WRONG, "the child gets another result, or an error")
         require(evaluate(model) == expected, Outcome.WRONG, "the parent gets another result")
@@ -91,28 +91,6 @@ def fork_and_use(trial):
         over.set()
         if other.ident:
             other.join()
-
-
-def status_of_child(succeeds):
-    """Fork, and return the child's exit status, which is 0 if the function returns true."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it warns of forks with threads, which are tested here
-        child = os.fork()
-    if child == 0:
-        status = 3
-        try:
-            status = 0 if succeeds() else 3
-        finally:
-            os._exit(status)
-    deadline = time.monotonic() + LONGEST_WAIT
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(1e-3)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    raise BrokenPromiseError(Outcome.HANG, "the child does not end")
 
 
 def unpickled_out_of_band(model):
