@@ -80,11 +80,14 @@ def make_folder(folder: Path) -> None:
         _sync_folder(path.parent)
 
 
-def try_folder(folder: Path) -> None:
-    """Raise `OSError` unless a folder is writable; first remove the temporary files of killed writers."""
+def try_folder(folder: Path, size: int = 1) -> None:
+    """Raise `OSError` unless a file of so many bytes can be written; first remove temporary files of killed writers."""
     remove_abandoned(folder)
-    with _temporary(folder):
-        pass
+    with _temporary(folder) as (_, file):
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.write(bytes(size))
 
 
 def remove_abandoned(folder: Path) -> None:

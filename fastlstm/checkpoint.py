@@ -86,8 +86,13 @@ def save(path: str | os.PathLike[str], content: Content, *, overwrite: bool = Tr
     tensor_file.write(path, _KIND, parts, overwrite=overwrite)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, size: int = 1) -> None:
     """Create a run folder if needed, and check that a model can be written into it.
+
+    Parameters
+    ----------
+    folder : the run folder.
+    size : bytes for which the disk must have space.
 
     Raises
     ------
@@ -96,7 +101,7 @@ def check_writable(folder: Path) -> None:
     """
     try:
         atomic.make_folder(folder)
-        atomic.try_folder(folder)
+        atomic.try_folder(folder, size)
     except OSError as error:
         raise ModelFileError(
             f"cannot write into the folder {str(folder)!r} ({tensor_file.reason(error)}): choose another with --out"

@@ -1,5 +1,6 @@
 """Children forked from a trial's process: they start at once, and may die."""
 
+import multiprocessing
 import os
 import sys
 import time
@@ -39,3 +40,25 @@ def status_of(child, seconds=LONGEST_WAIT):
     os.kill(child, 9)
     os.waitpid(child, 0)
     raise BrokenPromiseError(Outcome.HANG, "the child does not end")
+
+
+def result_in_child(function, seconds=LONGEST_WAIT):
+    """Call a function in a forked child; returns its result. A `BrokenPromiseError` is raised here too."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+
+    def call():
+        try:
+            writer.send((function(), None))
+        except BrokenPromiseError as broken:
+            writer.send((broken.outcome, str(broken)))
+
+    child = fork(call)
+    writer.close()
+    status = status_of(child, seconds)
+    if status:
+        raise BrokenPromiseError(Outcome.CRASH if status < 0 else Outcome.TRACEBACK, f"a child ended with {status}")
+    with reader:
+        result, detail = reader.recv()
+    if detail is not None:
+        raise BrokenPromiseError(result, detail)
+    return result
