@@ -1,13 +1,16 @@
 """Commands of fastlstm as processes: started, awaited with a time limit, and judged by their results."""
 
+import contextlib
 import functools
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from forks import fork, status_of
 from harness import LONGEST_WAIT, BrokenPromiseError, Outcome, require
 from subjects import TEXT, file_of
 
@@ -18,6 +21,8 @@ from fastlstm.terminal import COMPILING
 
 #: The status of a command that a signal ends is this plus the signal's number.
 SIGNALLED = 128
+#: User and group of those who have no other.
+_NOBODY = 65534
 _ROOT = Path(fastlstm.__file__).parents[1]
 #: Notices, not errors, that are printed while kernels are compiled or loaded.
 _NOTICES = (COMPILING,)
@@ -58,6 +63,40 @@ def finish(process, seconds, text=None) -> Ended:
         process.communicate()
         raise BrokenPromiseError(Outcome.HANG, f"{process.args} does not end") from None
     return Ended(process.returncode, output.decode(errors="replace"), errors.decode(errors="replace"))
+
+
+def run_in_child(arguments, folder, seconds, text=b"", prepare=lambda: None) -> Ended:
+    """Run ``fastlstm ARGUMENTS`` in a forked child, which starts at once, with ``text`` as its input; ``prepare`` is
+    called in the child before.
+    """
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        streams[0].write(text)
+        streams[0].seek(0)
+
+        def run():
+            for number, stream in enumerate(streams):
+                os.dup2(stream.fileno(), number)
+            sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as that of a started Python
+            os.chdir(folder)
+            prepare()
+            try:
+                cli.main(arguments)
+            except SystemExit as end:
+                return end.code
+
+        status = status_of(fork(run), seconds)
+        for stream in streams:
+            stream.seek(0)
+        output, errors = (stream.read().decode(errors="replace") for stream in streams[1:])
+        return Ended(status, output, errors)
+
+
+def become_nobody():
+    """Give up the rights of the administrator, to whom every file is open."""
+    if os.geteuid() == 0:
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
 
 
 def judge(ended, what) -> Outcome:
