@@ -10,6 +10,8 @@ from damage import damaged
 from harness import Outcome, part, require
 from subjects import TEXT, file_of
 
+from fastlstm.terminal import COMPILING
+
 #: Compiles two small kernels, which is fast; the real ones take half a minute.
 PROGRAM = """
 import numpy as np
@@ -32,7 +34,7 @@ print(a.sum(), sum(sum(kernel.stats.cache_hits.values()) for kernel in (twice, n
 """
 RESULT, KERNELS = "-56.0", "2"
 #: Seconds for compiling the small kernels, and the real ones, with an empty cache.
-COMPILING, COMPILING_ALL = 60, 400
+LONGEST_COMPILING, COMPILING_ALL = 60, 400
 
 
 class SmallKernels:
@@ -57,7 +59,7 @@ def small_kernels():
 
 def result_of(process):
     """Wait for a program and verify its result; returns whether kernels came from the cache, and its warnings."""
-    ended = finish(process, COMPILING)
+    ended = finish(process, LONGEST_COMPILING)
     require(judge(ended, "a start") is Outcome.HELD, Outcome.WRONG, f"status {ended.status}: {ended.errors[-300:]}")
     value, hits = ended.output.split()
     require(value == RESULT, Outcome.WRONG, f"{value} instead of {RESULT}")
@@ -183,3 +185,37 @@ def damage_the_real_cache(trial):
         path.write_bytes(damaged(path.read_bytes(), trial.generator()))
     for _ in range(2):
         require(real_kernels().evaluated(folder) == real_kernels().output, Outcome.WRONG, "another evaluation")
+
+
+TRAIN = [
+    "-m", "fastlstm.train", "--data", "notes.txt", "--hidden=8", "--embedding=4", "--batch=4", "--seq-len=8",
+    "--steps=20", "--threads=2",
+]  # fmt: skip
+
+
+@part("runs that share an empty cache", full=2, small=0, seconds=1500)
+def test_runs_that_start_together_with_an_empty_cache_give_the_same_bits(trials):
+    """Four runs that compile all kernels at the same time, and one that then loads them."""
+    trials.run(train_with_an_empty_cache)
+
+
+def train_with_an_empty_cache(trial):
+    (trial.folder / "notes.txt").write_text(TEXT)
+    variables = environment(trial.folder, NUMBA_CACHE_DIR=str(trial.folder / "cache"))
+
+    def started(run):
+        return start([*TRAIN, f"--out={run}"], trial.folder, env=variables)
+
+    def finished(process):
+        ended = finish(process, 2 * COMPILING_ALL)
+        require(judge(ended, "train") is Outcome.HELD, Outcome.WRONG, f"status {ended.status}: {ended.errors[-300:]}")
+        return ended
+
+    runs = ["one", "two", "three", "four"]
+    for process in [started(run) for run in runs]:
+        finished(process)
+    last = finished(started("last"))
+    require(COMPILING not in last.errors, Outcome.WRONG, "the cache is not complete")
+    models = [require_whole(trial.folder / run / "model.safetensors") for run in [*runs, "last"]]
+    found = {model.parameters.flat.tobytes() for model in models}
+    require(len(found) == 1, Outcome.WRONG, f"{len(found)} results of one run")

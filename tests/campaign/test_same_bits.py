@@ -40,7 +40,7 @@ class Saving(Observer):
         self._path = path
 
     def stepped(self, progress):
-        assert progress.loss and progress.seconds_left >= 0
+        assert progress.seconds_left >= 0
 
     def kept(self, progress, content):
         checkpoint.save(self._path, content)
