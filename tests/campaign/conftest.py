@@ -1,6 +1,8 @@
 """Options of the reliability campaign, the fixtures of its tests, and the table of its results."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 from harness import Part, Pool, Tally, Trials
@@ -12,6 +14,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--campaign-scale", type=float, default=1.0, metavar="X", help="factor on the number of trials (default: 1.0)"
     )
+    group.addoption("--campaign-counts", type=Path, metavar="FILE", help="write the counts of the parts to a JSON file")
     group.addoption("--campaign-trial", type=int, metavar="N", help="make only trial N of each part")
 
 
@@ -58,9 +61,11 @@ def _say(config):
 
 
 def pytest_unconfigure(config):
-    """Print the table, the last lines of a campaign."""
+    """Print the table, the last lines of a campaign, and write the counts."""
     tally = config.stash.get(_TALLY, None)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if tally and tally.counts and reporter:
         for line in ["", *tally.lines()]:
             reporter.write_line(line)
+    if tally and (file := config.getoption("campaign_counts", None)):
+        file.write_text(json.dumps(tally.finished()))

@@ -264,6 +264,20 @@ class Tally:
         if None in result.counts:
             self._open_questions.append(f"{name}: {result.detail}")
 
+    def finished(self) -> dict[str, dict[str, float]]:
+        """The numbers of the parts that have been run to their end, by name."""
+        return {
+            name: {
+                "tried": self.counts[name].total(),
+                "held": self.counts[name][Outcome.HELD],
+                "refused": self.counts[name][Outcome.REFUSED],
+                "failed": sum(count for outcome, count in self.counts[name].items() if outcome and outcome.is_failure),
+                "undecided": self.counts[name][None],
+                "seconds": round(seconds, 1),
+            }
+            for name, seconds in self.seconds.items()
+        }
+
     def lines(self) -> list[str]:
         """The results to be judged by hand, and the table, a line for each part."""
         head = ["part", "tried", *(outcome.value for outcome in Outcome)]
