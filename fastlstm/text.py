@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import itertools
 import json
 import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, overload
+from typing import BinaryIO, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ _CODE_POINTS = 0x110000
 _BYTE_VALUES = 0x100
 #: Symbols encoded, or bytes decoded, at a time; this bounds the temporary memory for a long text.
 _CHUNK = 1 << 18
+#: Bytes of a file that are read, and later freed, at a time: so many that the allocator returns them to the system.
+_BLOCK = 1 << 26
 #: Number of bytes of a source that are examined for UTF-16 and UTF-32.
 _SAMPLE = 1 << 20
 #: Fewer NULs than this do not indicate UTF-16 or UTF-32.
@@ -39,8 +42,8 @@ _LONGEST_JSON = 10 * _CODE_POINTS
 def read_ids(sources: Sequence[str], *, as_bytes: bool = False, vocab: Vocab | None = None) -> tuple[Vocab, IdArray]:
     """Read sources and encode them as one text, which is decoded in pieces and never as a whole.
 
-    Peak memory is that of the sources' bytes and the ids. The text is traversed twice: for the vocabulary and the
-    length, then for the ids.
+    The text is traversed twice: for the vocabulary and the length, then for the ids. The bytes of files are freed while
+    their ids are made, so that peak memory is about that of the bytes or of the ids, whichever take more.
 
     Parameters
     ----------
@@ -67,7 +70,7 @@ def read_ids(sources: Sequence[str], *, as_bytes: bool = False, vocab: Vocab | N
         raise _empty(contents)
     if vocab is None:
         vocab = Vocab(symbols, as_bytes)
-    return vocab, vocab._encode_pieces(_pieces(_released(contents), as_bytes), length)
+    return vocab, vocab._encode_pieces(_pieces(contents, as_bytes, release=True), length)
 
 
 @overload
@@ -94,45 +97,63 @@ def read_text(sources: Sequence[str], *, as_bytes: bool = False) -> str | bytes:
     contents = _read_all(sources)
     text: str | bytes
     if as_bytes:
-        text = b"".join([data for _, data in contents])
+        text = b"".join([block for _, blocks in contents for block in blocks])
     else:
-        text = "".join([piece for name, data in contents for piece in _decode_utf8(data, name, len(data))])
+        text = "".join([str(piece) for piece in _pieces(contents, as_bytes=False, release=True)])
     if not text:
         raise _empty(contents)
     return text
 
 
-#: Name of a source, for messages, and its bytes.
-_Source = tuple[str, bytes]
+#: Name of a source, for messages, and its bytes, in blocks.
+_Source = tuple[str, list[bytes]]
 
 
 def _read_all(sources: Sequence[str]) -> list[_Source]:
     return [(_name(source), _read(source)) for source in sources or [corpora.DEFAULT]]
 
 
-def _released(contents: list[_Source]) -> Iterator[_Source]:
-    """The sources in order; each is removed from the list, so that its bytes are freed after use."""
-    while contents:
-        yield contents.pop(0)
+def _pieces(contents: Iterable[_Source], as_bytes: bool, *, release: bool = False) -> Iterator[str | bytes]:
+    """The symbols of sources in order, in pieces; with ``release`` each block is freed after use."""
+    for name, blocks in contents:
+        if not as_bytes and _is_wide(_beginning(blocks)):
+            raise TextError(
+                f"{name} is not UTF-8 but looks like UTF-16 or UTF-32: convert it to UTF-8, or train a model of bytes"
+                " (train --bytes)"
+            )
+        slices = (
+            block[start : start + _CHUNK] for block in _each(blocks, release) for start in range(0, len(block), _CHUNK)
+        )
+        yield from slices if as_bytes else _decode_utf8(slices, name)
 
 
-def _pieces(contents: Iterable[_Source], as_bytes: bool) -> Iterator[str | bytes]:
-    for name, data in contents:
-        yield from _slices(data) if as_bytes else _decode_utf8(data, name, _CHUNK)
+def _each(blocks: list[bytes], release: bool) -> Iterator[bytes]:
+    if not release:
+        yield from blocks
+    while release and blocks:
+        yield blocks.pop(0)
+
+
+def _beginning(blocks: list[bytes]) -> bytes:
+    """The first `_SAMPLE` bytes of a source."""
+    sample = b""
+    for block in blocks:
+        sample += block[: _SAMPLE - len(sample)]
+    return sample
 
 
 def _empty(contents: list[_Source]) -> TextError:
     return TextError(f"the text is empty ({', '.join(name for name, _ in contents)}): give a file with text in it")
 
 
-def _read(source: str) -> bytes:
+def _read(source: str) -> list[bytes]:
     if source == STANDARD_INPUT:
-        return _read_standard_input()
+        return [_read_standard_input()]
     if source in corpora.NAMES and (os.path.isdir(source) or not os.path.exists(source)):
-        return corpora.load(source)
+        return [corpora.load(source)]
     try:
         with open(source, "rb") as file:
-            return file.read()
+            return list(_blocks(file))
     except FileNotFoundError:
         raise TextError(
             f"there is no file {source!r}: check the path, or name a corpus ({', '.join(corpora.NAMES)})"
@@ -145,6 +166,14 @@ def _read(source: str) -> bytes:
         raise TextError(f"{source!r} cannot be the path of a file: check it for invalid characters") from None
 
 
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    left = os.fstat(file.fileno()).st_size
+    while left > 0 and (block := file.read(min(left, _BLOCK))):
+        left -= len(block)
+        yield block
+    yield file.read()  # of a pipe, which has no size: all of it
+
+
 def _read_standard_input() -> bytes:
     if sys.stdin is None:
         raise TextError("standard input is closed: name a file instead of '-'")
@@ -154,47 +183,37 @@ def _read_standard_input() -> bytes:
         raise TextError(f"cannot read standard input ({error.strerror}): name a file instead of '-'") from None
 
 
-def _decode_utf8(data: bytes, name: str, size: int) -> Iterator[str]:
-    """Decode a source, up to ``size`` bytes at a time; ``size`` is at least 4, or the whole."""
-    if _is_wide(data):
-        raise TextError(
-            f"{name} is not UTF-8 but looks like UTF-16 or UTF-32: convert it to UTF-8, or train a model of bytes"
-            " (train --bytes)"
-        )
-    start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
-    while start < len(data):
-        stop = _character_start(data, start + size)
+def _decode_utf8(slices: Iterable[bytes], name: str) -> Iterator[str]:
+    """Decode a source, given in slices that may end within a character."""
+    decoder, given, is_first = codecs.getincrementaldecoder("utf-8")(), 0, True
+    for piece in itertools.chain(slices, [b""]):
+        given += len(piece)
         try:
-            yield str(memoryview(data)[start:stop], "utf-8")
+            text = decoder.decode(piece, final=not piece)
         except UnicodeDecodeError as error:
-            offset = start + error.start
+            offset = given - len(error.object) + error.start
             raise TextError(
-                f"{name} is not UTF-8 (byte 0x{data[offset]:02X} at offset {offset}):"
+                f"{name} is not UTF-8 (byte 0x{error.object[error.start]:02X} at offset {offset}):"
                 " convert it to UTF-8, or train a model of bytes (train --bytes)"
             ) from None
-        start = stop
+        if is_first and text:
+            text, is_first = text.removeprefix("\ufeff"), False
+        if text:
+            yield text
 
 
-def _character_start(data: bytes, place: int) -> int:
-    """Index of the first byte of the UTF-8 character at ``place``; ``place`` itself if there is no valid one."""
-    for start in range(place, place - 4, -1):
-        if start >= len(data) or data[start] & 0xC0 != 0x80:
-            return min(start, len(data))
-    return place
-
-
-def _is_wide(data: bytes) -> bool:
+def _is_wide(sample: bytes) -> bool:
     """Whether bytes look like UTF-16 or UTF-32; these are also valid UTF-8 if all characters have small code points.
 
     In UTF-16, every other byte is the high byte of a character, which is NUL for many characters, such as spaces and
     line ends in any script. Other text that contains NULs has them at even and odd indices alike. UTF-32 has more NULs
     than any text.
     """
-    sample = np.frombuffer(data, np.uint8, min(len(data), _SAMPLE))
-    counts = [int(np.count_nonzero(sample[parity::2] == 0)) for parity in (0, 1)]
-    few, many, half = min(counts), max(counts), len(sample) / 2
+    codes = np.frombuffer(sample, np.uint8)
+    counts = [int(np.count_nonzero(codes[parity::2] == 0)) for parity in (0, 1)]
+    few, many, half = min(counts), max(counts), len(codes) / 2
     one_sided = many >= 0.1 * half and few <= 0.1 * many
-    return data.startswith(_WIDE_MARKS) or (many >= _FEW_NULS and (one_sided or few >= 0.4 * half))
+    return sample.startswith(_WIDE_MARKS) or (many >= _FEW_NULS and (one_sided or few >= 0.4 * half))
 
 
 def _name(source: str) -> str:

@@ -151,14 +151,14 @@ def test_an_existing_file_takes_precedence_over_a_corpus_of_its_name_but_a_folde
 
 
 def test_reading_a_file_takes_no_more_than_its_bytes_and_its_text(write):
-    path = write(b"x" * 4_000_000)
+    path = write(b"x" * 8_000_000)
     tracemalloc.start()
     try:
         text = read_text([path])
         left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(text) == 4_000_000
+    assert len(text) == 8_000_000
     assert left < 1.05 * len(text)
     assert peak < 2.05 * len(text)
 
@@ -200,6 +200,10 @@ def small_pieces(size):
     return mock.patch("fastlstm.text._CHUNK", size)
 
 
+def blocks_of(data, size):
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
 def outcome(function, *args, **kwargs):
     try:
         return function(*args, **kwargs)
@@ -207,11 +211,12 @@ def outcome(function, *args, **kwargs):
         return str(error)
 
 
-@given(st.lists(st.text(), min_size=1, max_size=4), st.booleans(), st.integers(4, 9))
-def test_ids_of_sources_are_those_of_their_text(texts, as_bytes, size):
+@given(st.lists(st.text(), min_size=1, max_size=4), st.booleans(), st.integers(1, 9), st.integers(1, 30))
+def test_ids_of_sources_are_those_of_their_text(texts, as_bytes, size, block):
     contents = {str(number): ("\ufeff" * (number % 2) + text).encode() for number, text in enumerate(texts)}
-    with mock.patch("fastlstm.text._read", contents.get), small_pieces(size):
-        ref = outcome(read_text, list(contents), as_bytes=as_bytes)
+    ref = outcome(read_whole, contents, as_bytes)
+    with mock.patch("fastlstm.text._read", lambda name: blocks_of(contents[name], block)), small_pieces(size):
+        assert outcome(read_text, list(contents), as_bytes=as_bytes) == ref
         comp = outcome(read_ids, list(contents), as_bytes=as_bytes)
         if isinstance(comp, str):
             assert comp == ref
@@ -226,6 +231,12 @@ def test_ids_of_sources_are_those_of_their_text(texts, as_bytes, size):
         assert larger.decode(ids) == ref
 
 
+def read_whole(contents, as_bytes):
+    """`read_text`, with each source in one block and one piece."""
+    with mock.patch("fastlstm.text._read", lambda name: [contents[name]]):
+        return read_text(list(contents), as_bytes=as_bytes)
+
+
 #: Bytes that begin, continue and break characters of every length.
 mostly_utf8 = st.lists(
     st.sampled_from(
@@ -234,10 +245,11 @@ mostly_utf8 = st.lists(
 ).map(b"".join)
 
 
-@given(mostly_utf8, st.integers(4, 9))
-def test_bytes_that_are_not_utf8_are_found_at_the_same_offset_in_pieces_of_any_size(data, size):
-    with mock.patch("fastlstm.text._read", return_value=data), small_pieces(size):
-        comp, ref = outcome(read_ids, ["x"]), outcome(read_text, ["x"])
+@given(mostly_utf8, st.integers(1, 9), st.integers(1, 30))
+def test_bytes_that_are_not_utf8_are_found_at_the_same_offset_in_pieces_of_any_size(data, size, block):
+    ref = outcome(read_whole, {"x": data}, as_bytes=False)
+    with mock.patch("fastlstm.text._read", return_value=blocks_of(data, block)), small_pieces(size):
+        comp = outcome(read_ids, ["x"])
     assert (comp if isinstance(comp, str) else comp[0].decode(comp[1])) == ref
 
 
@@ -281,8 +293,10 @@ def test_reading_ids_takes_no_more_than_the_encoded_text_and_the_ids(write, last
     assert peak < os.path.getsize(path) + ids.nbytes + 7_000_000
 
 
-def test_the_bytes_of_a_source_are_freed_when_its_ids_are_made(write):
-    sources = [write(b"ab" * 2_000_000, str(number)) for number in range(4)]
+@pytest.mark.parametrize("files", [1, 4])
+def test_the_bytes_of_a_text_are_freed_while_its_ids_are_made(files, write, monkeypatch):
+    monkeypatch.setattr("fastlstm.text._BLOCK", 4_000_000)
+    sources = [write(b"ab" * (8_000_000 // files), str(number)) for number in range(files)]
     left = []
     encode = Vocab._encode_pieces
 
@@ -300,7 +314,7 @@ def test_the_bytes_of_a_source_are_freed_when_its_ids_are_made(write):
             read_ids(sources)
     finally:
         tracemalloc.stop()
-    # Three of four sources are freed; the temporaries of a piece, absent at the start, take 5 bytes per symbol.
+    # Three of four blocks are freed; the temporaries of a piece, absent at the start, take 5 bytes per symbol.
     assert left[-1] < left[0] - 3 * 4_000_000 + 2_000_000
 
 

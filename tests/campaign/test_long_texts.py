@@ -1,4 +1,4 @@
-"""The memory of a run on a long text: it grows with the text by no more than what reading it takes."""
+"""The memory of a run on a long text: it grows with the text by the size of its ids only."""
 
 import os
 import shutil
@@ -13,8 +13,8 @@ from subjects import TEXT
 pytestmark = pytest.mark.skipif(not hasattr(os, "wait4"), reason="the system does not report the memory of a process")
 
 SHORT, LONG = 1 << 20, 1 << 30
-#: Bytes per character of a text of bytes: its bytes and its ids, while it is read.
-MEMORY_PER_CHARACTER = 2.1
+#: Bytes per character of a text whose characters and ids take one each; a block of it is there as both.
+MEMORY_PER_CHARACTER = 1.1
 #: Bytes in a unit in which the system reports memory.
 _UNIT = 1 if sys.platform == "darwin" else 1024
 RUN = [
