@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from fastlstm.gradient_check import GradientReport, check_gradients
     from fastlstm.inference import Evaluation
     from fastlstm.model import Model
-    from fastlstm.observers import Observer
+    from fastlstm.observers import Observer, Progress
     from fastlstm.text import Vocab
-    from fastlstm.trainer import TrainResult
+    from fastlstm.trainer import Trainer, TrainResult
 
 __version__ = "0.1.0"
 
@@ -31,8 +31,10 @@ __all__ = [
     "Model",
     "ModelConfig",
     "Observer",
+    "Progress",
     "TrainConfig",
     "TrainResult",
+    "Trainer",
     "Vocab",
     "__version__",
     "check_gradients",
@@ -46,8 +48,10 @@ _HOMES = {
     "Model": "model",
     "ModelConfig": "config",
     "Observer": "observers",
+    "Progress": "observers",
     "TrainConfig": "config",
     "TrainResult": "trainer",
+    "Trainer": "trainer",
     "Vocab": "text",
     "check_gradients": "gradient_check",
 }
@@ -55,8 +59,8 @@ _HOMES = {
 #: Modules that are reachable after ``import fastlstm`` alone. They are not in ``__all__``: ``import *`` should not bind
 #: names as common as these.
 _MODULES = (
-    "batches", "checkpoint", "config", "corpora", "errors", "gradient_check", "model", "params", "progress",
-    "run_folder", "text", "trainer",
+    "batches", "charts", "checkpoint", "config", "corpora", "errors", "event_files", "gradient_check", "history",
+    "model", "params", "progress", "recorder", "run_checkpoint", "run_folder", "text", "trainer",
 )  # fmt: skip
 
 

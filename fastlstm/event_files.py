@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from fastlstm import extras
-from fastlstm.checkpoint import Content
 from fastlstm.observers import Observer, Progress
 from fastlstm.terminal import printable
 
@@ -56,7 +55,6 @@ class EventFiles(Observer):
         self._due = math.inf  # the next step to write
         self._every = 1
         self._spent = self._started = self._flush_at = 0.0
-        self._left_behind = False
 
     def __enter__(self) -> EventFiles:
         return self
@@ -66,7 +64,7 @@ class EventFiles(Observer):
         self._close()
 
     def started(self, progress: Progress) -> None:
-        self._every, self._left_behind = max(1, math.ceil(progress.total / _POINTS)), False
+        self._every = max(1, math.ceil(progress.total / _POINTS))
         self._started = time.perf_counter()
         self._flush_at = self._started + _FLUSH_SECONDS
         self._attempt(self._open)
@@ -81,15 +79,15 @@ class EventFiles(Observer):
             return
         values = {
             "loss/train": progress.train_nats,
-            "rate": progress.rate,  # type: ignore[attr-defined]
-            "norm": progress.norm,  # type: ignore[attr-defined]
+            "rate": progress.rate,
+            "norm": progress.norm,
             "chars_per_s": progress.chars_per_s,
         }
         self._write_scalars(progress.step, values)
 
     def validated(self, progress: Progress) -> None:
         values = {}
-        if progress.val_nats is not None and not self._left_behind:
+        if progress.val_nats is not None and progress.model_step is None:  # else it is no point of the curve
             values["loss/validation"] = progress.val_nats
         if progress.best_nats is not None:
             values["loss/best"] = progress.best_nats
@@ -101,9 +99,6 @@ class EventFiles(Observer):
 
     def recovered(self, progress: Progress, reason: str) -> None:
         self._go_to(progress.step)
-
-    def left_behind(self, progress: Progress, content: Content) -> None:
-        self._left_behind = True  # the validation that follows is of the best model, and no point of the curve
 
     def _go_to(self, step: int) -> None:
         """Hide the events of steps after ``step``, which will be taken again."""

@@ -1,18 +1,20 @@
 """The history of a run, read from its folder: settings, loss curves, and the best loss.
 
 ``config.toml`` contains the settings, and a table ``[run]``, the record of how the run was started. ``metrics.jsonl``
-contains a JSON object per line, with its ``step`` and ``seconds``, the time spent in training steps until then:
+contains a JSON object per line, with its ``step`` and ``seconds``, the time spent in training steps until then. Numbers
+that are not finite are null, and losses are in nats per symbol.
 
-===========  =======================================================================
-line         further keys, as far as they are used here
-===========  =======================================================================
-training     ``train_nats`` (smoothed loss), ``epoch`` (passes over the text), ``rate`` (learning rate)
+===========  =======================================================================================
+line         further keys
+===========  =======================================================================================
+training     ``train_nats`` (smoothed loss), ``loss`` (of the step), ``epoch`` (passes over the text),
+             ``rate`` (learning rate), ``norm`` (of the gradient), ``chars_per_s``
 validation   ``val_nats``, ``val_error`` (null: exact), ``best_nats`` and ``best_step`` (of the checks so far)
-recovery     ``recovered``: training went back to this step
+recovery     ``recovered``, the reason: training went back to this step
 end          ``finished``, ``val_nats`` and ``model_step`` of the model that the run leaves
-===========  =======================================================================
+===========  =======================================================================================
 
-Losses are in nats per symbol. Unknown keys are ignored.
+Unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -30,9 +32,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm import config_file
 from fastlstm.errors import FastlstmError
 
-CONFIG_NAME, METRICS_NAME = "config.toml", "metrics.jsonl"
+#: Name of the file of the metrics in a run folder.
+METRICS_NAME = "metrics.jsonl"
 
 #: Largest step that is believed: a float64 counts exactly up to here.
 _MOST_STEPS = 2**53
@@ -131,8 +135,7 @@ def read(folder: str | os.PathLike[str]) -> History:
     """Read the history of a run.
 
     A run that goes back, to recover from a divergence or because it is resumed, records some steps again; what it had
-    recorded of them before is superseded. So is the last validation if it is of the best model rather than of the last
-    one: it would be no point of the curve. Damaged lines are skipped, such as the last one of a killed run.
+    recorded of them before is superseded. Damaged lines are skipped, such as the last one of a killed run.
 
     Parameters
     ----------
@@ -168,7 +171,7 @@ def read(folder: str | os.PathLike[str]) -> History:
 def find(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield the run folder itself, if it is one, else all run folders below it, sorted by path."""
     for parent, folders, files in os.walk(folder):
-        if CONFIG_NAME in files:
+        if config_file.FILE_NAME in files:
             yield Path(parent)
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -194,12 +197,12 @@ def _differ(run: History, other: History, name: str) -> bool:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_NAME
+    path = folder / config_file.FILE_NAME
     try:
         with open(path, "rb") as file:
             values = tomllib.load(file)
     except (FileNotFoundError, NotADirectoryError):
-        what = f"it has no {CONFIG_NAME}" if folder.is_dir() else "there is no such folder"
+        what = f"it has no {config_file.FILE_NAME}" if folder.is_dir() else "there is no such folder"
         raise FastlstmError(f"no run in {str(folder)!r} ({what}): check the path") from None
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -257,8 +260,6 @@ def _standing(lines: Iterable[_Line]) -> list[_Line]:
     standing: list[_Line] = []
     for line in lines:
         _supersede(standing, line)
-        if _kind(line) == "finished" and _is_step(line.get("model_step")) and line["model_step"] < line["step"]:
-            _remove_validation_of_best(standing, line)
         standing.append(line)
     return standing
 
@@ -269,15 +270,6 @@ def _supersede(standing: list[_Line], line: _Line) -> None:
         if standing[n]["step"] < line["step"]:
             return
         if standing[n]["step"] > line["step"] or _kind(standing[n]) == _kind(line):
-            del standing[n]
-
-
-def _remove_validation_of_best(standing: list[_Line], end: _Line) -> None:
-    """The run leaves a better model than that of its last step: remove the validation that is of that model."""
-    for n in reversed(range(len(standing))):
-        if standing[n]["step"] < end["step"]:
-            return
-        if _kind(standing[n]) == "val_nats" and standing[n]["val_nats"] == end.get("val_nats"):
             del standing[n]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastlstm import checkpoint, fine_tuning
+from fastlstm import checkpoint, fine_tuning, run_checkpoint
 from fastlstm.config import BackendName, ModelConfig, Reduction, SampleConfig, TrainConfig
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
@@ -81,12 +81,17 @@ class Model:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Load a model from a file or a run folder.
 
+        Parameters
+        ----------
+        path : a model file; a run folder, whose ``model.safetensors`` is the best model of the run; or the checkpoint
+            of a run, ``last.safetensors``, for the model of its last step.
+
         Raises
         ------
         ModelFileError
             When the file does not exist, or is not an undamaged model file.
         """
-        content = checkpoint.load(path)
+        content = run_checkpoint.read(path).last if run_checkpoint.is_one(path) else checkpoint.load(path)
         model = cls(content.config, content.vocab, content.parameters)
         model.training = content.training
         return model

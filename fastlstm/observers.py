@@ -30,12 +30,14 @@ class Progress:
     total, chars_per_step : as given.
     rate : learning rate of the last step; NaN before the first of this process.
     norm : norm of its gradient, before clipping; NaN before the first of this process.
+    model_step : step of the model that the run leaves, if that is not the last one; the last validation is then of it.
     """
 
     def __init__(self, state: RunState, total: int, chars_per_step: int, steps_per_epoch: int = 1) -> None:
         self._state = state
         self.total, self.chars_per_step, self._steps_per_epoch = total, chars_per_step, steps_per_epoch
         self.rate = self.norm = math.nan
+        self.model_step: int | None = None
         self.start(0)
 
     def start(self, symbols_at_end: int) -> None:

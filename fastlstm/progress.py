@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import time
@@ -180,7 +181,9 @@ class Display(Observer):
         return Group(*parts)
 
 
-def observer(output: TextIO) -> Lines | Display:
+def observer(output: TextIO, quiet: bool = False) -> Lines | Display:
     """The display for an output: live on a terminal, plain lines elsewhere."""
+    if quiet:
+        output = io.StringIO()
     console = Console(file=output, highlight=False)
     return Display(console) if console.is_terminal and not console.is_dumb_terminal else Lines(output)

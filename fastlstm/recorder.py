@@ -1,18 +1,4 @@
-"""Observers that write the files of a run: its checkpoints, its metrics and samples, and its log.
-
-metrics.jsonl has one JSON object per line; each has ``step`` and ``seconds``, the time spent in steps. Numbers that are
-not finite are null. Losses are in nats per symbol.
-
-===========  =====================================================================================================
-a line of    has
-===========  =====================================================================================================
-training     ``epoch``, ``loss`` (of the step), ``train_nats`` (smoothed), ``rate``, ``norm`` (of the gradient),
-             ``chars_per_s``; about 1,000 lines per run
-validation   ``val_nats``, ``val_error`` (null: exact), ``best_nats``, ``best_step``
-recovery     ``recovered``: the reason. Training went back to ``step``: lines of later steps above it do not count
-the end      ``finished``, ``val_nats`` and ``model_step`` of the model that the run leaves
-===========  =====================================================================================================
-"""
+"""Observers that write the files of a run: its checkpoints, its metrics (see `fastlstm.history`), samples and log."""
 
 from __future__ import annotations
 
@@ -145,6 +131,8 @@ class Recorder(Observer):
             )  # fmt: skip
 
     def validated(self, progress: Progress) -> None:
+        if progress.model_step is not None:  # it is of an earlier model, and no point of the curve
+            return
         self._line(
             progress, val_nats=progress.val_nats, val_error=progress.val_error, best_nats=progress.best_nats,
             best_step=progress.best_step,

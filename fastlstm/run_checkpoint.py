@@ -153,6 +153,11 @@ def write(path: str | os.PathLike[str], checkpoint: Checkpoint, *, overwrite: bo
     tensor_file.write(path, _KIND, tensor_file.encode(_KIND, encoded, arrays), overwrite=overwrite)
 
 
+def is_one(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says that it is a checkpoint of a run."""
+    return tensor_file.format_of(path) == _KIND.format
+
+
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint that was written by `write`; its states are equal to the original ones, bit for bit.
 

@@ -4,7 +4,7 @@
 file                   content
 =====================  =================================================================================
 config.toml            all settings of the run, see `fastlstm.config_file`
-metrics.jsonl          losses, rate and speed over the run, see `fastlstm.recorder`
+metrics.jsonl          losses, rate and speed over the run, see `fastlstm.history`
 model.safetensors      the best model so far, see `fastlstm.checkpoint`
 last.safetensors       all that is needed to go on, see `fastlstm.run_checkpoint`
 samples.txt            the samples
@@ -23,16 +23,16 @@ import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
-from fastlstm import atomic, checkpoint, run_checkpoint
+from fastlstm import atomic, checkpoint, config_file, history, run_checkpoint
 from fastlstm.errors import ConfigError, ModelExistsError, ModelFileError, RunInUseError
 from fastlstm.lock import Lock
 from fastlstm.run_checkpoint import Checkpoint
 
-CONFIG, METRICS, SAMPLES, LOG = "config.toml", "metrics.jsonl", "samples.txt", "train.log"
+CONFIG, METRICS, SAMPLES, LOG = config_file.FILE_NAME, history.METRICS_NAME, "samples.txt", "train.log"
 
 #: The files of a run, in the order in which they replace those of another run.
 FILES = (CONFIG, METRICS, SAMPLES, LOG, run_checkpoint.FILE_NAME, checkpoint.FILE_NAME)
@@ -132,9 +132,7 @@ class RunFolder:
     def close(self) -> None:
         """Unlock the folder; if the run has saved nothing, remove its files, and the folders that it created."""
         if self.saved is None and not self._is_resumed:
-            for name in _EARLY:
-                with contextlib.suppress(OSError):
-                    (self._folder / name).unlink()
+            _remove(self._folder, _EARLY)
         self._lock.release()
         for folder in reversed(self._made):
             with contextlib.suppress(OSError):
@@ -196,6 +194,7 @@ class RunFolder:
                     save()
                 except ModelFileError:
                     tried.append(repr(str(place)))
+                    _remove(self._folder, FILES)
                     self._folder = before
                     continue
                 self._overwrite = False
@@ -284,6 +283,15 @@ class RunFolder:
         missing = [path for path in (self._folder, *self._folder.parents) if not _there(path)]
         self._made += [path for path in reversed(missing) if path not in self._made]
         checkpoint.check_writable(self._folder)
+
+
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove files of a run from its folder, as far as possible, and the folder if it is empty then."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _replace(new: Path, old: Path) -> None:

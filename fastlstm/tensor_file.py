@@ -191,6 +191,16 @@ def read(path: str | os.PathLike[str], kind: Kind, interpret: Callable[[Stored],
         raise error if isinstance(error, ModelFileError) else _refusal(file, kind, str(error)) from None
 
 
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The format that a file states in its metadata, which is not verified; empty if it states none."""
+    try:
+        with open(path, "rb") as stored:
+            raw = _read_header(stored, os.fstat(stored.fileno()).st_size)
+        return _parse_header(raw).metadata.get("format", "")
+    except (OSError, ValueError, RecursionError, MemoryError):
+        return ""
+
+
 def parse_object(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     """Parse an entry of the metadata as a JSON object; raises `ValueError` if it is missing or not an object."""
     if key not in metadata:
@@ -258,7 +268,7 @@ def _read_verified(file: Path, kind: Kind) -> Stored:
     """Read a file completely: if a memory-mapped file were truncated, accessing it would kill the process."""
     with open(file, "rb") as stored:
         size = os.fstat(stored.fileno()).st_size
-        header = _parse_header(_read_header(stored, size, kind))
+        header = _parse_header(_read_header(stored, size))
         if header.metadata.get("format") != kind.format:
             raise _refusal(file, kind, "another program's safetensors file")
         stored.seek(0)
@@ -269,11 +279,11 @@ def _read_verified(file: Path, kind: Kind) -> Stored:
     return Stored(header.metadata, data)
 
 
-def _read_header(stored: BinaryIO, size: int, kind: Kind) -> bytes:
+def _read_header(stored: BinaryIO, size: int) -> bytes:
     prefix = stored.read(_PREFIX)
     length = int.from_bytes(prefix, "little")
     if length > size - _PREFIX:
-        raise ValueError(f"it does not begin with the header of a {kind.noun}")
+        raise ValueError("its header would be longer than the file")
     return prefix + stored.read(length)
 
 

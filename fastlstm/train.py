@@ -21,6 +21,7 @@ from fastlstm.settings import add_options, given
 
 if TYPE_CHECKING:
     from fastlstm.checkpoint import Content
+    from fastlstm.event_files import EventFiles
     from fastlstm.recorder import Saver
     from fastlstm.run_checkpoint import Checkpoint
     from fastlstm.run_folder import RunFolder
@@ -63,6 +64,11 @@ def parser() -> cli.Parser:
         action="store_true",
         help="replace the run in that folder when this one ends; a finished one only when this run is finished",
     )
+    progress.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write event files of TensorBoard (pip install 'fastlstm[tensorboard]')",
+    )
     progress.add_argument("--quiet", action="store_true", help="print only warnings and errors, and --json")
     add_options(progress, TrainConfig)
     return made
@@ -91,10 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train a model as given by the arguments; returns the exit status."""
     started = time.perf_counter()
     options = parser().parse_args(argv)
-    tell = _nothing if options.quiet else _tell
     if options.resume:
         _check_alone(options)
-        return _resume(options, started, tell)
+        return _resume(options, started)
     from fastlstm.train_settings import Given
 
     wanted = Given.by(options, options.config)
@@ -103,8 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fastlstm.run_folder import RunFolder
 
     path = _output_folder(options.out, wanted.data)
-    with RunFolder(path, named=bool(options.out), overwrite=options.overwrite, say=tell) as folder:
-        return _train(start, folder, started, options, tell)
+    with RunFolder(path, named=bool(options.out), overwrite=options.overwrite, say=_teller(options)) as folder:
+        return _train(start, folder, started, options)
 
 
 def _check(wanted: Given) -> None:
@@ -185,14 +190,14 @@ def _loaded(wanted: Given) -> Content | None:
     return source
 
 
-def _resume(options: argparse.Namespace, started: float, tell: Callable[[str], None]) -> int:
+def _resume(options: argparse.Namespace, started: float) -> int:
     """Go on with a run."""
     from fastlstm import config_file, run_checkpoint
     from fastlstm.run_folder import CONFIG, METRICS, SAMPLES, RunFolder
     from fastlstm.train_settings import Given
 
     path = Path(options.resume)
-    with RunFolder.resumed(path, tell) as folder:
+    with RunFolder.resumed(path, _teller(options)) as folder:
         has_config = (path / CONFIG).exists()
         wanted = Given.by(options, path if has_config else None)
         if (path / run_checkpoint.FILE_NAME).exists():
@@ -202,7 +207,7 @@ def _resume(options: argparse.Namespace, started: float, tell: Callable[[str], N
             start.lines.insert(0, f"{path} has no checkpoint yet: the run starts again from its first step")
             start = start._replace(positions=dict.fromkeys((METRICS, SAMPLES), 0))
         record = config_file.record(path) if has_config else {}
-        return _train(start._replace(record=record), folder, started, options, tell)
+        return _train(start._replace(record=record), folder, started, options)
 
 
 def _go_on(checkpoint: Checkpoint, wanted: Given, train: dict[str, Any], path: Path) -> _Start:
@@ -234,25 +239,24 @@ def _tell(line: str) -> None:
         print(line, flush=True)
 
 
-def _nothing(line: str) -> None:
-    pass
+def _teller(options: argparse.Namespace) -> Callable[[str], None]:
+    """The function that prints lines; with ``--quiet`` it does nothing."""
+    return (lambda line: None) if options.quiet else _tell
 
 
 def _say(message: str) -> None:
     cli.note("train", message)
 
 
-def _train(
-    start: _Start, folder: RunFolder, started: float, options: argparse.Namespace, tell: Callable[[str], None]
-) -> int:
+def _train(start: _Start, folder: RunFolder, started: float, options: argparse.Namespace) -> int:
     """Train, save and print the summary; returns the exit status."""
     with signals.cleanup(folder.close), signals.Stop() as stop:
         try:
-            trainer = _run(start, folder, started, stop, tell)
+            trainer = _run(start, folder, started, options, stop)
             result = trainer.result
             if folder.failure is not None:
                 raise folder.failure
-            _summarise(result, folder, bool(start.given.train.get("minutes")), tell)
+            _summarise(result, folder, bool(start.given.train.get("minutes")), _teller(options))
             _warn_of_failure(result, trainer.content.config.vocab_size)
             if options.json:
                 cli.print_json(_json(trainer, result, folder))
@@ -262,7 +266,7 @@ def _train(
     return stop.status
 
 
-def _run(start: _Start, folder: RunFolder, started: float, stop: signals.Stop, tell: Callable[[str], None]) -> Trainer:
+def _run(start: _Start, folder: RunFolder, started: float, options: argparse.Namespace, stop: signals.Stop) -> Trainer:
     """Train, and save what the run leaves; if an error ends it after its first step, save before it is raised."""
     from fastlstm import progress
     from fastlstm.observers import Observers
@@ -270,9 +274,10 @@ def _run(start: _Start, folder: RunFolder, started: float, stop: signals.Stop, t
 
     trainer = start.make(stop=stop, started=started)
     for line in start.lines:
-        tell(line)
+        _teller(options)(line)
     size = trainer.content.parameters.flat.nbytes
     with contextlib.ExitStack() as context:
+        more = [context.enter_context(_event_files(folder))] if options.tensorboard else []
         recorder = context.enter_context(contextlib.closing(Recorder(folder.path, _say, start.positions)))
         log = context.enter_context(contextlib.closing(Log(folder.path, _say)))
         saver = Saver(folder, recorder, trainer.config, size, stop.saving, _say)
@@ -280,8 +285,8 @@ def _run(start: _Start, folder: RunFolder, started: float, stop: signals.Stop, t
         write_config = functools.partial(_write_config, start, trainer, folder)
         write_config()
         log.note(f"{cli.command('train')} {shlex.join(sys.argv[1:])}")
-        display = context.enter_context(progress.observer(sys.stdout))
-        trainer.observer = Observers(WhenPlanned(write_config), display, log, recorder, saver)
+        display = context.enter_context(progress.observer(sys.stdout, quiet=options.quiet))
+        trainer.observer = Observers(WhenPlanned(write_config), display, log, *more, recorder, saver)
         before = trainer.training
         try:
             trainer.run()
@@ -295,6 +300,12 @@ def _run(start: _Start, folder: RunFolder, started: float, stop: signals.Stop, t
             folder.replace(finished=trainer.result.finished)
         stop.done()
     return trainer
+
+
+def _event_files(folder: RunFolder) -> EventFiles:
+    from fastlstm import event_files
+
+    return event_files.EventFiles(folder.path / event_files.FOLDER_NAME, _say)
 
 
 def _rescue(trainer: Trainer, folder: RunFolder, saver: Saver, stop: signals.Stop, error: Exception) -> None:

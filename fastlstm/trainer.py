@@ -156,7 +156,6 @@ class Trainer:
         total = 0 if config.minutes else config.total_steps(self._lanes.steps_per_epoch)
         self.progress = Progress(self.state, total, config.seq_len * config.batch, self._lanes.steps_per_epoch)
         self._compile_seconds = 0.0
-        self._model_step: int | None = None  # step of the parameters that the run leaves, if not the last
         self._is_prepared = self._took_a_step = self._is_over = False
         self._is_between_steps = True
 
@@ -400,7 +399,7 @@ class Trainer:
         state = self.state
         assert self._best is not None  # there was a check
         state.parameters.flat[...] = self._best.flat
-        self._model_step, state.val_nats = state.best_step, nats
+        self.progress.model_step, state.val_nats = state.best_step, nats
 
     def _exact(self, parameters: Parameters) -> float:
         try:
@@ -470,7 +469,7 @@ class Trainer:
         if self._best is not None:
             of, left, step, nats = state, self._best, state.best_step or 0, state.best_nats
         if step:
-            self._model_step = step
+            self.progress.model_step = step
             self.training = training_record(of, self.config, model_step=step, val_nats=nats)
         reason = self._divergence(why)
         state.parameters.flat[...] = left.flat
@@ -484,7 +483,7 @@ class Trainer:
     @property
     def _left_step(self) -> int:
         """Step of the parameters that the run leaves."""
-        return self.state.step if self._model_step is None else self._model_step
+        return self.state.step if self.progress.model_step is None else self.progress.model_step
 
     def _record(self) -> dict[str, Any]:
         """The record of the run so far, for the model file."""

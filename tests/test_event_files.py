@@ -20,7 +20,15 @@ pytest.importorskip("tensorboardX")
 def progress():
     """The progress of a run before its first step."""
     return SimpleNamespace(
-        step=0, total=100, train_nats=2.0, rate=0.01, norm=0.5, chars_per_s=1e6, val_nats=None, best_nats=None
+        step=0,
+        total=100,
+        train_nats=2.0,
+        rate=0.01,
+        norm=0.5,
+        chars_per_s=1e6,
+        val_nats=None,
+        best_nats=None,
+        model_step=None,
     )
 
 
@@ -129,7 +137,7 @@ def test_the_last_validation_is_no_point_of_the_curve_if_it_is_of_an_earlier_mod
     with EventFiles(tmp_path, never) as observer:
         observer.started(progress)
         take_steps(observer, progress, 30)
-        observer.left_behind(progress, None)
+        progress.model_step = 20
         observer.validated(progress)
     (path,) = tmp_path.iterdir()
     assert [step for step, _ in scalars(events(path), "loss/validation")] == [20]

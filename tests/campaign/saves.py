@@ -1,4 +1,4 @@
-"""Saves of the files that a run must not lose: models and run states, in their versions."""
+"""Saves of the files that a run must not lose: models and checkpoints, in their versions."""
 
 import functools
 import itertools
@@ -12,8 +12,9 @@ from harness import Outcome, require
 from subjects import KINDS, fresh_model
 from system import Counting
 
-from fastlstm import Model, run_state
+from fastlstm import Model, TrainConfig, run_checkpoint
 from fastlstm.errors import ModelFileError
+from fastlstm.run_checkpoint import Checkpoint, TextIdentity
 from fastlstm.run_state import RunState
 
 
@@ -37,18 +38,20 @@ def _write_model(path, model, *, overwrite):
     model.save(path, overwrite=overwrite)
 
 
-def _state(kind, hidden, version):
-    rng = np.random.default_rng(version)
-    state = RunState.start(fresh_model(kind, hidden).parameters, batch=2, slots=1)
+def _checkpoint(kind, hidden, version):
+    rng, model = np.random.default_rng(version), fresh_model(kind, hidden)
+    state = RunState.start(model.parameters, batch=2, slots=1)
     for array in state.arrays().values():
         array[...] += rng.random(array.shape)
     state.step, state.loss = version, 1.5
-    return state
+    good, best, text = state.copy(), state.copy().parameters, TextIdentity("0" * 64, 100)
+    good.parameters.flat[...] += 1
+    return Checkpoint(state, good, best, model.vocab, TrainConfig(batch=2), text, {"metrics.jsonl": version})
 
 
 FORMATS = {
     "model": Format("model.safetensors", _model, _write_model, Model.load),
-    "run state": Format("last.safetensors", _state, run_state.write, run_state.read),
+    "checkpoint": Format("last.safetensors", _checkpoint, run_checkpoint.write, run_checkpoint.read),
 }
 
 

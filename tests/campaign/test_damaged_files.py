@@ -1,4 +1,4 @@
-"""Damaged model files and run states: cut off anywhere, or changed at random, also with the checksum that they need."""
+"""Damaged model files and checkpoints: cut off anywhere, or changed at random, also with a valid checksum."""
 
 import hashlib
 import re
@@ -50,7 +50,7 @@ class Subject:
 
 @part("truncated files", full=len(FORMATS) * len(KINDS), small=len(FORMATS), seconds=120)
 def test_a_file_cut_off_anywhere_is_refused(trials):
-    """Every length of a model file and of a run state gives one clear error; the default suite tries some."""
+    """Every length of a model file and of a checkpoint gives one clear error; the default suite tries some."""
     trials.run(truncate)
 
 

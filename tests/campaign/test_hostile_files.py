@@ -1,4 +1,4 @@
-"""Malicious model files and run states."""
+"""Malicious model files and checkpoints of runs."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ import safetensors.numpy
 from harness import BrokenPromiseError, Outcome, part, require
 from subjects import TEXT
 
-from fastlstm import Model, ModelConfig, Vocab, run_state
+from fastlstm import Model, ModelConfig, TrainConfig, Vocab, run_checkpoint
 from fastlstm.errors import ModelFileError
 from fastlstm.params import Parameters
 from fastlstm.run_state import RunState
@@ -80,9 +80,14 @@ def model_layout():
 
 def state_layout():
     state = RunState.start(Parameters(CONFIG), batch=1, slots=1)
-    metadata = {"config": json.dumps(CONFIG.to_dict()), "state": json.dumps(state.scalars())}
+    metadata = {
+        "config": CONFIG.to_dict(), "state": state.scalars(), "good": state.scalars(), "positions": {},
+        "train": TrainConfig(batch=1).to_dict(), "text": {"sha256": "0" * 64, "symbols": 9},
+    }  # fmt: skip
+    encoded = {name: json.dumps(values) for name, values in metadata.items()}
+    encoded["vocab"] = Vocab.from_text("abc").to_json()
     shapes = {name: array.shape for name, array in state.arrays().items()}
-    return Layout("last.safetensors", run_state.read, "fastlstm-run", ("1",), metadata, shapes)
+    return Layout("last.safetensors", run_checkpoint.read, "fastlstm-run", ("1",), encoded, shapes)
 
 
 MODEL, STATE = model_layout(), state_layout()
@@ -252,11 +257,6 @@ def a_wrong_checksum(rng, layout):
     return safetensors_file(rng, layout, header=json.dumps({"__metadata__": metadata} | layout.plain_entries()))
 
 
-def the_other_format(rng, layout):
-    other = STATE if layout is MODEL else MODEL
-    return safetensors_file(rng, other)
-
-
 def tensors_that_overlap(rng, layout):
     return other_entry(rng, layout, data_offsets=[0, 12])
 
@@ -361,7 +361,7 @@ def weights_that_are_no_numbers(rng, layout):
     return safetensors_file(rng, layout, data=values.tobytes())
 
 
-# -- those of run states only ------------------------------------------------------------------------------------------
+# -- those of checkpoints only ---------------------------------------------------------------------------------------
 
 
 def other_state(rng, layout, **changes):
@@ -385,6 +385,22 @@ def a_missing_field(rng, layout):
     return other_metadata(rng, layout, state=json.dumps(state))
 
 
+def a_model(rng, layout):
+    return safetensors_file(rng, MODEL)
+
+
+def a_part_of_another_type(rng, layout):
+    """The settings of the run, the identity of the text, the copy to go back to, or the lengths of files."""
+    name = str(rng.choice(["train", "text", "good", "positions"]))
+    content = json.loads(layout.metadata[name])
+    content[str(rng.choice([*content, "another"]))] = strange(rng) if name != "text" else [1, None][rng.integers(2)]
+    if name == "text":
+        content["symbols"] = "9"
+    if name == "train":
+        content["batch"] = "1"
+    return other_metadata(rng, layout, **{name: json.dumps(content)})
+
+
 def slots_that_do_not_fit(rng, layout):
     name = str(rng.choice(["slots", "carried"]))
     shapes = [[], [0], [2**40, 2**40], [2**62, 0], [0, 2**62], [1, 1, 2**62, 0], [2, 1, 1, 3], [[1]], [-1, -1], [True]]
@@ -396,7 +412,7 @@ def slots_that_do_not_fit(rng, layout):
 OF_ALL = (
     a_huge_header_length, a_header_that_nests_deeply, a_value_that_nests_deeply, a_number_of_many_digits, a_huge_model,
     a_setting_of_another_type, a_number_that_is_none, an_unknown_setting, a_setting_twice, a_missing_key,
-    metadata_of_another_type, another_version, a_version_without_its_checksum, a_wrong_checksum, the_other_format,
+    metadata_of_another_type, another_version, a_version_without_its_checksum, a_wrong_checksum,
     tensors_that_overlap, offsets_out_of_the_file, offsets_that_are_none, a_huge_shape, another_type_of_tensor,
     a_tensor_under_another_name, a_tensor_too_many, data_too_long_or_too_short, another_program_s_tensors, a_pickle,
     another_kind_of_file, a_header_that_is_not_utf8,
@@ -405,5 +421,7 @@ OF_MODELS = (
     a_vocabulary_that_does_not_fit, a_vocabulary_of_other_keys, a_long_vocabulary, history_that_is_no_object,
     weights_that_are_no_numbers,
 )  # fmt: skip
-OF_STATES = (a_field_of_another_type, an_unknown_field, a_missing_field, slots_that_do_not_fit)
+OF_STATES = (
+    a_field_of_another_type, an_unknown_field, a_missing_field, slots_that_do_not_fit, a_model, a_part_of_another_type,
+)  # fmt: skip
 ATTACKS = [(MODEL, attack) for attack in OF_ALL + OF_MODELS] + [(STATE, attack) for attack in OF_ALL + OF_STATES]

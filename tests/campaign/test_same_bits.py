@@ -6,7 +6,7 @@ from unittest import mock
 from harness import Outcome, part, require
 from subjects import KINDS, SHORT_RUN, TEXT
 
-from fastlstm import Model, Observer, checkpoint
+from fastlstm import Model, Observer, run_checkpoint
 from fastlstm.optimizers import OPTIMIZERS
 
 STEPS = 40
@@ -42,8 +42,8 @@ class Saving(Observer):
     def stepped(self, progress):
         assert progress.seconds_left >= 0
 
-    def kept(self, progress, content):
-        checkpoint.save(self._path, content)
+    def kept(self, progress, checkpoint):
+        run_checkpoint.write(self._path, checkpoint)
 
 
 @part("runs that are looked at", full=300, small=12)
