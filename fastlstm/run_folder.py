@@ -25,7 +25,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from fastlstm import atomic, checkpoint, config_file, history, run_checkpoint
 from fastlstm.errors import ConfigError, ModelExistsError, ModelFileError, RunInUseError
@@ -41,6 +41,14 @@ FILES = (CONFIG, METRICS, SAMPLES, LOG, run_checkpoint.FILE_NAME, checkpoint.FIL
 _EARLY = (CONFIG, METRICS, SAMPLES, LOG)
 
 
+class Saved(NamedTuple):
+    """A model that has been saved: its path, its step, and the step of the run at that time."""
+
+    path: Path
+    model_step: int
+    step: int
+
+
 class RunFolder:
     """The folder of a run, locked until it is closed; also as a context manager.
 
@@ -53,7 +61,7 @@ class RunFolder:
 
     Attributes
     ----------
-    saved : path and step of the model that was saved last; ``None`` before the first save.
+    saved : the model that was saved last; ``None`` before the first save.
     failure : why the run is saved to another folder; ``None`` if it is not.
 
     Raises
@@ -85,7 +93,7 @@ class RunFolder:
             self._claim_free()
 
     def _begin(self, wanted: Path, say: Callable[[str], None]) -> None:
-        self.saved: tuple[Path, int] | None = None
+        self.saved: Saved | None = None
         self.failure: ModelFileError | None = None
         self._wanted = self._folder = wanted
         self._overwrite, self._say = False, say
@@ -159,7 +167,8 @@ class RunFolder:
             except ModelExistsError:  # it was put there by another program
                 self._move()
                 overwrite = False
-        self.saved = self.model, (model.training or {})["model_step"]
+        training = model.training or {}
+        self.saved = Saved(self.model, training["model_step"], training["steps"])
         return self.model
 
     def save_checkpoint(self, saved: Checkpoint) -> None:
@@ -224,7 +233,7 @@ class RunFolder:
     def _left(self) -> str:
         if self.saved is None:
             return "the model is lost"
-        return f"the model of step {self.saved[1]:,} is in {self.saved[0]}"
+        return f"the model of step {self.saved.model_step:,} is in {self.saved.path}"
 
     def _other_places(self) -> Iterator[Path]:
         yield self._wanted.parent

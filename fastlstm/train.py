@@ -318,8 +318,7 @@ def _rescue(trainer: Trainer, folder: RunFolder, saver: Saver, stop: signals.Sto
         else:
             saver.ended(trainer.progress, trainer.checkpoint)
     if folder.saved is not None and not isinstance(error, OSError):  # else the reader of the output has left
-        path, step = folder.saved
-        _say(f"the model of step {step:,} is in {path}")
+        _say(f"the model of step {folder.saved.model_step:,} is in {folder.saved.path}")
 
 
 def _write_config(start: _Start, trainer: Trainer, folder: RunFolder) -> None:
