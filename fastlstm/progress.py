@@ -21,6 +21,7 @@ from fastlstm import curve, signals
 from fastlstm.curve import Curve
 from fastlstm.observers import Observer, Progress
 from fastlstm.picture import Line, Picture
+from fastlstm.run_checkpoint import Checkpoint
 from fastlstm.terminal import COMPILING, printable
 
 #: Seconds between plain lines.
@@ -209,6 +210,10 @@ class Display(Observer):
     def sampled(self, progress: Progress, text: str | bytes) -> None:
         self._layout.sampled(progress, text)
         self._show(progress)
+
+    def ended(self, progress: Progress, checkpoint: Checkpoint) -> None:
+        """Show the last step: the exact validation comes next, which may take a while."""
+        self._picture.draw(self._layout.lines(progress))
 
     def _show(self, progress: Progress) -> None:
         """Show what happened at once, unless a step does so soon."""

@@ -232,7 +232,8 @@ class Saver(Observer):
         step, saved = self._progress.step, self._folder.saved
         if saved is None:
             return f"all {step:,} steps are lost"
-        return f"the run up to step {saved.step:,} is in {saved.path.parent}, the {step - saved.step:,} steps since are lost"
+        lost = f"the {step - saved.step:,} steps since are lost"
+        return f"the run up to step {saved.step:,} is in {saved.path.parent}, {lost}"
 
     def started(self, progress: Progress) -> None:
         self._progress, self._saved_step = progress, progress.step

@@ -220,7 +220,7 @@ def _go_on(checkpoint: Checkpoint, wanted: Given, train: dict[str, Any], path: P
     vocab, ids = read_ids(wanted.data, as_bytes=checkpoint.vocab.is_bytes)
     config = dataclasses.replace(checkpoint.config, **train)
     make = functools.partial(Trainer.resumed, checkpoint, vocab, ids, config)
-    lines = [f"resuming {path} at step {checkpoint.state.step:,}", _described(checkpoint.last, config)]
+    lines = [f"resuming {path}", _described(checkpoint.last, config)]
     return _Start(wanted, make, lines, dict(checkpoint.positions), {})
 
 

@@ -27,14 +27,24 @@ def folder(tmp_path, said):
         yield folder
 
 
+_OPENED = contextlib.ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """Closes the files of runs that a test interrupts, as the system does."""
+    yield
+    _OPENED.close()
+
+
 def recorded(folder, config, said, until=None):
     """A new run whose files are written; returns its trainer, at a step or at its end, and its saver."""
     return go_on(Trainer(untrained().content, IDS, config), folder, said, None, until)
 
 
 def go_on(trainer, folder, said, lengths, until=None):
-    log = Log(folder.path, said.append)
-    files = Recorder(folder.path, said.append, lengths)
+    log = _OPENED.enter_context(contextlib.closing(Log(folder.path, said.append)))
+    files = _OPENED.enter_context(contextlib.closing(Recorder(folder.path, said.append, lengths)))
     saver = Saver(folder, files, trainer.config, 0, contextlib.nullcontext, said.append)
     trainer.observer = Observers(log, files, saver)
     for progress in trainer:
