@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -33,12 +34,13 @@ class Steps:
     Attributes
     ----------
     total : as given; it can be set when it becomes known.
-    gradients : of the last step.
+    gradients, last_rate : of the last step.
     """
 
     def __init__(self, model: ModelConfig, lanes: Lanes, config: TrainConfig, total: int) -> None:
         self._lanes, self._config = lanes, config
         self.total = total
+        self.last_rate = math.nan
         dropout = Dropout(
             config.dropout_embedding, config.dropout_layers, config.dropout_output, config.dropout_held, config.seed
         )
@@ -55,9 +57,10 @@ class Steps:
         if lanes.next(x, y):
             state.carried[...] = 0
         scale = 1.0 if config.reduction == "sum" else 1.0 / x.size
+        self.last_rate = self.rate(state, state.step)
         result = self._network.train_step(
             state.parameters, self.gradients, state.slots, x, y, state.carried, scale,
-            config.rule(self.rate(state, state.step), state.step), state.step,
+            config.rule(self.last_rate, state.step), state.step,
         )  # fmt: skip
         state.loss = float(result.nats / x.size)
         state.seconds += time.perf_counter() - started
@@ -65,11 +68,6 @@ class Steps:
         state.cursor = lanes.cursor
         state.smooth(config.smoothing)
         return result
-
-    @property
-    def per_epoch(self) -> int:
-        """Number of steps of one pass over the text."""
-        return self._lanes.steps_per_epoch
 
     def loss_after(self, state: RunState) -> float:
         """The loss of the last step's symbols after its update, nats per symbol; ``state`` is not changed."""

@@ -332,7 +332,7 @@ class Trainer:
         self._copies.take_if_due(state)
         result = steps.take(state)
         self._took_a_step = True
-        self.progress.norm, self.progress.rate = result.norm, steps.rate(state, state.step - 1)
+        self.progress.norm, self.progress.rate = result.norm, steps.last_rate
         self._check_step(result)
         if self._copies.confirm(state.loss):
             self._best_of_good = self._best
