@@ -157,7 +157,7 @@ class Trainer:
         self.progress = Progress(self.state, total, config.seq_len * config.batch, self._lanes.steps_per_epoch)
         self._compile_seconds = 0.0
         self._is_prepared = self._took_a_step = self._is_over = False
-        self._is_between_steps = True
+        self._is_between_steps, self._next_due = True, 0
 
     @classmethod
     def resumed(
@@ -207,7 +207,7 @@ class Trainer:
         self._prepare()
         if not self._is_between_steps:  # an exception came in the middle of a step
             self._copies.go_back(self.state)
-            self._best, self._is_between_steps = self._best_of_good, True
+            self._best, self._is_between_steps, self._next_due = self._best_of_good, True, 0
         try:
             yield from self._train()
         except (DivergenceError, GeneratorExit):
@@ -338,9 +338,22 @@ class Trainer:
             self._best_of_good = self._best
             self.observer.kept(self.progress, self._checkpoint(self._copies.good, self._best))
         self.observer.stepped(self.progress)
-        self._validate()
-        if not self._ended():  # the last sample is that of the model that the run leaves
-            self._sample()
+        if state.step >= self._next_due:
+            self._validate()
+            if not self._ended():  # the last sample is that of the model that the run leaves
+                self._sample()
+            self._next_due = self._due_after(state.step)
+
+    def _due_after(self, step: int) -> int:
+        """The next step with a validation or a sample, or the last step."""
+        config = self.config
+        distances = (self._every(config.checks), config.eval_every, self._sample_every)
+        return min(self.progress.total, *(step - step % every + every for every in distances if every))
+
+    @property
+    def _sample_every(self) -> int:
+        """Steps between two samples; 0: only at the end."""
+        return self._every(_SAMPLES) if self.config.sample_every is None else self.config.sample_every
 
     def _ended(self) -> bool:
         """Whether all steps have been taken, or patience has ended."""
@@ -409,8 +422,7 @@ class Trainer:
 
     def _sample(self) -> None:
         config, total = self.config, self.progress.total
-        every = self._every(_SAMPLES) if config.sample_every is None else config.sample_every
-        if not config.sample_length or not (self._ended() or _due(self.state.step, total, every)):
+        if not config.sample_length or not (self._ended() or _due(self.state.step, total, self._sample_every)):
             return
         seed = config.seed + self.state.step  # a different sample each time
         sampling = SampleConfig(length=config.sample_length, seed=seed)
@@ -455,7 +467,7 @@ class Trainer:
         good.best_nats, good.best_step = state.best_nats, state.best_step
         good.worse = int((state.best_step or 0) > good.step)  # the best check may be ahead
         self._copies.go_back(state)
-        self._best_of_good, self._is_between_steps = self._best, True
+        self._best_of_good, self._is_between_steps, self._next_due = self._best, True, 0
         self.observer.recovered(self.progress, reason)
 
     def _divergence(self, why: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from runs_to_resume import IDS, VOCAB, model_config, run_config, untrained
 
-from fastlstm import run_checkpoint
+from fastlstm import Model, run_checkpoint
 from fastlstm.errors import ModelExistsError, ModelFileError
 from fastlstm.params import initialise
 from fastlstm.run_checkpoint import Checkpoint, TextIdentity
@@ -171,3 +171,14 @@ def test_a_checkpoint_overwrites_another_only_with_permission(made, tmp_path):
     run_checkpoint.write(tmp_path / NAME, made())
     with pytest.raises(ModelExistsError, match="another place for the checkpoint of a run"):
         run_checkpoint.write(tmp_path / NAME, made(), overwrite=False)
+
+
+def test_a_checkpoint_is_also_the_model_of_its_last_step(made, tmp_path):
+    ref = made()
+    run_checkpoint.write(tmp_path / NAME, ref)
+    model = Model.load(tmp_path / NAME)
+    assert model.parameters.flat.tobytes() == ref.state.parameters.flat.tobytes()
+    assert (model.training["steps"], model.training["model_step"]) == (7, 7)
+    (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:-8])
+    with pytest.raises(ModelFileError, match="damaged"):
+        Model.load(tmp_path / NAME)
