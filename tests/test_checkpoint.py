@@ -564,6 +564,18 @@ def test_an_unwritable_folder_is_detected_at_once(tmp_path):
     assert os.listdir(tmp_path / "a" / "b") == []
 
 
+def test_a_disk_without_space_for_the_model_is_detected_at_once(tmp_path, monkeypatch):
+    def reserve(descriptor, start, size):
+        if size > 1000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", reserve)
+    checkpoint.check_writable(tmp_path, 1000)
+    with pytest.raises(ModelFileError, match="No space left on device.*--out"):
+        checkpoint.check_writable(tmp_path, 1001)
+    assert os.listdir(tmp_path) == []
+
+
 # Contents that load would refuse
 
 
