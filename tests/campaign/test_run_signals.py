@@ -105,7 +105,7 @@ def signal_run(trial):
     for number in numbers:
         process.send_signal(number)
         time.sleep(0.2 * rng.random() ** 3)
-    ended = finish(process, LONGEST_WAIT)
+    ended = finish(process, patience())  # a busy machine takes its time to save a model and to end a process
     outcome = judge(ended, f"{signal.Signals(numbers[0]).name} x{len(numbers)}")
     require(ended.status in {0, *(SIGNALLED + number for number in numbers)}, Outcome.WRONG, f"status {ended.status}")
     require_kept(trial.folder)
