@@ -571,7 +571,7 @@ def test_a_disk_without_space_for_the_model_is_detected_at_once(tmp_path, monkey
 
     monkeypatch.setattr(os, "posix_fallocate", reserve)
     checkpoint.check_writable(tmp_path, 1000)
-    with pytest.raises(ModelFileError, match="No space left on device.*--out"):
+    with pytest.raises(ModelFileError, match=r"No space left on device.*--out"):
         checkpoint.check_writable(tmp_path, 1001)
     assert os.listdir(tmp_path) == []
 

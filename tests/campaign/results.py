@@ -86,7 +86,7 @@ PROMISES = (
         ("races for a lock", "locks that change hands"),
     ),
     Promise(
-        "memory does not grow with steps, and little with the text",
+        "memory does not grow with steps, and with the text only by the size of its ids",
         "25,000 steps of each use; a text of 1 GB",
         ("25,000 steps without growth", "a text of 1 GB"),
     ),

@@ -90,7 +90,7 @@ def made_models(folder):
 
 @part("signals to runs", full=320, small=2, seconds=180)
 def test_a_signal_ends_a_run_at_once_and_loses_nothing(trials):
-    """SIGINT, SIGTERM, SIGHUP or SIGQUIT, once or twice, at any instant: the usual status within 5 s, at most one line,
+    """SIGINT, SIGTERM, SIGHUP or SIGQUIT, once or twice, at any instant: the usual status soon, at most one line,
     no model or one that loads and has at least one step, and no finished model is lost.
     """
     trials.run(signal_run)
