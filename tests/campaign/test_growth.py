@@ -4,10 +4,10 @@ import dataclasses
 import gc
 import os
 import threading
-from pathlib import Path
 
 import pytest
 from harness import Outcome, part, require
+from memory import IS_KNOWN, resident_memory
 from subjects import SHORT_RUN, TEXT, fresh_model
 
 from fastlstm import Model
@@ -40,7 +40,7 @@ def save_and_load(model, steps, folder):
 USES = (train, train_with_looks, draw, save_and_load)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is measured by Linux's /proc")
+@pytest.mark.skipif(not IS_KNOWN, reason="the system does not report the memory of a process")
 @part("25,000 steps without growth", full=len(USES), small=len(USES), seconds=300)
 def test_memory_threads_and_descriptors_do_not_grow(trials):
     """After 25,000 repetitions of any use, the process is as large as after the first tenth of them."""
@@ -64,9 +64,8 @@ def use_for_long(trial):
 
 def size_of_process():
     gc.collect()
-    resident = int(Path("/proc/self/statm").read_text().split()[1])
     return {
-        "memory": resident * os.sysconf("SC_PAGE_SIZE"),
+        "memory": resident_memory(),
         "threads": threading.active_count(),
         "descriptors": len(os.listdir("/proc/self/fd")),
     }
