@@ -93,6 +93,13 @@ def argument_text(argument: str) -> str:
     return argument.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
+def path(argument: str) -> str:
+    """The type of an argument that is a path: not empty, as it is when a variable of the shell is not set."""
+    if not argument:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return argument
+
+
 def say_compiling() -> None:
     """Print on standard error that kernels are being compiled."""
     print(terminal.COMPILING, file=sys.stderr, flush=True)

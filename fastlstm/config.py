@@ -349,7 +349,7 @@ class TrainConfig(Settings):
     def total_steps(self, steps_per_epoch: int) -> int:
         """Number of steps of the whole run, given the steps of one pass over the text.
 
-        That of a run of so many minutes is known only when its speed has been measured: see `fastlstm.trainer.Run`.
+        That of a run of so many minutes is known only when its speed has been measured: see `fastlstm.trainer.Trainer`.
         """
         if self.steps is not None:
             return self.steps

@@ -16,11 +16,11 @@ class VocabularyError(FastlstmError):
 
 
 class ModelFileError(FastlstmError):
-    """A model file, or the file of a run state, cannot be read or written."""
+    """A file of a run, such as a model or a checkpoint, cannot be read or written."""
 
 
 class ModelExistsError(ModelFileError):
-    """A model or a run state was to be saved without overwriting, and the path exists."""
+    """A model or a checkpoint was to be saved without overwriting, and the path exists."""
 
 
 class RunInUseError(FastlstmError):

@@ -17,9 +17,6 @@ from fastlstm import extras
 from fastlstm.observers import Observer, Progress
 from fastlstm.terminal import printable
 
-#: Name of the folder of event files in a run folder.
-FOLDER_NAME = "tensorboard"
-
 #: Most training steps that are written, and fraction of a run's time that writing them may take.
 _POINTS, _SHARE = 1000, 0.003
 

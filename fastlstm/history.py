@@ -200,7 +200,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     path = folder / config_file.FILE_NAME
     try:
         with open(path, "rb") as file:
-            values = tomllib.load(file)
+            values = tomllib.loads(file.read().decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         what = f"it has no {config_file.FILE_NAME}" if folder.is_dir() else "there is no such folder"
         raise FastlstmError(f"no run in {str(folder)!r} ({what}): check the path") from None
@@ -325,7 +325,7 @@ def _total(settings: dict[str, Any], training: TrainingCurve) -> int | None:
     if isinstance(steps, int) and _is_step(steps):
         return steps
     share = training.epochs_per_step
-    if isinstance(epochs, int | float) and 0 < epochs <= _MOST_STEPS and 0 < share <= 1:
+    if isinstance(epochs, int | float) and 0 < epochs <= _MOST_STEPS and 1 / _MOST_STEPS <= share <= 1:
         return math.ceil(epochs * round(1 / share))
     return None
 

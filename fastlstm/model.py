@@ -11,7 +11,7 @@ import numpy as np
 from fastlstm import checkpoint, fine_tuning, run_checkpoint
 from fastlstm.config import BackendName, ModelConfig, Reduction, SampleConfig, TrainConfig
 from fastlstm.contract import Ids
-from fastlstm.errors import ConfigError, ModelFileError
+from fastlstm.errors import ConfigError
 from fastlstm.inference import Evaluation, Inference, Networks, beginning, smallest_ids
 from fastlstm.observers import Observer
 from fastlstm.params import FloatArray, Parameters, initialise
@@ -91,12 +91,7 @@ class Model:
         ModelFileError
             When the file does not exist, or is not an undamaged model file.
         """
-        try:
-            content = checkpoint.load(path)
-        except ModelFileError:
-            if not run_checkpoint.is_one(path):
-                raise
-            content = run_checkpoint.read(path).last
+        content = run_checkpoint.load_model(path)
         model = cls(content.config, content.vocab, content.parameters)
         model.training = content.training
         return model

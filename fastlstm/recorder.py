@@ -39,16 +39,19 @@ class Journal:
     ----------
     path : the file.
     say : called with a line of text on the failure.
-    length : bytes that are kept of a file that is there; ``None``: all.
     """
 
-    def __init__(self, path: Path, say: Say, length: int | None = None) -> None:
+    def __init__(self, path: Path, say: Say) -> None:
         self._path, self._say = path, say
         self._file: TextIO | None = None
         with self._reporting():
             # Line by line, so that a run can be watched, and loses no more than a line when it is killed.
             self._file = open(path, "a", encoding="utf-8", errors="surrogatepass", newline="", buffering=1)  # noqa: SIM115
-            if length is not None and length < self._length():
+
+    def truncate(self, length: int) -> None:
+        """Remove what the file has after so many bytes."""
+        with self._reporting():
+            if self._file is not None and length < self._length():
                 self._file.truncate(length)
 
     def write(self, text: str) -> None:
@@ -97,12 +100,12 @@ class Recorder(Observer):
     ----------
     folder : the run folder.
     say : called with a line of text on the first failure of a file.
-    lengths : those of `positions`, for a run that is resumed: what follows is removed, and written again.
+    lengths : those of `positions`, for a run that is resumed: what follows is removed when it starts.
     """
 
     def __init__(self, folder: Path, say: Say, lengths: Mapping[str, int] | None = None) -> None:
-        kept = lengths or {}
-        self._journals = {name: Journal(folder / name, say, kept.get(name)) for name in (METRICS, SAMPLES)}
+        self._lengths = lengths or {}
+        self._journals = {name: Journal(folder / name, say) for name in (METRICS, SAMPLES)}
         self._every = 1
 
     def positions(self) -> dict[str, int]:
@@ -121,6 +124,9 @@ class Recorder(Observer):
             journal.close()
 
     def started(self, progress: Progress) -> None:
+        for name, length in self._lengths.items():
+            if name in self._journals:
+                self._journals[name].truncate(length)
         self._every = max(1, math.ceil(progress.total / _LINES))
 
     def stepped(self, progress: Progress) -> None:
@@ -222,21 +228,21 @@ class Saver(Observer):
         self._budget = Budget(SAVING_SHARE, _FIRST_SECONDS + 4 * size / _BYTES_PER_S)
         self._progress: Progress | None = None
         self._positions: dict[str, int] = {}  # when the last copy of the state was confirmed
-        self._saved_at, self._saved_step = time.monotonic(), 0
+        self._saved_step = 0
+        self._tried_at, self._tried_step = time.monotonic(), 0
         self._failed = False
 
     def lost(self) -> str | None:
         """A description of what would be lost if the process ended now; ``None`` before the first step."""
         if self._progress is None or self._progress.step == 0:
             return None
-        step, saved = self._progress.step, self._folder.saved
-        if saved is None:
+        step, saved = self._progress.step, self._saved_step
+        if not saved:
             return f"all {step:,} steps are lost"
-        lost = f"the {step - saved.step:,} steps since are lost"
-        return f"the run up to step {saved.step:,} is in {saved.path.parent}, {lost}"
+        return f"the run up to step {saved:,} is in {self._folder.path}, the {step - saved:,} steps since are lost"
 
     def started(self, progress: Progress) -> None:
-        self._progress, self._saved_step = progress, progress.step
+        self._progress, self._saved_step, self._tried_step = progress, progress.step, progress.step
         self._positions = self._recorder.positions()
 
     def recovered(self, progress: Progress, reason: str) -> None:
@@ -254,7 +260,7 @@ class Saver(Observer):
                 if not self._failed:
                     self._say(f"the run continues, but could not be saved at step {progress.step:,}: {error}")
                 self._failed = True
-        self._saved_at, self._saved_step = time.monotonic(), checkpoint.state.step
+        self._tried_at, self._tried_step = time.monotonic(), checkpoint.state.step
 
     def ended(self, progress: Progress, checkpoint: Checkpoint) -> None:
         """Save the last checkpoint, if necessary to another folder; before the first step there is nothing to save."""
@@ -266,14 +272,15 @@ class Saver(Observer):
             try:
                 self._folder.save_somewhere(lambda: self._save(checkpoint))
             except ModelFileError as error:
-                self._say(str(error))
+                self._folder.failure = error
 
     def _save(self, checkpoint: Checkpoint) -> None:
         self._recorder.sync()
         self._folder.save_checkpoint(dataclasses.replace(checkpoint, positions=self._positions))
+        self._saved_step = checkpoint.state.step
 
     def _is_due(self, step: int) -> bool:
         if self._every is None and self._seconds is None:
             return self._budget.allows()
-        by_steps = self._every is not None and step - self._saved_step >= self._every
-        return by_steps or (self._seconds is not None and time.monotonic() - self._saved_at >= self._seconds)
+        by_steps = self._every is not None and step - self._tried_step >= self._every
+        return by_steps or (self._seconds is not None and time.monotonic() - self._tried_at >= self._seconds)

@@ -86,6 +86,10 @@ class Copies:
     def go_back(self, state: RunState) -> None:
         """Make ``state`` equal to the last good copy; a copy that has not been confirmed is discarded."""
         state.restore(self.good)
+        self.discard()
+
+    def discard(self) -> None:
+        """Discard a copy that has not been confirmed."""
         self._taken = False
 
     def confirm(self, loss: float) -> bool:

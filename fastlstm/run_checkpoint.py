@@ -28,9 +28,10 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from fastlstm import tensor_file
+from fastlstm import checkpoint, tensor_file
 from fastlstm.checkpoint import Content, parse_model
 from fastlstm.config import ModelConfig, TrainConfig
+from fastlstm.errors import ModelFileError
 from fastlstm.params import Parameters
 from fastlstm.run_state import RunState
 from fastlstm.tensor_file import Kind, Stored
@@ -120,7 +121,7 @@ def training_record(
     }
 
 
-def write(path: str | os.PathLike[str], checkpoint: Checkpoint, *, overwrite: bool = True) -> None:
+def write(path: str | os.PathLike[str], content: Checkpoint, *, overwrite: bool = True) -> None:
     """Write a checkpoint to a file, atomically; its arrays must not change meanwhile.
 
     Parameters
@@ -135,7 +136,7 @@ def write(path: str | os.PathLike[str], checkpoint: Checkpoint, *, overwrite: bo
     ModelFileError
         When the file cannot be written.
     """
-    state, good, best = checkpoint.state, checkpoint.good, checkpoint.best
+    state, good, best = content.state, content.good, content.best
     arrays = dict(state.arrays())
     if not good.has_arrays_of(state):
         arrays |= {_GOOD + name: array for name, array in good.arrays().items()}
@@ -143,19 +144,30 @@ def write(path: str | os.PathLike[str], checkpoint: Checkpoint, *, overwrite: bo
         arrays["best"] = best.flat
     metadata = {
         "config": state.parameters.config.to_dict(),
-        "train": checkpoint.config.to_dict(),
-        "text": checkpoint.text._asdict(),
+        "train": content.config.to_dict(),
+        "text": content.text._asdict(),
         "state": state.scalars(),
         "good": good.scalars(),
-        "positions": dict(checkpoint.positions),
+        "positions": dict(content.positions),
     }
-    encoded = {name: json.dumps(values) for name, values in metadata.items()} | {"vocab": checkpoint.vocab.to_json()}
+    encoded = {name: json.dumps(values) for name, values in metadata.items()} | {"vocab": content.vocab.to_json()}
     tensor_file.write(path, _KIND, tensor_file.encode(_KIND, encoded, arrays), overwrite=overwrite)
 
 
-def is_one(path: str | os.PathLike[str]) -> bool:
-    """Whether a file says that it is a checkpoint of a run."""
-    return tensor_file.format_of(path) == _KIND.format
+def load_model(path: str | os.PathLike[str]) -> Content:
+    """Read a model from a model file, from a run folder, or, that of the last step, from the checkpoint of a run.
+
+    Raises
+    ------
+    ModelFileError
+        When the file does not exist, or is not an undamaged file of either kind.
+    """
+    try:
+        return checkpoint.load(path)
+    except ModelFileError:
+        if tensor_file.format_of(path) != _KIND.format:
+            raise
+    return read(path).last
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -33,6 +34,9 @@ from fastlstm.lock import Lock
 from fastlstm.run_checkpoint import Checkpoint
 
 CONFIG, METRICS, SAMPLES, LOG = config_file.FILE_NAME, history.METRICS_NAME, "samples.txt", "train.log"
+
+#: The folder of event files in a run folder, see `fastlstm.event_files`.
+EVENTS = "tensorboard"
 
 #: The files of a run, in the order in which they replace those of another run.
 FILES = (CONFIG, METRICS, SAMPLES, LOG, run_checkpoint.FILE_NAME, checkpoint.FILE_NAME)
@@ -76,18 +80,18 @@ class RunFolder:
 
     def __init__(self, wanted: Path, *, named: bool, overwrite: bool, say: Callable[[str], None]) -> None:
         self._begin(wanted, say)
-        self._overwrite = overwrite and _occupied(wanted)
+        self._overwrite = overwrite and bool(_occupied(wanted))
         if self._overwrite:
             with Lock(wanted):  # no run that still goes on
                 pass
         if named and not self._overwrite:
             self._claim(wanted)
-            if _occupied(wanted):
+            if found := _occupied(wanted):
                 self._lock.release()
                 atomic.remove_abandoned(wanted)  # no other run would do so
                 raise ConfigError(
-                    f"{str(wanted)!r} already contains a run: go on with it (--resume), choose another folder with"
-                    " --out, or overwrite it with --overwrite"
+                    f"{str(wanted)!r} already contains a run ({found}): go on with it (--resume), choose another folder"
+                    " with --out, or overwrite it with --overwrite"
                 )
         else:
             self._claim_free()
@@ -140,6 +144,7 @@ class RunFolder:
     def close(self) -> None:
         """Unlock the folder; if the run has saved nothing, remove its files, and the folders that it created."""
         if self.saved is None and not self._is_resumed:
+            shutil.rmtree(self._folder / EVENTS, ignore_errors=True)
             _remove(self._folder, _EARLY)
         self._lock.release()
         for folder in reversed(self._made):
@@ -179,8 +184,13 @@ class RunFolder:
         ModelFileError
             When one of them cannot be written.
         """
-        self.save(saved.content)
+        # The checkpoint first: if there is a model, there is something to go on from.
+        self._prepare()
         run_checkpoint.write(self._folder / run_checkpoint.FILE_NAME, saved)
+        before = self._folder
+        self.save(saved.content)
+        if self._folder != before:
+            run_checkpoint.write(self._folder / run_checkpoint.FILE_NAME, saved)
 
     def save_somewhere(self, save: Callable[[], object]) -> None:
         """Call ``save``, which saves to this folder; if it fails, use another folder and call it again.
@@ -198,7 +208,11 @@ class RunFolder:
             tried: list[str] = []
             before = self._folder
             for place in self._other_places():
-                self._folder = next(folder for folder in _siblings(place / _name(self._wanted)) if not _there(folder))
+                try:
+                    self._folder = _new_folder(place / _name(self._wanted))
+                except OSError:
+                    tried.append(repr(str(place)))
+                    continue
                 try:
                     save()
                 except ModelFileError:
@@ -220,7 +234,7 @@ class RunFolder:
             return
         try:
             with Lock(self._wanted):
-                for name in FILES:
+                for name in (*FILES, EVENTS):
                     _replace(self._folder / name, self._wanted / name)
         except (OSError, RunInUseError, ModelFileError) as error:
             self._say(f"{self._wanted} could not be replaced ({error}): the run is in {self._folder}")
@@ -262,7 +276,13 @@ class RunFolder:
         self._folder = folder
         self._prepare()
         self._lock = Lock(folder)
-        self._lock.acquire()
+        try:
+            self._lock.acquire()
+        except ModelFileError:
+            if folder.is_dir():
+                raise
+            self._prepare()  # the run that used it has removed it meanwhile
+            self._lock.acquire()
 
     def _claim_free(self) -> None:
         """Claim the wanted folder if it is free, else the next free one."""
@@ -304,11 +324,23 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
 
 
 def _replace(new: Path, old: Path) -> None:
-    """Replace a file by a new one, or remove it if there is none."""
+    """Replace a file or a folder by a new one, or remove it if there is none."""
+    if old.is_dir():
+        shutil.rmtree(old)
     if _there(new):
         os.replace(new, old)
     else:
         old.unlink(missing_ok=True)
+
+
+def _new_folder(wanted: Path) -> Path:
+    """Create a folder of this name, or of the next one that is free."""
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    for folder in _siblings(wanted):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder
 
 
 def _siblings(folder: Path) -> Iterator[Path]:
@@ -328,9 +360,9 @@ def _there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _occupied(folder: Path) -> bool:
-    """Whether a folder contains a file of a run."""
-    return any(_there(folder / name) for name in FILES)
+def _occupied(folder: Path) -> str:
+    """The name of a file of a run in a folder; empty if it contains none."""
+    return next((name for name in FILES if _there(folder / name)), "")
 
 
 def _finished(folder: Path) -> bool:

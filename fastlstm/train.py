@@ -41,12 +41,20 @@ def parser() -> cli.Parser:
     text.add_argument("--bytes", action="store_true", default=None, help="use bytes as symbols instead of characters")
     add_options(text, TrainConfig, defaults=own)
     start = made.add_argument_group("start")
-    start.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, as if it had not stopped")
     start.add_argument(
-        "--init-from", metavar="MODEL", help="start from this model, also with a text that has other symbols"
+        "--resume", type=cli.path, metavar="DIR", help="go on with the run in this folder, as if it had not stopped"
     )
     start.add_argument(
-        "--config", metavar="FILE", help="read settings from a TOML file, or from a run's folder; options override them"
+        "--init-from",
+        type=cli.path,
+        metavar="MODEL",
+        help="start from this model, also with a text that has other symbols",
+    )
+    start.add_argument(
+        "--config",
+        type=cli.path,
+        metavar="FILE",
+        help="read settings from a TOML file, or from a run's folder; options override them",
     )
     model = made.add_argument_group("model")
     model.add_argument(
@@ -57,7 +65,10 @@ def parser() -> cli.Parser:
     add_options(made.add_argument_group("computing"), TrainConfig)
     progress = made.add_argument_group("progress and result")
     progress.add_argument(
-        "--out", metavar="DIR", help="run folder (default: runs/NAME, named after the first text, or the next free one)"
+        "--out",
+        type=cli.path,
+        metavar="DIR",
+        help="run folder (default: runs/NAME, named after the first text, or the next free one)",
     )
     progress.add_argument(
         "--overwrite",
@@ -84,6 +95,7 @@ class _Start(NamedTuple):
     lines : a description, to be printed.
     positions : lengths of the files that the run has written before, see `Checkpoint.positions`.
     record : what config.toml records of the run; empty for a new one.
+    command : the command line.
     """
 
     given: Given
@@ -91,12 +103,14 @@ class _Start(NamedTuple):
     lines: list[str]
     positions: dict[str, int]
     record: dict[str, Any]
+    command: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a model as given by the arguments; returns the exit status."""
     started = time.perf_counter()
     options = parser().parse_args(argv)
+    options.arguments = list(sys.argv[1:] if argv is None else argv)
     if options.resume:
         _check_alone(options)
         return _resume(options, started)
@@ -178,10 +192,10 @@ def _loaded(wanted: Given) -> Content | None:
     """The model to start from; ``None``: a new one. Raises `ConfigError` if another shape is given."""
     if wanted.init_from is None:
         return None
-    from fastlstm import checkpoint
+    from fastlstm import run_checkpoint
     from fastlstm.errors import ConfigError
 
-    source = checkpoint.load(wanted.init_from)
+    source = run_checkpoint.load_model(wanted.init_from)
     for name, value in wanted.model.items():
         if value != getattr(source.config, name):
             raise ConfigError(
@@ -193,6 +207,7 @@ def _loaded(wanted: Given) -> Content | None:
 def _resume(options: argparse.Namespace, started: float) -> int:
     """Go on with a run."""
     from fastlstm import config_file, run_checkpoint
+    from fastlstm.errors import ConfigError
     from fastlstm.run_folder import CONFIG, METRICS, SAMPLES, RunFolder
     from fastlstm.train_settings import Given
 
@@ -200,6 +215,11 @@ def _resume(options: argparse.Namespace, started: float) -> int:
     with RunFolder.resumed(path, _teller(options)) as folder:
         has_config = (path / CONFIG).exists()
         wanted = Given.by(options, path if has_config else None)
+        if not (path / run_checkpoint.FILE_NAME).exists() and folder.model.exists():
+            raise ConfigError(
+                f"{str(path)!r} contains a model, but no {run_checkpoint.FILE_NAME} to go on from: train the model"
+                " further with --init-from"
+            )
         if (path / run_checkpoint.FILE_NAME).exists():
             start = _go_on(run_checkpoint.read(path), wanted, given(options, TrainConfig), path)
         else:  # it was killed before its first checkpoint
@@ -282,9 +302,9 @@ def _run(start: _Start, folder: RunFolder, started: float, options: argparse.Nam
         log = context.enter_context(contextlib.closing(Log(folder.path, _say)))
         saver = Saver(folder, recorder, trainer.config, size, stop.saving, _say)
         stop.lost = saver.lost
-        write_config = functools.partial(_write_config, start, trainer, folder)
+        write_config = functools.partial(_write_config, start._replace(command=_command(options)), trainer, folder)
         write_config()
-        log.note(f"{cli.command('train')} {shlex.join(sys.argv[1:])}")
+        log.note(_command(options))
         display = context.enter_context(progress.observer(sys.stdout, quiet=options.quiet))
         trainer.observer = Observers(WhenPlanned(write_config), display, log, *more, recorder, saver)
         before = trainer.training
@@ -297,28 +317,38 @@ def _run(start: _Start, folder: RunFolder, started: float, options: argparse.Nam
         with stop.saving():
             folder.save_somewhere(lambda: folder.save(trainer.content))
             recorder.over(trainer.result)
+            recorder.close()
+            log.close()
             folder.replace(finished=trainer.result.finished)
         stop.done()
     return trainer
 
 
 def _event_files(folder: RunFolder) -> EventFiles:
-    from fastlstm import event_files
+    from fastlstm.event_files import EventFiles
+    from fastlstm.run_folder import EVENTS
 
-    return event_files.EventFiles(folder.path / event_files.FOLDER_NAME, _say)
+    return EventFiles(folder.path / EVENTS, _say)
 
 
 def _rescue(trainer: Trainer, folder: RunFolder, saver: Saver, stop: signals.Stop, error: Exception) -> None:
     """Save what there is when an error has ended a run; after a divergence, the model that was restored."""
-    from fastlstm.errors import DivergenceError
+    from fastlstm.errors import DivergenceError, ModelFileError
 
     with stop.saving():
-        if isinstance(error, DivergenceError):
-            folder.save_somewhere(lambda: folder.save(trainer.content))
-        else:
-            saver.ended(trainer.progress, trainer.checkpoint)
+        try:
+            if isinstance(error, DivergenceError):
+                folder.save_somewhere(lambda: folder.save(trainer.content))
+            else:
+                saver.ended(trainer.progress, trainer.checkpoint)
+        except ModelFileError as failure:
+            _say(str(failure))
     if folder.saved is not None and not isinstance(error, OSError):  # else the reader of the output has left
         _say(f"the model of step {folder.saved.model_step:,} is in {folder.saved.path}")
+
+
+def _command(options: argparse.Namespace) -> str:
+    return f"{cli.command('train')} {shlex.join(options.arguments)}"
 
 
 def _write_config(start: _Start, trainer: Trainer, folder: RunFolder) -> None:
@@ -334,7 +364,7 @@ def _write_config(start: _Start, trainer: Trainer, folder: RunFolder) -> None:
         "parameters": content.parameters.flat.size,
         "total_steps": trainer.progress.total or None,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": f"{cli.command('train')} {shlex.join(sys.argv[1:])}",
+        "command": start.command,
     }
     record |= {name: value for name, value in start.record.items() if name in ("started", "command")}
     folder.write_config(

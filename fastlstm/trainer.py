@@ -22,7 +22,7 @@ from fastlstm.checkpoint import Content
 from fastlstm.config import MOST_STEPS, SampleConfig, TrainConfig
 from fastlstm.contract import StepResult
 from fastlstm.errors import ConfigError, DivergenceError, FastlstmError, StoppedError, TextError
-from fastlstm.inference import Inference, Networks, beginning
+from fastlstm.inference import Estimate, Inference, Networks, beginning, smallest_ids
 from fastlstm.observers import Observer, Progress, guessing_nats
 from fastlstm.params import Parameters
 from fastlstm.recovery import DIVERGED_NATS, MOST_RECOVERIES, RECOVERY_FACTOR, Copies, all_finite, broken
@@ -85,8 +85,8 @@ class Trainer:
             print(progress.step, progress.train_nats)
 
     `run` takes all steps. A loop that is left goes on from there in the next one. An exception in the middle of a step,
-    such as `KeyboardInterrupt`, loses at most the steps since the last copy of the state (200 at most): the next loop
-    goes on from that copy, to the same result.
+    such as `KeyboardInterrupt`, loses the steps since the last copy of the state, usually 10 to 200: the next loop goes
+    on from that copy, to the same result.
 
     A run that diverges goes back to an earlier step and goes on with a lower rate, `MOST_RECOVERIES` times at most.
 
@@ -136,6 +136,7 @@ class Trainer:
     ) -> None:
         self.config = config = config or TrainConfig()
         self.observer, self._stop, self._started = observer or Observer(), stop or (lambda: False), started
+        ids = smallest_ids(ids, len(model.vocab))  # the fingerprint depends on their type
         self._vocab, self._text = model.vocab, TextIdentity(fingerprint(model.vocab, ids), len(ids))
         train_ids, val_ids = _checked_split(ids, config)
         self._lanes = Lanes(train_ids, config.seq_len, config.batch)
@@ -145,9 +146,13 @@ class Trainer:
             self.state = RunState.start(model.parameters, config.batch, config.rule(0.0).slots, first_loss)
         else:
             self.state = begin_from.state
-        # The parameters of the best check, which are never changed, and those when the good copy was taken.
-        self._best = self._best_of_good = None if begin_from is None else begin_from.best
         self._good_at_start = begin_from.good if begin_from else self.state
+        # The parameters of the best check, which are never changed.
+        self._best = None if begin_from is None else begin_from.best
+        # After an exception in the middle of a step, the run goes on from here, with the best parameters of that time:
+        # from its last copy (None), or from where it was resumed.
+        self._point = begin_from.state.copy() if begin_from else None
+        self._best_at_point = self._best
         self._model, self._guessing = model.config, guessing_nats(model.config)
         self._inference = Inference(
             Networks(self._model), self.state.parameters, config.backend, config.threads, self._stop
@@ -156,7 +161,8 @@ class Trainer:
         total = 0 if config.minutes else config.total_steps(self._lanes.steps_per_epoch)
         self.progress = Progress(self.state, total, config.seq_len * config.batch, self._lanes.steps_per_epoch)
         self._compile_seconds = 0.0
-        self._is_prepared = self._took_a_step = self._is_over = False
+        self._last: Checkpoint | None = None  # that after the last step
+        self._is_prepared = self._took_a_step = self._is_finished = self._is_over = False
         self._is_between_steps, self._next_due = True, 0
 
     @classmethod
@@ -205,9 +211,7 @@ class Trainer:
         if self._is_over:
             return
         self._prepare()
-        if not self._is_between_steps:  # an exception came in the middle of a step
-            self._copies.go_back(self.state)
-            self._best, self._is_between_steps, self._next_due = self._best_of_good, True, 0
+        self._go_on()
         try:
             yield from self._train()
         except (DivergenceError, GeneratorExit):
@@ -216,6 +220,16 @@ class Trainer:
             self.training = self._record()
             raise
         self._is_over, self.training = True, self._record()
+
+    def _go_on(self) -> None:
+        """Undo what an exception has left half done: a step, or the choice of the best model."""
+        if self._last is None and self._is_between_steps:
+            return
+        self._copies.discard()
+        self.state.restore(self.checkpoint.state)
+        if not self._is_between_steps:
+            self._best, self._is_between_steps, self._next_due = self._best_at_point, True, 0
+        self._last, self.progress.model_step, self._is_finished = None, None, False
 
     @property
     def result(self) -> TrainResult:
@@ -230,7 +244,7 @@ class Trainer:
             val_nats=progress.val_nats,
             model_step=self._left_step,
             parameters=self.state.parameters.flat.size,
-            finished=self._ended(),
+            finished=self._is_finished,
         )
 
     @property
@@ -245,10 +259,16 @@ class Trainer:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """What is needed to go on from here; its arrays are those of the run, which the next step changes."""
+        """What is needed to go on from here; its arrays are those of the run, which the next step changes.
+
+        In the middle of a step, it is that of an earlier one; after the end, that of the last step, which need not be
+        the step of the model that the run leaves.
+        """
+        if self._last is not None:
+            return self._last
         if self._is_between_steps:
             return self._checkpoint(self.state, self._best)
-        return self._checkpoint(self._copies.good, self._best_of_good)
+        return self._checkpoint(self._point or self._copies.good, self._best_at_point)
 
     def _checkpoint(self, state: RunState, best: Parameters | None) -> Checkpoint:
         return Checkpoint(state, self._copies.good, best, self._vocab, self.config, self._text)
@@ -297,24 +317,29 @@ class Trainer:
 
     def _train(self) -> Iterator[Progress]:
         """Take the steps, going back when they diverge; then leave the best model."""
-        has_ended = has_chosen = False
+        has_ended = False
         with contextlib.suppress(StoppedError):
             yield from self._take_all_steps()
             has_ended = self._ended()
-        self.observer.ended(self.progress, self.checkpoint)
+        last = self.checkpoint
+        self._last = dataclasses.replace(last, state=last.state.copy())
+        self.observer.ended(self.progress, self._last)
         with contextlib.suppress(StoppedError):
             if has_ended and not self._stop():
                 self._choose_exactly()
-                has_chosen = True
+                self._is_finished = True
                 self._sample()
-        if not has_chosen and self.state.worse:  # else the steps since the best check may have improved the model
+        if (
+            not self._is_finished and self.state.worse
+        ):  # else the steps since the best check may have improved the model
             self._leave_best(self.state.best_nats)
 
     def _take_all_steps(self) -> Iterator[Progress]:
         while True:
             try:
                 yield from self._take_steps()
-                self._check_result()
+                if self._ended():  # else the next step, of the run that is resumed, checks its parameters
+                    self._check_result()
                 return
             except _DivergedError as found:
                 self._go_back(str(found))
@@ -335,7 +360,7 @@ class Trainer:
         self.progress.norm, self.progress.rate = result.norm, steps.last_rate
         self._check_step(result)
         if self._copies.confirm(state.loss):
-            self._best_of_good = self._best
+            self._point, self._best_at_point = None, self._best
             self.observer.kept(self.progress, self._checkpoint(self._copies.good, self._best))
         self.observer.stepped(self.progress)
         if state.step >= self._next_due:
@@ -378,7 +403,7 @@ class Trainer:
             state.val_nats, state.val_error, state.val_step = found.nats_per_char, found.error or None, state.step
             self.observer.validated(self.progress)
 
-    def _check(self, every: int) -> Any:
+    def _check(self, every: int) -> Estimate:
         """A check: keep the parameters if they are the best so far; the schedule "plateau" may lower the rate."""
         state, config = self.state, self.config
         found = self._validation.estimate(self._symbols(every))
@@ -465,9 +490,11 @@ class Trainer:
         reason = self._divergence(why)
         good.recoveries, good.rate_factor = state.recoveries + 1, state.rate_factor * RECOVERY_FACTOR
         good.best_nats, good.best_step = state.best_nats, state.best_step
-        good.worse = int((state.best_step or 0) > good.step)  # the best check may be ahead
+        if (state.best_step or 0) > good.step:
+            good.worse = 1  # the best check is ahead
         self._copies.go_back(state)
-        self._best_of_good, self._is_between_steps, self._next_due = self._best, True, 0
+        self._point, self._best_at_point = None, self._best
+        self._is_between_steps, self._next_due = True, 0
         self.observer.recovered(self.progress, reason)
 
     def _divergence(self, why: str) -> str:
@@ -500,7 +527,11 @@ class Trainer:
     def _record(self) -> dict[str, Any]:
         """The record of the run so far, for the model file."""
         return training_record(
-            self.state, self.config, model_step=self._left_step, val_nats=self.state.val_nats, finished=self._ended()
+            self.state,
+            self.config,
+            model_step=self._left_step,
+            val_nats=self.state.val_nats,
+            finished=self._is_finished,
         )
 
 

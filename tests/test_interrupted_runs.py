@@ -121,11 +121,16 @@ def test_what_cannot_be_resumed_is_one_line_and_changes_nothing(train, here):
     assert train("--resume", "run", "--steps", 20, "--data", "moved.txt")[0] == 0
 
 
-def test_a_damaged_checkpoint_is_one_line(train, here):
+def test_a_damaged_or_missing_checkpoint_is_one_line_and_costs_nothing(train, here):
     assert train(*QUICK, "--data", "notes.txt", "--out", "run")[0] == 0
     path = here / "run" / "last.safetensors"
     path.write_bytes(path.read_bytes()[:-5])
     assert_one_line(train("--resume", "run"), 1, "last.safetensors' is damaged")
+    path.unlink()
+    before = {path.name: path.read_bytes() for path in (here / "run").iterdir()}
+    assert_one_line(train("--resume", "run"), 2, "contains a model, but no last.safetensors", "--init-from")
+    assert_one_line(train("--resume", ""), 2, "the path is empty")
+    assert {path.name: path.read_bytes() for path in (here / "run").iterdir()} == before
 
 
 def test_a_second_run_in_a_folder_is_refused_while_the_first_goes_on(train, here):

@@ -9,8 +9,10 @@ from runs_to_resume import IDS, VOCAB, run_config, untrained
 
 from fastlstm import recovery, run_checkpoint
 from fastlstm.errors import ConfigError, TextError
+from fastlstm.inference import Estimate
 from fastlstm.observers import Observer
 from fastlstm.trainer import Trainer
+from fastlstm.validation import Validation
 
 #: Steps after which the run is interrupted: every sixth, so also at copies, checks, samples and where lanes wrap.
 POINTS = range(3, 300, 6)
@@ -172,6 +174,66 @@ def test_a_run_stopped_within_a_validation_goes_on_from_the_copy_before(tmp_path
     late.run()
     assert_same(late, second.last, ref, whole.last)
     assert add(first, second) == whole.all()
+
+
+def test_a_resumed_run_that_is_stopped_within_a_validation_goes_on_from_where_it_was_resumed(tmp_path):
+    """Not from the copy before, which may be much older, nor with the best model of a later check."""
+    config = run_config()
+    ref, whole = whole_run(config)
+    first, second, third = interrupted(config, 171, tmp_path / "last"), StopWithin(172), Reports()
+    Trainer.resumed(run_checkpoint.read(tmp_path / "last"), VOCAB, IDS, observer=second, stop=second.stop).run()
+    assert (second.checkpoint.state.step, second.checkpoint.good.step) == (171, 0)
+    run_checkpoint.write(tmp_path / "last", second.checkpoint)
+    late = Trainer.resumed(run_checkpoint.read(tmp_path / "last"), VOCAB, IDS, observer=third)
+    late.run()
+    assert_same(late, third.last, ref, whole.last)
+    assert tuple(a | b for a, b in zip(add(first, second), third.all(), strict=True)) == whole.all()
+
+
+@pytest.fixture
+def overfitting(monkeypatch):
+    """Runs whose validation loss rises from check to check."""
+
+    def estimate(self, trained):
+        self.checks = getattr(self, "checks", 0) + 1
+        return Estimate(float(self.checks), 0.1)
+
+    def exact(self, parameters):
+        return 2.5 if parameters is self._inference.parameters else 1.5
+
+    monkeypatch.setattr(Validation, "estimate", estimate)
+    monkeypatch.setattr(Validation, "exact", exact)
+
+
+def test_the_checkpoint_after_a_run_is_that_of_its_last_step_and_not_of_the_model_that_it_leaves(overfitting):
+    found = []
+    trainer = Trainer(untrained().content, IDS, run_config())
+    trainer.observer = Reports()
+    trainer.observer.ended = lambda progress, checkpoint: found.append(checkpoint.state.copy())
+    result = trainer.run()
+    assert result.model_step < result.steps
+    assert trainer.checkpoint.state == found[0]
+    assert trainer.checkpoint.state.parameters.flat.tobytes() != trainer.content.parameters.flat.tobytes()
+    assert trainer.checkpoint.last.training["model_step"] == 300
+
+
+def test_a_loop_goes_on_after_an_interrupt_in_the_last_sample(overfitting):
+    ref, whole = whole_run(run_config())
+    reports = Interrupter("sampled", 300)
+    trainer = Trainer(untrained().content, IDS, run_config(), observer=reports)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    trainer.run()
+    assert_same(trainer, reports.last, ref, whole.last)
+    assert (trainer.result.model_step, trainer.result.val_nats) == (ref.result.model_step, ref.result.val_nats)
+
+
+def test_a_stopped_run_is_not_checked_more_than_one_that_goes_on(monkeypatch):
+    """Else it might go back where the other does not."""
+    trainer = Trainer(untrained().content, IDS, run_config(), stop=lambda: trainer.state.step == 50)
+    monkeypatch.setattr(trainer._steps, "loss_after", lambda state: math.inf)
+    trainer.run()
+    assert (trainer.state.step, trainer.state.recoveries, trainer.result.finished) == (50, 0, False)
 
 
 def test_copies_that_are_reported_are_points_to_resume_from(tmp_path):

@@ -85,7 +85,7 @@ def test_a_file_or_folder_in_place_of_a_model_is_not_changed(place, folder, here
 def test_any_file_of_a_run_occupies_a_folder(name, folder, here):
     Path("run").mkdir()
     Path("run", name).write_text("mine")
-    with pytest.raises(ConfigError, match=r"already contains a run: go on with it \(--resume\)"):
+    with pytest.raises(ConfigError, match=rf"already contains a run \({name}\): go on with it \(--resume\)"):
         folder("run", named=True)
     assert Path("run", name).read_text() == "mine"
     assert os.listdir("run") == [name]
@@ -220,6 +220,37 @@ def test_a_save_that_fails_goes_to_another_folder_and_reports_it(usable, folder,
     assert steps_of(run.path) == 7
     assert (run.path / "config.toml").read_text() == "steps = 7\n"
     assert os.listdir(tmp_path / "home" / "notes") == []
+
+
+def test_runs_that_are_saved_elsewhere_at_the_same_time_use_different_folders(folder, here, monkeypatch):
+    """The folder is taken before anything is written to it; a save that fails removes only its own."""
+
+    def fail():
+        raise ModelFileError("the disk is full")
+
+    def save_the_other():
+        with monkeypatch.context() as context:
+            context.setattr(second, "_other_places", lambda: iter([Path("elsewhere")]))
+            with pytest.raises(ModelFileError):
+                second.save_somewhere(fail)
+        first.save(trained(7))
+
+    calls = iter([fail, save_the_other])
+    with folder() as first, folder() as second:
+        monkeypatch.setattr(first, "_other_places", lambda: iter([Path("elsewhere")]))
+        first.save_somewhere(lambda: next(calls)())
+    assert steps_of("elsewhere/notes") == 7
+    assert os.listdir("elsewhere") == ["notes"]
+
+
+def test_event_files_go_with_the_run_that_replaces_another(folder, here):
+    for number in (1, 2):
+        with folder("run", named=True, overwrite=True) as run:
+            (run.path / "tensorboard").mkdir()
+            (run.path / "tensorboard" / f"events.{number}").touch()
+            made(run, number)
+    assert os.listdir() == ["run"]
+    assert os.listdir("run/tensorboard") == ["events.2"]
 
 
 def test_a_model_that_cannot_be_written_anywhere_is_reported_as_lost(folder, monkeypatch, here):
