@@ -82,8 +82,8 @@ PROMISES = (
     ),
     Promise(
         "two runs never share a folder; a dead one does not block it",
-        "eight processes that start together, killed owners",
-        ("races for a lock", "locks that change hands"),
+        "processes and runs that start together, killed owners",
+        ("races for a lock", "locks that change hands", "runs that race for a folder"),
     ),
     Promise(
         "memory does not grow with steps, and with the text only by the size of its ids",

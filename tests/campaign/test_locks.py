@@ -7,8 +7,9 @@ import signal
 import time
 
 import pytest
+from commands import finish, judge, lay_out, patience, require_whole, start
 from forks import fork, status_of
-from harness import Outcome, part, require
+from harness import LONGEST_WAIT, Outcome, part, require
 
 from fastlstm.errors import RunInUseError
 from fastlstm.lock import FILE_NAME, Lock, in_use
@@ -134,3 +135,38 @@ def take_turns(trial):
     with Lock(folder):  # a killed process may have left the file
         pass
     require_free(folder)
+
+
+#: A short run; with the same text, all runs want the same folder.
+SHORT = [
+    "-m",
+    "fastlstm.train",
+    "--data",
+    "notes.txt",
+    "--hidden=8",
+    "--embedding=4",
+    "--batch=4",
+    "--seq-len=8",
+    "--steps=300",
+]
+
+
+@part("runs that race for a folder", full=50, small=1, seconds=180)
+def test_of_the_runs_that_start_together_in_a_folder_one_gets_it(trials):
+    """With ``--out`` one trains and the others are refused in a line; without it each has a folder of its own."""
+    trials.run(race_of_runs)
+
+
+def race_of_runs(trial):
+    lay_out(trial.folder)
+    named = trial.number % 2 == 0
+    processes = [start([*SHORT, *(["--out=run"] if named else [])], trial.folder) for _ in range(3)]
+    ended = [finish(process, LONGEST_WAIT + 3 * patience()) for process in processes]
+    for one in ended:
+        judge(one, "a run that starts with others")
+    trained = [one for one in ended if one.status == 0]
+    require(len(trained) == (1 if named else 3), Outcome.WRONG, f"{len(trained)} runs of 3 trained")
+    folders = list(trial.folder.rglob("config.toml"))
+    require(len(folders) == len(trained), Outcome.WRONG, f"{len(folders)} folders of {len(trained)} runs")
+    for path in folders:
+        require(require_whole(path.parent / "model.safetensors").training["steps"] == 300, Outcome.LOST, str(path))
