@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import shutil
+import textwrap
 
 #: Message before kernels are compiled, which takes a while.
 COMPILING = "compiling kernels ..."
@@ -33,3 +35,15 @@ class Printable:
 def printable(text: str | bytes) -> str:
     """Convert a whole text, so that a terminal interprets nothing in it as a command."""
     return Printable()(text, final=True)
+
+
+def wrapped(text: str) -> str:
+    """Break the lines of a text between words, to the width of the terminal; indented lines are kept, to be copied."""
+    columns = max(20, shutil.get_terminal_size().columns)
+    lines = [
+        line
+        if line.startswith(" ")
+        else textwrap.fill(line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    ]
+    return "\n".join(lines)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastlstm import cli, signals
+from fastlstm import cli, signals, terminal
 from fastlstm.config import ModelConfig, TrainConfig
 from fastlstm.defaults import choosable
 from fastlstm.presets import PRESETS
@@ -256,7 +256,7 @@ def _described(model: Content, config: TrainConfig) -> str:
 def _tell(line: str) -> None:
     """Print a line; if the reader of the output has left, saving must still go on."""
     with contextlib.suppress(OSError):
-        print(line, flush=True)
+        print(terminal.wrapped(line) if sys.stdout.isatty() else line, flush=True)
 
 
 def _teller(options: argparse.Namespace) -> Callable[[str], None]:
