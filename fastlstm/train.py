@@ -297,13 +297,13 @@ def _run(start: _Start, folder: RunFolder, started: float, options: argparse.Nam
         _teller(options)(line)
     size = trainer.content.parameters.flat.nbytes
     with contextlib.ExitStack() as context:
+        write_config = functools.partial(_write_config, start._replace(command=_command(options)), trainer, folder)
+        write_config()  # before all other files: with it, a run that is killed can be resumed
         more = [context.enter_context(_event_files(folder))] if options.tensorboard else []
         recorder = context.enter_context(contextlib.closing(Recorder(folder.path, _say, start.positions)))
         log = context.enter_context(contextlib.closing(Log(folder.path, _say)))
         saver = Saver(folder, recorder, trainer.config, size, stop.saving, _say)
         stop.lost = saver.lost
-        write_config = functools.partial(_write_config, start._replace(command=_command(options)), trainer, folder)
-        write_config()
         log.note(_command(options))
         display = context.enter_context(progress.observer(sys.stdout, quiet=options.quiet))
         trainer.observer = Observers(WhenPlanned(write_config), display, log, *more, recorder, saver)

@@ -26,6 +26,8 @@ _NOBODY = 65534
 _ROOT = Path(fastlstm.__file__).parents[1]
 #: Notices, not errors, that are printed while kernels are compiled or loaded.
 _NOTICES = (COMPILING,)
+#: In lines about a file of a run, such as its log, that cannot be written.
+_GOES_ON = "the run continues, but "
 
 
 class Ended(NamedTuple):
@@ -38,7 +40,7 @@ class Ended(NamedTuple):
     @property
     def complaints(self) -> list[str]:
         """Lines on standard error that are not notices."""
-        return [line for line in self.errors.splitlines() if line not in _NOTICES]
+        return [line for line in self.errors.splitlines() if line not in _NOTICES and _GOES_ON not in line]
 
 
 def environment(folder, **variables):

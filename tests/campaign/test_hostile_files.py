@@ -392,13 +392,12 @@ def a_model(rng, layout):
 def a_part_of_another_type(rng, layout):
     """The settings of the run, the identity of the text, the copy to go back to, or the lengths of files."""
     name = str(rng.choice(["train", "text", "good", "positions"]))
-    content = json.loads(layout.metadata[name])
-    content[str(rng.choice([*content, "another"]))] = strange(rng) if name != "text" else [1, None][rng.integers(2)]
-    if name == "text":
-        content["symbols"] = "9"
-    if name == "train":
-        content["batch"] = "1"
-    return other_metadata(rng, layout, **{name: json.dumps(content)})
+    wrong = {
+        "train": {"batch": "1"}, "text": {"symbols": "9"}, "good": {"step": "9"}, "positions": {"metrics.jsonl": -1},
+    }[name]  # fmt: skip
+    if rng.random() < 0.5 and name != "positions":
+        wrong = {"another": strange(rng)}
+    return other_metadata(rng, layout, **{name: json.dumps(json.loads(layout.metadata[name]) | wrong)})
 
 
 def slots_that_do_not_fit(rng, layout):
