@@ -4,7 +4,8 @@ usage: python -m benchmarks.whole_runs [--rounds N] [--seconds S] [--json FILE]
 
 A whole run is `Trainer` with the observers of ``train --tensorboard`` and a display on a terminal, from the first step
 to the model in its folder, and the last sample and the exact last validation apart: these come once, however long a run
-is. The bare steps are as many calls of `Steps.take`.
+is. The bare steps are as many calls of `Steps.take`. The time outside of the steps of the whole run is also shown: it
+does not suffer from how the speed of the machine changes between two turns.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -59,13 +61,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
     vocab, ids = read_ids(["pydoc"])
-    table = Table("workload", "steps", "whole / bare")
-    results = {}
+    table = Table("workload", "steps", "whole / bare", "outside of steps")
+    results: dict[str, dict[str, Any]] = {}
     for name in NAMES:
         run = _Run(name, vocab, ids, options.seconds)
-        ratios = [run.whole() / run.bare() for _ in range(options.rounds)]
-        results[name] = {"steps": run.config.steps, "ratio": statistics.median(ratios), "ratios": ratios}
-        table.add_row(name, f"{run.config.steps:,}", f"{results[name]['ratio']:.3f}")
+        turns = [(*run.whole(), run.bare()) for _ in range(options.rounds)]
+        results[name] = found = {
+            "steps": run.config.steps,
+            "ratio": statistics.median(whole / bare for whole, _, bare in turns),
+            "outside": statistics.median(whole / steps - 1 for whole, steps, _ in turns),
+            "turns": turns,
+        }
+        table.add_row(name, f"{found['steps']:,}", f"{found['ratio']:.3f}", f"{found['outside']:.1%}")
     Console().print(table)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
@@ -101,8 +108,8 @@ class _Run:
             steps.take(state)
         return time.perf_counter() - started
 
-    def whole(self) -> float:
-        """Seconds of a run with everything, up to the checkpoint after its last step."""
+    def whole(self) -> tuple[float, float]:
+        """Seconds of a run with everything, up to the checkpoint after its last step, and of its steps alone."""
         with tempfile.TemporaryDirectory() as parent, contextlib.ExitStack() as context:
             folder = context.enter_context(RunFolder(Path(parent, "run"), named=True, overwrite=False, say=print))
             trainer = Trainer(Model(self.model, self.vocab).content, self.ids, self.config)
@@ -117,10 +124,11 @@ class _Run:
             steps = iter(trainer)
             for _ in range(3):
                 next(steps)
-            started = time.perf_counter()
+            started, before = time.perf_counter(), trainer.state.seconds
             for _ in steps:
                 pass
-            return (ends.at - started) * self.config.steps / (self.config.steps - 3)
+            share = self.config.steps / (self.config.steps - 3)
+            return (ends.at - started) * share, (trainer.state.seconds - before) * share
 
 
 @contextlib.contextmanager

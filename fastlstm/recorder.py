@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from fastlstm.budget import Budget
 from fastlstm.config import TrainConfig
@@ -26,6 +26,9 @@ from fastlstm.trainer import TrainResult
 #: bytes per second: the first comes after five seconds, for large models later.
 SAVING_SHARE, _FIRST_SECONDS, _BYTES_PER_S = 0.008, 0.04, 200e6
 
+#: Seconds between two writes to a file that grows.
+_FLUSH_SECONDS = 0.5
+
 #: Number of lines of training in the metrics of a run.
 _LINES = 1000
 
@@ -35,6 +38,8 @@ Say = Callable[[str], None]
 class Journal:
     """A text file that grows during a run. The first write that fails is reported and ends it; the run goes on.
 
+    What is written reaches the file within half a second, or with the next text.
+
     Parameters
     ----------
     path : the file.
@@ -43,46 +48,54 @@ class Journal:
 
     def __init__(self, path: Path, say: Say) -> None:
         self._path, self._say = path, say
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
+        self._pending: list[bytes] = []
+        self._length, self._flushed = 0, time.monotonic()
         with self._reporting():
-            # Line by line, so that a run can be watched, and loses no more than a line when it is killed.
-            self._file = open(path, "a", encoding="utf-8", errors="surrogatepass", newline="", buffering=1)  # noqa: SIM115
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open for as long as the run
+            self._length = os.fstat(self._file.fileno()).st_size
 
     def truncate(self, length: int) -> None:
         """Remove what the file has after so many bytes."""
         with self._reporting():
-            if self._file is not None and length < self._length():
+            if self._file is not None and length < self._length:
                 self._file.truncate(length)
+                self._length = length
 
     def write(self, text: str) -> None:
-        """Append a text, which ends with a line feed."""
-        with self._reporting():
-            if self._file is not None:
-                self._file.write(text)
+        """Append a text."""
+        self._pending.append(text.encode("utf-8", "surrogatepass"))
+        self._length += len(self._pending[-1])
+        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+            self.flush()
 
     def length(self) -> int | None:
         """Bytes so far; ``None`` after a failure."""
+        return None if self._file is None else self._length
+
+    def flush(self) -> None:
+        """Write what has not been written yet."""
+        data, self._pending = memoryview(b"".join(self._pending)), []
+        self._flushed = time.monotonic()
         with self._reporting():
-            if self._file is not None:
-                return self._length()
-        return None
+            while self._file is not None and data:
+                data = data[self._file.write(data) :]
 
     def sync(self) -> None:
-        """Sync the file to disk."""
+        """Flush, and sync the file to disk."""
+        self.flush()
         with self._reporting():
             if self._file is not None:
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; nothing is written after that."""
+        """Flush and close the file; nothing is written after that."""
+        if self._file is not None:
+            self.flush()
         file, self._file = self._file, None
         if file is not None:
             with contextlib.suppress(OSError):
                 file.close()
-
-    def _length(self) -> int:
-        assert self._file is not None
-        return os.fstat(self._file.fileno()).st_size
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -90,7 +103,10 @@ class Journal:
             yield
         except OSError as error:
             self._say(f"the run continues, but {str(self._path)!r} could not be written ({error.strerror})")
-            self.close()
+            file, self._file = self._file, None
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
 
 
 class Recorder(Observer):
@@ -173,6 +189,9 @@ class Log(Lines):
     def note(self, line: str) -> None:
         """Write a line."""
         self._journal.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        self._journal.flush()
+
+    stepped = Observer.stepped  # the metrics tell more
 
     def sampled(self, progress: Progress, text: str | bytes) -> None:
         pass

@@ -14,7 +14,7 @@ from fastlstm.text import IdArray
 
 #: Symbols that a validation during the run reads, as a fraction of those trained on since the last one: reading takes
 #: a third of the time of training, so validations take about 2 % of the run.
-_SHARE = 0.06
+_SHARE = 0.045
 
 #: Symbols read to estimate the time of the last validation, which is exact.
 _READ_SYMBOLS = 1024

@@ -156,7 +156,7 @@ class FullDisk:
     def __init__(self, file):
         self._file = file
 
-    def write(self, text):
+    def write(self, data):
         raise OSError(28, "No space left on device")
 
     def __getattr__(self, name):
@@ -168,6 +168,7 @@ def test_a_file_that_cannot_be_written_is_reported_once_and_ends_no_run(tmp_path
     journal._file = FullDisk(journal._file)
     for _ in range(3):
         journal.write("line\n")
+        journal.flush()
     journal.sync()
     assert journal.length() is None
     journal.close()
