@@ -197,7 +197,7 @@ class Log(Lines):
         pass
 
     def ended(self, progress: Progress, checkpoint: Checkpoint) -> None:
-        self.note(f"step {progress.step:,}: all steps are taken, or the run is stopped")
+        self.note(f"the steps end at step {progress.step:,} of {progress.total:,}")
 
     def close(self) -> None:
         """Close the file."""

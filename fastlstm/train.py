@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import math
+import os
 import shlex
 import sys
 import time
@@ -96,6 +97,7 @@ class _Start(NamedTuple):
     positions : lengths of the files that the run has written before, see `Checkpoint.positions`.
     record : what config.toml records of the run; empty for a new one.
     command : the command line.
+    step : at which the run goes on.
     """
 
     given: Given
@@ -104,6 +106,7 @@ class _Start(NamedTuple):
     positions: dict[str, int]
     record: dict[str, Any]
     command: str = ""
+    step: int = 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -196,6 +199,8 @@ def _loaded(wanted: Given) -> Content | None:
     from fastlstm.errors import ConfigError
 
     source = run_checkpoint.load_model(wanted.init_from)
+    if wanted.as_bytes and not source.vocab.is_bytes:
+        raise ConfigError(f"the model {wanted.init_from!r} is one of characters: leave --bytes out")
     for name, value in wanted.model.items():
         if value != getattr(source.config, name):
             raise ConfigError(
@@ -215,6 +220,8 @@ def _resume(options: argparse.Namespace, started: float) -> int:
     with RunFolder.resumed(path, _teller(options)) as folder:
         has_config = (path / CONFIG).exists()
         wanted = Given.by(options, path if has_config else None)
+        record = config_file.record(path) if has_config else {}
+        wanted = wanted._replace(data=[_found(source, record) for source in wanted.data])
         if not (path / run_checkpoint.FILE_NAME).exists() and folder.model.exists():
             raise ConfigError(
                 f"{str(path)!r} contains a model, but no {run_checkpoint.FILE_NAME} to go on from: train the model"
@@ -226,8 +233,19 @@ def _resume(options: argparse.Namespace, started: float) -> int:
             start = _begin(wanted)
             start.lines.insert(0, f"{path} has no checkpoint yet: the run starts again from its first step")
             start = start._replace(positions=dict.fromkeys((METRICS, SAMPLES), 0))
-        record = config_file.record(path) if has_config else {}
-        return _train(start._replace(record=record), folder, started, options)
+        return _train(start._replace(record=_continued(record, start, options)), folder, started, options)
+
+
+def _continued(record: dict[str, Any], start: _Start, options: argparse.Namespace) -> dict[str, Any]:
+    """The record of a run, with the command that resumes it."""
+    at = f"step {start.step:,}: {_command(options)}"
+    return record | {"resumed": [*record.get("resumed", []), at]}
+
+
+def _found(source: str, record: dict[str, Any]) -> str:
+    """The path of a text of a run: as it was given, or from the folder in which the run was started."""
+    path = Path(record.get("folder", "."), source)
+    return source if Path(source).exists() or not path.exists() else str(path)
 
 
 def _go_on(checkpoint: Checkpoint, wanted: Given, train: dict[str, Any], path: Path) -> _Start:
@@ -241,7 +259,7 @@ def _go_on(checkpoint: Checkpoint, wanted: Given, train: dict[str, Any], path: P
     config = dataclasses.replace(checkpoint.config, **train)
     make = functools.partial(Trainer.resumed, checkpoint, vocab, ids, config)
     lines = [f"resuming {path}", _described(checkpoint.last, config)]
-    return _Start(wanted, make, lines, dict(checkpoint.positions), {})
+    return _Start(wanted, make, lines, dict(checkpoint.positions), {}, step=checkpoint.state.step)
 
 
 def _described(model: Content, config: TrainConfig) -> str:
@@ -276,7 +294,7 @@ def _train(start: _Start, folder: RunFolder, started: float, options: argparse.N
             result = trainer.result
             if folder.failure is not None:
                 raise folder.failure
-            _summarise(result, folder, bool(start.given.train.get("minutes")), _teller(options))
+            _summarise(result, folder, bool(start.given.train.get("minutes")) and not options.resume, _teller(options))
             _warn_of_failure(result, trainer.content.config.vocab_size)
             if options.json:
                 cli.print_json(_json(trainer, result, folder))
@@ -299,7 +317,7 @@ def _run(start: _Start, folder: RunFolder, started: float, options: argparse.Nam
     with contextlib.ExitStack() as context:
         write_config = functools.partial(_write_config, start._replace(command=_command(options)), trainer, folder)
         write_config()  # before all other files: with it, a run that is killed can be resumed
-        more = [context.enter_context(_event_files(folder))] if options.tensorboard else []
+        more = [context.enter_context(_event_files(folder))] if options.tensorboard or _has_events(folder) else []
         recorder = context.enter_context(contextlib.closing(Recorder(folder.path, _say, start.positions)))
         log = context.enter_context(contextlib.closing(Log(folder.path, _say)))
         saver = Saver(folder, recorder, trainer.config, size, stop.saving, _say)
@@ -322,6 +340,13 @@ def _run(start: _Start, folder: RunFolder, started: float, options: argparse.Nam
             folder.replace(finished=trainer.result.finished)
         stop.done()
     return trainer
+
+
+def _has_events(folder: RunFolder) -> bool:
+    """Whether a run that is resumed has written event files."""
+    from fastlstm.run_folder import EVENTS
+
+    return (folder.path / EVENTS).is_dir()
 
 
 def _event_files(folder: RunFolder) -> EventFiles:
@@ -364,9 +389,12 @@ def _write_config(start: _Start, trainer: Trainer, folder: RunFolder) -> None:
         "parameters": content.parameters.flat.size,
         "total_steps": trainer.progress.total or None,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "folder": os.getcwd(),
         "command": start.command,
     }
-    record |= {name: value for name, value in start.record.items() if name in ("started", "command")}
+    record |= {
+        name: value for name, value in start.record.items() if name in ("started", "folder", "command", "resumed")
+    }
     folder.write_config(
         config_file.text(
             content.config, trainer.config, data=start.given.data, as_bytes=content.vocab.is_bytes,

@@ -18,7 +18,7 @@ Values = dict[str, Any]
 
 
 class Given(NamedTuple):
-    """What the user gives: on the command line, in a configuration file, or by a preset, in this order.
+    """What the user gives: by options, by a preset, or in a configuration file; the first of these wins.
 
     Attributes
     ----------
@@ -47,13 +47,14 @@ class Given(NamedTuple):
         """
         model, train = given(options, ModelConfig), given(options, TrainConfig)
         data, as_bytes, init_from = options.data, options.bytes, options.init_from
-        if file is not None:
-            read = config_file.read(file)
+        read = None if file is None else config_file.read(file)
+        if options.preset:
+            cell = model.get("cell") or (read.model.get("cell") if read else None) or ModelConfig.cell
+            values = preset(options.preset, cell)
+            model, train = {**values.model, **model}, {**values.train, **train}
+        if read is not None:
             model, train = read.overridden(model, train)
             data, as_bytes, init_from = data or read.data, as_bytes or read.as_bytes, init_from or read.init_from
-        if options.preset:
-            values = preset(options.preset, model.get("cell", ModelConfig.cell))
-            model, train = {**values.model, **model}, {**values.train, **train}
         return cls(data or [], bool(as_bytes), init_from, model, train, bool(options.preset))
 
     def completed(self, symbols: int) -> tuple[Values, Values]:

@@ -7,7 +7,9 @@ import signal
 import pytest
 from programs import QUICK, TEXT, begun, endless, last_json, python, wait_for
 
-from fastlstm import Model
+from fastlstm import Model, TrainConfig
+from fastlstm import train as train_verb
+from fastlstm.train_settings import Given
 
 #: A run that lasts long enough to be interrupted, and saves often.
 LONG = [
@@ -175,6 +177,24 @@ def test_a_model_is_trained_on_with_other_symbols(train, here):
     done = train("--init-from", "first", "--data", "other.txt", "--hidden", 9)
     assert_one_line(done, 2, "hidden of the model 'first' is 8, not 9")
     assert_one_line(train("--init-from", "nowhere"), 1, "there is no model")
+
+
+def test_a_preset_wins_over_a_configuration_file(here):
+    (here / "settings.toml").write_text('hidden = 8\noptimizer = "adamw"\nlr = 0.5\nclip_norm = 1.0\n')
+    options = train_verb.parser().parse_args(["--preset", "assignment", "--steps", "5"])
+    wanted = Given.by(options, here / "settings.toml")
+    model, training = wanted.completed(1000)
+    config = TrainConfig(**training)
+    assert (model["hidden"], config.optimizer, config.clip_value, config.clip_norm) == (32, "adagrad", 5.0, None)
+    assert (config.lr, config.steps) == (0.05, 5)
+
+
+def test_a_run_is_resumed_from_another_folder_and_its_record_says_so(train, here):
+    assert train(*QUICK, "--data", "notes.txt", "--out", "run")[0] == 0
+    (here / "elsewhere").mkdir()
+    done = python("-m", "fastlstm.train", "--resume", "../run", "--steps", 20, cwd=here / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert "step 12: python -m fastlstm.train --resume ../run --steps 20" in (here / "run" / "config.toml").read_text()
 
 
 def test_a_quiet_run_prints_nothing_but_what_is_asked_for(train, here):
