@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 
 _PAGE = 4096
 #: Size of a disk: two of the largest files fit, and little more.
-_PAGES = 128
+_PAGES = 256
 #: Of Linux: the process gets mounts of its own, which end with it.
 _CLONE_NEWNS = 0x20000
 
