@@ -232,6 +232,7 @@ for cell in CELLS:
 
 
 @pytest.mark.skipif(sys.platform == "darwin" or vector_unit().bytes == 16, reason="no narrower vectors here")
+@pytest.mark.slow  # it compiles all kernels for another machine
 def test_a_machine_with_narrower_vectors_computes_the_same():
     """x86-64 of 2003: vectors of 16 bytes, no fused multiply-add instruction, other tiles and layouts."""
     tests = os.path.dirname(__file__)
@@ -251,7 +252,7 @@ AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx,+avx2,+fma,+b
         ("test_functions.py", ""),
         ("test_dropout.py", "known_answers or bit_for_bit"),
         # Kernels are compiled for each cell and dtype, ten seconds each.
-        ("test_sync.py", "lstm and float32"),
+        pytest.param("test_sync.py", "lstm and float32", marks=pytest.mark.slow),
         pytest.param("test_sync.py", "not (lstm and float32)", marks=pytest.mark.slow),
     ],
 )
