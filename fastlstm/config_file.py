@@ -81,7 +81,7 @@ def read(path: str | os.PathLike[str]) -> Configuration:
         another. Settings that contradict each other in other ways are refused by `ModelConfig` and `TrainConfig`.
     """
     file = _file(path)
-    values = _load(file)
+    values = load(file)
     recorded = values.pop(_RECORD, {})
     try:
         _check_keys(values, recorded)
@@ -104,7 +104,7 @@ def record(path: str | os.PathLike[str]) -> Values:
     ConfigError
         When the file cannot be read or is not TOML.
     """
-    return dict(_load(_file(path)).get(_RECORD, {}))
+    return dict(load(_file(path)).get(_RECORD, {}))
 
 
 def text(
@@ -152,10 +152,11 @@ def _file(path: str | os.PathLike[str]) -> str:
     return os.path.join(path, FILE_NAME) if os.path.isdir(path) else path
 
 
-def _load(file: str) -> Values:
-    """The content of a file as tomllib returns it."""
+def load(file: str | os.PathLike[str]) -> Values:
+    """The content of a file, as tomllib returns it; raises `ConfigError` if it cannot be read or is not TOML."""
     import tomllib
 
+    file = os.fspath(file)
     try:
         with open(file, "rb") as opened:
             content = opened.read().decode("utf-8-sig")

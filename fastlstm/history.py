@@ -23,7 +23,6 @@ import datetime
 import json
 import math
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,19 +197,10 @@ def _differ(run: History, other: History, name: str) -> bool:
 
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / config_file.FILE_NAME
-    try:
-        with open(path, "rb") as file:
-            values = tomllib.loads(file.read().decode("utf-8-sig"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         what = f"it has no {config_file.FILE_NAME}" if folder.is_dir() else "there is no such folder"
-        raise FastlstmError(f"no run in {str(folder)!r} ({what}): check the path") from None
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except (ValueError, RecursionError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise FastlstmError(
-            f"{str(path)!r} is damaged, or not the configuration of a run ({why}): correct it"
-        ) from None
+        raise FastlstmError(f"no run in {str(folder)!r} ({what}): check the path")
+    values = config_file.load(path)
     return {name: _plain(value) for name, value in values.items()}
 
 

@@ -9,7 +9,7 @@ import sys
 from itertools import zip_longest
 from time import monotonic
 from types import TracebackType
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -84,15 +84,22 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+class Output(Protocol):
+    """What lines are printed to: a stream, or a file of a run."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+
+
 class Quiet(Observer):
     """Only what changes the result unasked: that training diverged, and went back.
 
     Parameters
     ----------
-    output : the stream to print to.
+    output : where to print.
     """
 
-    def __init__(self, output: TextIO) -> None:
+    def __init__(self, output: Output) -> None:
         self.output = output
 
     def __enter__(self) -> Quiet:
@@ -111,7 +118,7 @@ class Quiet(Observer):
 class Lines(Quiet):
     """Plain lines: one for each validation, and otherwise one every ten seconds; and the samples."""
 
-    def __init__(self, output: TextIO) -> None:
+    def __init__(self, output: Output) -> None:
         super().__init__(output)
         self._printed = monotonic()
         self._estimates = False

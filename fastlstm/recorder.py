@@ -184,12 +184,11 @@ class Log(Lines):
 
     def __init__(self, folder: Path, say: Say) -> None:
         self._journal = Journal(folder / LOG, say)
-        super().__init__(self._journal)  # type: ignore[arg-type]
+        super().__init__(self._journal)
 
     def note(self, line: str) -> None:
-        """Write a line."""
-        self._journal.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
-        self._journal.flush()
+        """Write a line, with the time."""
+        super()._print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}")
 
     stepped = Observer.stepped  # the metrics tell more
 
@@ -205,7 +204,6 @@ class Log(Lines):
 
     def _print(self, line: str) -> None:
         self.note(line)
-        self._printed = time.monotonic()
 
 
 class WhenPlanned(Observer):

@@ -46,10 +46,9 @@ _EARLY = (CONFIG, METRICS, SAMPLES, LOG)
 
 
 class Saved(NamedTuple):
-    """A model that has been saved: its path, its step, and the step of the run at that time."""
+    """A model that has been saved: its path, and its step."""
 
     path: Path
-    model_step: int
     step: int
 
 
@@ -172,8 +171,7 @@ class RunFolder:
             except ModelExistsError:  # it was put there by another program
                 self._move()
                 overwrite = False
-        training = model.training or {}
-        self.saved = Saved(self.model, training["model_step"], training["steps"])
+        self.saved = Saved(self.model, (model.training or {})["model_step"])
         return self.model
 
     def save_checkpoint(self, saved: Checkpoint) -> None:
@@ -247,7 +245,7 @@ class RunFolder:
     def _left(self) -> str:
         if self.saved is None:
             return "the model is lost"
-        return f"the model of step {self.saved.model_step:,} is in {self.saved.path}"
+        return f"the model of step {self.saved.step:,} is in {self.saved.path}"
 
     def _other_places(self) -> Iterator[Path]:
         yield self._wanted.parent

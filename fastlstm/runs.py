@@ -91,9 +91,9 @@ def _print(runs: Sequence[History], damaged: Sequence[Path], names: Sequence[str
     table = _table(runs, damaged, names)
     width = console.measure(table, options=console.options.update(max_width=_ANY_WIDTH)).maximum
     if not console.is_terminal or console.is_dumb_terminal:
-        plain = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
-        plain.print(table)
-        print("\n".join(line.rstrip() for line in plain.file.getvalue().splitlines()))  # type: ignore[attr-defined]
+        plain = io.StringIO()
+        Console(file=plain, width=width, color_system=None, highlight=False).print(table)
+        print("\n".join(line.rstrip() for line in plain.getvalue().splitlines()))
     elif width <= console.width:
         console.print(table)
     else:

@@ -328,7 +328,7 @@ def _run(start: _Start, folder: RunFolder, started: float, options: argparse.Nam
         before = trainer.training
         try:
             trainer.run()
-        except Exception as error:
+        except Exception as error:  # of whatever type, also of an observer: what was done is saved, then it is raised
             if trainer.training is not before:
                 _rescue(trainer, folder, saver, stop, error)
             raise
@@ -369,7 +369,7 @@ def _rescue(trainer: Trainer, folder: RunFolder, saver: Saver, stop: signals.Sto
         except ModelFileError as failure:
             _say(str(failure))
     if folder.saved is not None and not isinstance(error, OSError):  # else the reader of the output has left
-        _say(f"the model of step {folder.saved.model_step:,} is in {folder.saved.path}")
+        _say(f"the model of step {folder.saved.step:,} is in {folder.saved.path}")
 
 
 def _command(options: argparse.Namespace) -> str:

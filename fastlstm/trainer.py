@@ -106,6 +106,7 @@ class Trainer:
     progress : of the run.
     state : of the run. Its parameters are finally those of the model that the run leaves.
     training : record of the model's training, before the run and, once it has ended, of this run.
+    text : the identity of the text.
     config : settings of the run; those of a run of so many minutes contain the number of steps once it is known.
     observer : as given; to be changed before the first step only.
 
@@ -136,8 +137,8 @@ class Trainer:
     ) -> None:
         self.config = config = config or TrainConfig()
         self.observer, self._stop, self._started = observer or Observer(), stop or (lambda: False), started
-        ids = smallest_ids(ids, len(model.vocab))  # the fingerprint depends on their type
-        self._vocab, self._text = model.vocab, TextIdentity(fingerprint(model.vocab, ids), len(ids))
+        ids = smallest_ids(ids, len(model.vocab))
+        self._vocab, self.text = model.vocab, begin_from.text if begin_from else _identity(model.vocab, ids)
         train_ids, val_ids = _checked_split(ids, config)
         self._lanes = Lanes(train_ids, config.seq_len, config.batch)
         self.training = model.training
@@ -186,7 +187,7 @@ class Trainer:
         ConfigError
             When a setting differs that must not, or the run has taken more steps already.
         """
-        given = TextIdentity(fingerprint(vocab, ids), len(ids))
+        given = _identity(vocab, ids)
         if given != checkpoint.text:
             raise TextError(
                 f"the text is not that of the run, or has changed: it has {given.symbols:,} symbols (SHA-256"
@@ -253,11 +254,6 @@ class Trainer:
         return Content(self._model, self._vocab, self.state.parameters, self.training)
 
     @property
-    def text(self) -> TextIdentity:
-        """The identity of the text."""
-        return self._text
-
-    @property
     def checkpoint(self) -> Checkpoint:
         """What is needed to go on from here; its arrays are those of the run, which the next step changes.
 
@@ -271,7 +267,7 @@ class Trainer:
         return self._checkpoint(self._point or self._copies.good, self._best_at_point)
 
     def _checkpoint(self, state: RunState, best: Parameters | None) -> Checkpoint:
-        return Checkpoint(state, self._copies.good, best, self._vocab, self.config, self._text)
+        return Checkpoint(state, self._copies.good, best, self._vocab, self.config, self.text)
 
     @functools.cached_property
     def _steps(self) -> Steps:
@@ -329,9 +325,8 @@ class Trainer:
                 self._choose_exactly()
                 self._is_finished = True
                 self._sample()
-        if (
-            not self._is_finished and self.state.worse
-        ):  # else the steps since the best check may have improved the model
+        # Without checks since the best one, the steps since may have improved the model.
+        if not self._is_finished and self.state.worse:
             self._leave_best(self.state.best_nats)
 
     def _take_all_steps(self) -> Iterator[Progress]:
@@ -533,6 +528,11 @@ class Trainer:
             val_nats=self.state.val_nats,
             finished=self._is_finished,
         )
+
+
+def _identity(vocab: Vocab, ids: IdArray) -> TextIdentity:
+    """The identity of a text; it does not depend on the type of the ids."""
+    return TextIdentity(fingerprint(vocab, smallest_ids(ids, len(vocab))), len(ids))
 
 
 def _checked_split(ids: IdArray, config: TrainConfig) -> tuple[IdArray, IdArray]:

@@ -147,7 +147,7 @@ def test_a_folder_without_a_valid_configuration_is_refused(tmp_path):
         with pytest.raises(FastlstmError, match=f"no run in .*{reason}"):
             history.read(tmp_path / name)
     (tmp_path / "config.toml").write_text("hidden = 3\nlr =\n")
-    with pytest.raises(FastlstmError, match=r"config.toml' is damaged.*line 2"):
+    with pytest.raises(FastlstmError, match=r"config.toml' is not TOML: .*line 2"):
         history.read(tmp_path)
     (tmp_path / "config.toml").unlink()
     (tmp_path / "config.toml").mkdir()

@@ -92,7 +92,7 @@ def test_a_damaged_run_is_marked_and_reported(folder, capsys):
     output, errors = capsys.readouterr()
     assert output.splitlines()[-2].split() == ["-", "-", "-", "-", "damaged", "runs/second"]
     assert json.loads(output.splitlines()[-1])["damaged"] == ["runs/second"]
-    assert errors.startswith("fastlstm runs: 'runs/second/config.toml' is damaged")
+    assert errors.startswith("fastlstm runs: 'runs/second/config.toml' is not TOML")
     assert errors.count("\n") == 1
 
 
