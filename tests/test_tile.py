@@ -243,6 +243,7 @@ def test_a_machine_with_narrower_vectors_computes_the_same():
 AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+movbe"
 
 
+@pytest.mark.slow  # it compiles kernels for another machine
 @pytest.mark.skipif(vector_unit().bytes != 64, reason="this machine's vectors are not wider than AVX2")
 @pytest.mark.parametrize(
     ("file", "chosen"),
@@ -252,8 +253,8 @@ AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx,+avx2,+fma,+b
         ("test_functions.py", ""),
         ("test_dropout.py", "known_answers or bit_for_bit"),
         # Kernels are compiled for each cell and dtype, ten seconds each.
-        pytest.param("test_sync.py", "lstm and float32", marks=pytest.mark.slow),
-        pytest.param("test_sync.py", "not (lstm and float32)", marks=pytest.mark.slow),
+        ("test_sync.py", "lstm and float32"),
+        ("test_sync.py", "not (lstm and float32)"),
     ],
 )
 def test_a_machine_with_avx2_passes_the_same_tests(file, chosen):
