@@ -26,11 +26,12 @@ def build(
     *,
     training: bool = True,
     dropout: Dropout | None = None,
+    bf16: bool = False,
 ) -> Network:
     """The network of backend ``name`` for ``config``, T = ``seq_len`` and B = ``batch``.
 
     ``threads`` is the number of workers of the fast backend (``None``: `fastlstm.threads.default_threads`).
-    Without ``training`` it has no backward pass, and saves the memory for it. ``dropout``: see `Network`.
+    Without ``training`` it has no backward pass, and saves the memory for it. ``dropout``, ``bf16``: see `Network`.
 
     Raises
     ------
@@ -42,11 +43,11 @@ def build(
     if name == "reference":
         from fastlstm.reference.network import ReferenceNetwork
 
-        return ReferenceNetwork(config, seq_len, batch, threads, training=training, dropout=dropout)
+        return ReferenceNetwork(config, seq_len, batch, threads, training=training, dropout=dropout, bf16=bf16)
     default_threads()  # validate the environment first: numba, about to be imported, would report it unclearly
     from fastlstm.kernels.network import FastNetwork
 
-    return FastNetwork(config, seq_len, batch, threads, training=training, dropout=dropout)
+    return FastNetwork(config, seq_len, batch, threads, training=training, dropout=dropout, bf16=bf16)
 
 
 def warm_up(name: BackendName, config: ModelConfig, compiling: Callable[[], None]) -> None:

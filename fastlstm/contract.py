@@ -52,6 +52,7 @@ class Network(abc.ABC):
     config, seq_len, batch : the model's configuration, T and B.
     training : whether the network can run `backward` and `train_step`.
     dropout : used by `forward` and `train_step` when they are given a step; ``None``: never.
+    bf16 : whether the operands of all products are rounded to bfloat16; sums, state and updates stay as they are.
 
     Raises
     ------
@@ -61,11 +62,13 @@ class Network(abc.ABC):
     """
 
     def __init__(
-        self, config: ModelConfig, seq_len: int, batch: int, *, training: bool, dropout: Dropout | None = None
-    ) -> None:
+        self, config: ModelConfig, seq_len: int, batch: int, *, training: bool, dropout: Dropout | None = None,
+        bf16: bool = False,
+    ) -> None:  # fmt: skip
         self.config = config
         self.seq_len, self.batch = seq_len, batch
         self.training = training
+        self.bf16 = bf16
         self.dropout = Dropout() if dropout is None else dropout
         self._thresholds = self.dropout.thresholds(config.layers)
         self._sequence = (seq_len, batch)

@@ -54,6 +54,13 @@ def vector_unit() -> VectorUnit:
     return VectorUnit(32 if fma or features & {"avx", "avx2"} else 16, 16, fma)
 
 
+@functools.cache
+def has_bf16() -> bool:
+    """Whether numba generates code for a processor with AVX-512's dot products of bfloat16 pairs."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and {"avx512f", "avx512bf16"} <= _enabled_features()
+
+
 def _enabled_features() -> set[str]:
     """Features of the processor that numba enables, selected as in `numba.core.codegen`."""
     chosen = numba.config.CPU_FEATURES

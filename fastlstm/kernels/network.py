@@ -35,16 +35,17 @@ class FastNetwork(Network):
 
     Parameters
     ----------
-    config, seq_len, batch, training, dropout : see `Network`; without ``training``, the backward pass has no buffers.
+    config, seq_len, batch, training, dropout, bf16 : see `Network`; without ``training``, the backward pass has no
+        buffers.
     threads : maximum number of workers; ``None``: `default_threads`. Small networks use one, and calls use fewer while
         that is faster, see `fastlstm.kernels.pacing`.
     """
 
     def __init__(
         self, config: ModelConfig, seq_len: int, batch: int, threads: int | None = None, *, training: bool = True,
-        dropout: Dropout | None = None,
+        dropout: Dropout | None = None, bf16: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(config, seq_len, batch, training=training, dropout=dropout)
+        super().__init__(config, seq_len, batch, training=training, dropout=dropout, bf16=bf16)
         register(config.dtype)
         count = 1 if jit.DISABLED else _useful_workers(config, batch, threads or default_threads())
         self._drops = any(self._thresholds)

@@ -123,9 +123,9 @@ class ReferenceNetwork(Network):
 
     def __init__(
         self, config: ModelConfig, seq_len: int, batch: int, threads: int | None = None, *, training: bool = True,
-        dropout: Dropout | None = None,
+        dropout: Dropout | None = None, bf16: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(config, seq_len, batch, training=training, dropout=dropout)
+        super().__init__(config, seq_len, batch, training=training, dropout=dropout, bf16=bf16)
         self._lock = threading.RLock()
         self._tape: Tape | None = None
 
