@@ -15,8 +15,8 @@ def copy_part(source, at, target, to, count):
 
 
 @jit.kernel
-def transpose_part(source, at, row, target, to, rows, columns):
-    store_transposed(source, at, row, target, to, rows, columns)
+def transpose_part(source, at, row, target, to, target_row, rows, columns):
+    store_transposed(source, at, row, target, to, target_row, rows, columns)
 
 
 @jit.kernel
@@ -46,7 +46,7 @@ def test_a_part_of_a_block_is_transposed_and_padded_with_zeros(dtype, rng):
         row = columns + 3
         source = rng.standard_normal(2 + rows * row).astype(dtype)
         target = np.full(1 + U * U + 1, np.nan, dtype)
-        transpose_part(source, 2, row, target, 1, rows, columns)
+        transpose_part(source, 2, row, target, 1, U, rows, columns)
         expected = np.zeros((U, U), dtype)
         expected[:columns, :rows] = source[2:].reshape(rows, row)[:, :columns].T
         assert np.array_equal(target[1:-1].reshape(U, U), expected)

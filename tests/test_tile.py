@@ -113,7 +113,7 @@ def test_a_product_with_packed_weights_is_a_product(dtype, rows, columns, depth,
     A, W = rng.standard_normal((rows, depth)).astype(dtype), rng.standard_normal((depth, columns)).astype(dtype)
     padded = whole(columns, dtype)
     first, last = sorted(round(p * (padded // U)) for p in part)
-    packed, C = np.full(padded * pitch(depth), np.nan, dtype), rng.standard_normal((rows, padded)).astype(dtype)
+    packed, C = np.full(padded * pitch(depth, 1), np.nan, dtype), rng.standard_normal((rows, padded)).astype(dtype)
     call_pack(False, W.ravel(), 0, depth, 1, columns, padded, packed, 0, 0, padded // U)
     before = C.copy()
     c = C.ravel()
@@ -135,7 +135,7 @@ def test_a_sum_does_not_depend_on_the_shape_of_its_tile(dtype, rng):
     columns = 8 * U
     A, packed = (
         rng.standard_normal((13, depth)).astype(dtype),
-        rng.standard_normal(pitch(depth) * columns).astype(dtype),
+        rng.standard_normal(pitch(depth, 1) * columns).astype(dtype),
     )
     together, alone, single = (np.zeros((13, columns), dtype) for _ in range(3))
     call_product(13, 0, 8, depth, A.ravel(), 0, depth, packed, 0, together.ravel(), 0, columns, 0)
@@ -182,9 +182,9 @@ def test_packing_puts_gates_side_by_side(dtype, depth, gates, units, offset, see
     W = rng.standard_normal((depth, gates * units)).astype(dtype)
     source = np.concatenate([np.zeros(offset, dtype), W.ravel()])
     N = gates * whole(units, dtype)
-    target = np.full(offset + N * pitch(depth), np.nan, dtype)
+    target = np.full(offset + N * pitch(depth, 1), np.nan, dtype)
     call_pack(False, source, offset, depth, gates, units, N, target, offset, 0, N // U)
-    found = target[offset:].reshape(N // U, pitch(depth), U)[:, :depth].swapaxes(0, 1).reshape(depth, N)
+    found = target[offset:].reshape(N // U, pitch(depth, 1), U)[:, :depth].swapaxes(0, 1).reshape(depth, N)
     assert np.array_equal(found, in_gate_order(W, gates, dtype))
 
 
@@ -197,9 +197,9 @@ def test_packing_the_transpose(dtype, depth, gates, units, offset, seed):
     W = rng.standard_normal((depth, gates * units)).astype(dtype)
     source = np.concatenate([np.zeros(offset, dtype), W.ravel()])
     N, D = gates * whole(units, dtype), whole(depth, dtype)
-    target = np.full(offset + pitch(N) * D, np.nan, dtype)
+    target = np.full(offset + pitch(N, 1) * D, np.nan, dtype)
     call_pack(True, source, offset, depth, gates, units, N, target, offset, 0, D // U)
-    found = target[offset:].reshape(D // U, pitch(N), U)[:, :N].swapaxes(0, 1).reshape(N, D)
+    found = target[offset:].reshape(D // U, pitch(N, 1), U)[:, :N].swapaxes(0, 1).reshape(N, D)
     expected = np.zeros((N, D), dtype)
     expected[:, :depth] = in_gate_order(W, gates, dtype).T
     assert np.array_equal(found, expected)

@@ -69,10 +69,10 @@ def draw_factors(
 
 
 @jit.device
-def apply_factors(arena: Any, factors: int, source: int, target: int, units: int) -> None:
-    """``target = source * factors`` for whole vectors; a product, so that NaN is not dropped."""
+def apply_factors(arena: Any, factors: int, source: int, into: Any, target: int, units: int) -> None:
+    """``into[target] = arena[source] * factors`` for whole vectors; a product, so that NaN is not dropped."""
     for u in range(0, units, width(arena)):
-        store(arena, target + u, load(arena, source + u) * load(arena, factors + u))
+        store(into, target + u, load(arena, source + u) * load(arena, factors + u))
 
 
 @jit.device
@@ -99,10 +99,13 @@ def embedding_folded(buffers: Any) -> bool:
 
 @jit.device
 def inputs_of(plan: Any, buffers: Any, place: int) -> tuple[int, int]:
-    """Offset of the T*B rows that a place reads, and the distance between them: h of the layer below, or `masked`."""
+    """Offset of the T*B rows that a place reads, and the distance between them: h of the layer below, or ``masked``.
+
+    Both are in the arena of operands.
+    """
     if dropped(buffers, place):
         return plan.masked + place * plan.masked_size, plan.M
-    return plan.h + (place - 1) * plan.h_size + plan.B * plan.Hp, plan.Hp
+    return plan.h_r + (place - 1) * plan.h_r_size + plan.B * plan.Hp, plan.Hp
 
 
 @jit.device
@@ -112,19 +115,17 @@ def mask_states(plan: Any, buffers: Any, place: int, first: int, last: int, work
     target = plan.masked + place * plan.masked_size
     for row in range(first, last):
         factors = draw_row(plan, buffers, place, row, plan.H, worker)
-        apply_factors(buffers.arena, factors, source + row * plan.Hp, target + row * plan.M, plan.Hp)
+        at, to = source + row * plan.Hp, target + row * plan.M
+        apply_factors(buffers.arena, factors, at, buffers.operands, to, plan.Hp)
 
 
 @jit.device
 def mask_embeddings(plan: Any, buffers: Any, first: int, last: int, worker: int) -> None:
     """Write the embeddings read in rows ``first .. last``, multiplied by their factors, to ``masked``."""
-    arena, whole = buffers.arena, plan.E // width(buffers.arena) * width(buffers.arena)
     for row in range(first, last):
         factors = draw_row(plan, buffers, 0, row, plan.E, worker)
-        source, target = plan.rows + buffers.slot[row] * plan.E, plan.masked + row * plan.M
-        apply_factors(arena, factors, source, target, whole)
-        for e in range(whole, plan.E):
-            arena[target + e] = arena[source + e] * arena[factors + e]
+        source, target = plan.rows + buffers.slot[row] * plan.Ep, plan.masked + row * plan.M
+        apply_factors(buffers.arena, factors, source, buffers.operands, target, plan.Ep)
 
 
 @jit.device
@@ -147,4 +148,5 @@ def mask_gradients(
     U = width(buffers.arena)
     for row in range(first, last):
         factors = draw_row(plan, buffers, place, row, units, worker)
-        apply_factors(buffers.arena, factors, at + row * apart, at + row * apart, (units + U - 1) // U * U)
+        here = at + row * apart
+        apply_factors(buffers.arena, factors, here, buffers.arena, here, (units + U - 1) // U * U)

@@ -15,8 +15,9 @@ from fastlstm.kernels.dropout import dropped, embedding_folded
 from fastlstm.kernels.pack import column
 from fastlstm.kernels.partition import split
 from fastlstm.kernels.simd.arithmetic import splat
-from fastlstm.kernels.simd.memory import copy_vectors, load, load_part, prefetch, store, store_part
-from fastlstm.kernels.simd.vector import width
+from fastlstm.kernels.simd.groups import add_group, copy_group
+from fastlstm.kernels.simd.memory import load, load_part, prefetch, round_vectors, store, store_part, store_transposed
+from fastlstm.kernels.simd.vector import terms, width
 from fastlstm.kernels.sync import next_task
 from fastlstm.kernels.tile.call import tile
 from fastlstm.kernels.tile.operands import Elements, Packed, Rows, Vectors
@@ -25,58 +26,68 @@ from fastlstm.kernels.tile.shape import ROWS, VECTORS
 from fastlstm.kernels.workspace import REDUCTION
 
 
-class Strips(NamedTuple):
-    """An operand of `strip_product`: unit ``n*ROWS + u`` of row r is at ``at + n*strip + u + r*row``."""
+class Transposed(NamedTuple):
+    """An operand of `strip_product`: unit u at position k is at ``at + u*row + k``."""
 
     at: int
-    strip: int
     row: int
     units: int
 
 
 @jit.device
+def transpose(operands: Any, source: int, row: int, units: int, target: int, apart: int, first: int, last: int) -> None:
+    """Transpose positions ``first .. last``, of ``units`` units each, ``row`` apart; ``first`` is a multiple of U.
+
+    Whole vectors are written; the elements beyond the last position are zero.
+    """
+    U = width(operands)
+    for k in range(first, last, U):
+        for u in range(0, units, U):
+            at, to = source + k * row + u, target + u * apart + k
+            store_transposed(operands, at, row, operands, to, apart, min(U, last - k), U)
+
+
+@jit.device
 def transpose_states(plan: Any, buffers: Any, worker: int, workers: int) -> None:
-    """Copy this worker's rows of every layer's h into strips of ``ROWS`` units: operand A of the tiles below.
+    """Transpose this worker's positions of every layer's h, of what dropout left, and of the embeddings.
 
-    Whole vectors are stored for ``ROWS`` elements; the excess elements are overwritten by the rows that follow. The
-    last rows are copied element by element, because the memory after them belongs to another worker or buffer.
+    These are operands A of the tiles below, which read a row of positions for each unit.
     """
-    arena, H, Hp = buffers.arena, plan.H, plan.Hp
-    U = width(arena)
-    length = (plan.T + 1) * plan.B
-    first, last = split(length, worker, workers)
-    stored = (ROWS + U - 1) // U * U
-    careful = max(first, last - (stored + ROWS - 1) // ROWS)
-    strips = (H + ROWS - 1) // ROWS
+    operands = buffers.operands
+    U = width(operands)
+    first, last = positions_of(U, (plan.T + 1) * plan.B, worker, workers)
     for layer in range(plan.L):
-        h, ht = plan.h + layer * plan.h_size, plan.ht + layer * plan.ht_size
-        for start in range(first, last, 64):  # few enough rows to stay in the cache for all strips
-            end = min(start + 64, last)
-            for strip in range(strips):
-                read, write = h + strip * ROWS, ht + strip * length * ROWS
-                for k in range(start, min(end, careful)):
-                    for u in range(0, ROWS, U):
-                        store(arena, write + k * ROWS + u, load(arena, read + k * Hp + u))
-                for k in range(max(start, careful), end):
-                    for u in range(ROWS):
-                        arena[write + k * ROWS + u] = arena[read + k * Hp + u]
+        h, ht = plan.h_r + layer * plan.h_r_size, plan.ht + layer * plan.ht_size
+        transpose(operands, h, plan.Hp, plan.Hp, ht, plan.Q, first, last)
+    first, last = positions_of(U, plan.T * plan.B, worker, workers)
+    for place in range(plan.L + 1):
+        if dropped(buffers, place):
+            masked, masked_t = plan.masked + place * plan.masked_size, plan.masked_t + place * plan.masked_t_size
+            transpose(operands, masked, plan.M, plan.Ep if place == 0 else plan.Hp, masked_t, plan.Q, first, last)
+    if embedding_folded(buffers):
+        first, last = positions_of(U, buffers.counts[0], worker, workers)
+        transpose(operands, plan.rows_r, plan.Ep, plan.Ep, plan.rows_t, plan.Dp, first, last)
 
 
 @jit.device
-def states_before(plan: Any, layer: int) -> Strips:
+def positions_of(U: int, positions: int, worker: int, workers: int) -> tuple[int, int]:
+    """This worker's range of positions, from a multiple of ``U`` on."""
+    first, last = split((positions + U - 1) // U, worker, workers)
+    return first * U, min(last * U, positions)
+
+
+@jit.device
+def states_before(plan: Any, layer: int) -> Transposed:
     """The h that a layer reads with its recurrent weights: that of the time step before, from entry 0 on."""
-    return Strips(plan.ht + layer * plan.ht_size, (plan.T + 1) * plan.B * ROWS, ROWS, plan.H)
+    return Transposed(plan.ht + layer * plan.ht_size, plan.Q, plan.H)
 
 
 @jit.device
-def strips_of_inputs(plan: Any, buffers: Any, place: int) -> Strips:
-    """What a place reads: h of the layer below at the same time step, or ``masked``.
-
-    The latter is not transposed: its rows are an odd number of vectors apart, so that a tile reads it almost as fast.
-    """
+def inputs_transposed(plan: Any, buffers: Any, place: int) -> Transposed:
+    """What a place reads: h of the layer below at the same time step, or what dropout left of it."""
     if dropped(buffers, place):
-        return Strips(plan.masked + place * plan.masked_size, ROWS, plan.M, plan.E if place == 0 else plan.H)
-    return Strips(plan.ht + (place - 1) * plan.ht_size + plan.B * ROWS, (plan.T + 1) * plan.B * ROWS, ROWS, plan.H)
+        return Transposed(plan.masked_t + place * plan.masked_t_size, plan.Q, plan.E if place == 0 else plan.H)
+    return Transposed(plan.ht + (place - 1) * plan.ht_size + plan.B, plan.Q, plan.H)
 
 
 @jit.device
@@ -89,60 +100,62 @@ def expect_rows(arena: Any, source: int, row: int, first: int, last: int, vector
 
 @jit.device
 def strip_product(
-    arena: Any, inputs: Any, start: int, depth: int, vectors: int, strip: int, sums: int, add: int, following: int,
-    row: int,
+    plan: Any, buffers: Any, inputs: Any, start: int, depth: int, vectors: int, strip: int, sums: int, add: int,
+    following: int, row: int,
 ) -> None:  # fmt: skip
     """``sums (units, strip) += inputs[start :].T da[start :]`` over ``depth`` rows of a packed strip.
 
     Meanwhile the rows that will be packed next are prefetched: from ``following`` on, ``row`` elements apart.
     """
-    U = width(arena)
-    units = inputs.units
-    at = inputs.at + start * inputs.row
+    arena, operands = buffers.arena, buffers.operands
+    U, P = width(arena), terms(operands)
+    units, at = inputs.units, inputs.at + start
     tiles = (units + ROWS - 1) // ROWS
     for n in range(tiles):
         first, last = split(depth, n, tiles)
-        expect_rows(arena, following, row, first, last, vectors)
+        expect_rows(operands, following, row, first, last, vectors)
         tile(
-            min(ROWS, units - n * ROWS), vectors, depth, Elements(arena, at + n * inputs.strip, 1, inputs.row),
-            Vectors(arena, strip, U, vectors * U), Rows(arena, sums + n * ROWS * vectors * U, vectors * U), add,
+            min(ROWS, units - n * ROWS), vectors, (depth + P - 1) // P,
+            Elements(operands, at + n * ROWS * inputs.row, inputs.row, P),
+            Vectors(operands, strip, U * P, vectors * U * P), Rows(arena, sums + n * ROWS * vectors * U, vectors * U),
+            add,
         )  # fmt: skip
 
 
 @jit.device
-def add_vectors(arena: Any, source: int, target: int, vectors: int) -> None:
-    """Add ``vectors`` contiguous vectors of the arena at ``source`` to those at ``target``."""
+def add_vectors(source: Any, at: int, arena: Any, target: int, vectors: int) -> None:
+    """Add ``vectors`` contiguous vectors of ``source`` at ``at`` to those of the arena at ``target``."""
     U = width(arena)
     for v in range(vectors):
-        store(arena, target + v * U, load(arena, target + v * U) + load(arena, source + v * U))
+        store(arena, target + v * U, load(arena, target + v * U) + load(source, at + v * U))
 
 
 @jit.device
-def pack_row(arena: Any, source: int, vectors: int, strip: int, bias: int) -> None:
-    """Copy one row of ``vectors`` vectors to ``strip``, and add it to ``bias``."""
-    copy_vectors(arena, source, strip, vectors)
-    add_vectors(arena, source, bias, vectors)
+def pack_strip(operands: Any, source: int, row: int, depth: int, vectors: int, strip: int) -> None:
+    """Pack ``depth`` rows, ``row`` elements apart, into ``strip``."""
+    U, P = width(operands), terms(operands)
+    for k in range(0, depth, P):
+        for v in range(vectors):
+            copy_group(operands, source + k * row + v * U, row, depth - k, strip + (k * vectors + v * P) * U)
 
 
 @jit.device
-def pack_strip(arena: Any, source: int, row: int, depth: int, vectors: int, strip: int, bias: int) -> None:
-    """Pack ``depth`` rows, ``row`` elements apart, into ``strip``, and add them to ``bias``."""
+def add_rows(operands: Any, strip: int, depth: int, vectors: int, arena: Any, sums: int) -> None:
+    """Add the ``depth`` rows of a packed strip to ``sums``."""
+    U, P = width(arena), terms(operands)
+    for v in range(vectors):
+        total = load(arena, sums + v * U)
+        for k in range(0, depth, P):
+            total = add_group(operands, strip + (k * vectors + v * P) * U, total)
+        store(arena, sums + v * U, total)
+
+
+@jit.device
+def scatter(plan: Any, buffers: Any, inputs: int, start: int, depth: int, j: int, vectors: int) -> None:
+    """For a folded layer 0: add ``depth`` rows of ``da`` at ``inputs`` to their symbols' gradients in ``dtable``."""
     for k in range(depth):
-        pack_row(arena, source + k * row, vectors, strip + k * vectors * width(arena), bias)
-
-
-@jit.device
-def pack_and_scatter(
-    plan: Any, buffers: Any, source: int, inputs: int, start: int, depth: int, j: int, vectors: int, strip: int,
-    bias: int,
-) -> None:  # fmt: skip
-    """`pack_strip` for a folded layer 0; also adds each row at ``inputs`` to its symbol's gradient in ``dtable``."""
-    arena = buffers.arena
-    U = width(arena)
-    for k in range(depth):
-        pack_row(arena, source + k * plan.N, vectors, strip + k * vectors * U, bias)
-        table_row = plan.dtable + buffers.slot[start + k] * plan.N + j * U
-        add_vectors(arena, inputs + k * plan.N, table_row, vectors)
+        table_row = plan.dtable + buffers.slot[start + k] * plan.N + j * width(buffers.arena)
+        add_vectors(buffers.operands, inputs + k * plan.N, buffers.arena, table_row, vectors)
 
 
 @jit.device
@@ -185,23 +198,22 @@ def clear(arena: Any, at: int, vectors: int) -> None:
 
 @jit.device
 def layer_strip(
-    plan: Any, buffers: Any, gradients: Any, layer: int, j: int, vectors: int, scratch: int, add: int
+    plan: Any, buffers: Any, gradients: Any, layer: int, j: int, vectors: int, share: Any, add: int
 ) -> None:
     """Gradients of one strip of a layer's weights and biases, and of the table if it is folded into the layer.
 
     The gradient of the recurrent weights is computed from ``da_h``, that of the input weights from ``da``. Both are the
     same strip unless there are separate gates.
     """
-    arena = buffers.arena
+    arena, operands, strip = buffers.arena, buffers.operands, share.strip
     U = width(arena)
     G, H, B, N = plan.G, plan.H, plan.B, plan.N
     X = plan.E if layer == 0 else H
     folded = layer == 0 and embedding_folded(buffers)
-    sums_x = scratch
+    sums_x = share.scratch
     sums_h = sums_x + X * vectors * U
     bias = sums_h + H * vectors * U
     bias_h = bias + vectors * U * plan.separate
-    strip = bias_h + vectors * U
     clear(arena, bias, vectors)
     clear(arena, bias_h, vectors)
     if folded:
@@ -210,22 +222,23 @@ def layer_strip(
     for start in range(0, plan.T * B, REDUCTION):
         depth = min(REDUCTION, plan.T * B - start)
         more = 1 if start > 0 else 0
-        at = layer * plan.a_size + start * N + j * U
-        source, inputs = plan.a_h + at, plan.a + at
+        at = layer * plan.da_size + start * N + j * U
+        source, inputs = plan.da_h + at, plan.da + at
         following = source + depth * N
+        pack_strip(operands, source, N, depth, vectors, strip)
+        add_rows(operands, strip, depth, vectors, arena, bias_h)
         if folded:
-            pack_and_scatter(plan, buffers, source, inputs, start, depth, j, vectors, strip, bias_h)
-        else:
-            pack_strip(arena, source, N, depth, vectors, strip, bias_h)
-        strip_product(arena, states_before(plan, layer), start, depth, vectors, strip, sums_h, more, following, N)
+            scatter(plan, buffers, inputs, start, depth, j, vectors)
+        h = states_before(plan, layer)
+        strip_product(plan, buffers, h, start, depth, vectors, strip, sums_h, more, following, N)
         if not folded:
             if plan.separate:
-                pack_strip(arena, inputs, N, depth, vectors, strip, bias)
-            strip_product(
-                arena, strips_of_inputs(plan, buffers, layer), start, depth, vectors, strip, sums_x, more, following, N
-            )
+                pack_strip(operands, inputs, N, depth, vectors, strip)
+                add_rows(operands, strip, depth, vectors, arena, bias)
+            x = inputs_transposed(plan, buffers, layer)
+            strip_product(plan, buffers, x, start, depth, vectors, strip, sums_x, more, following, N)
     if folded:
-        table_strip(plan, buffers, j, vectors, sums_x, bias)
+        table_strip(plan, buffers, j, vectors, strip, sums_x, bias)
     W, b, b_h = buffers.places[layer + 1, 0], buffers.places[layer + 1, 1], buffers.places[layer + 1, 2]
     add_strip(arena, sums_x, X, j, vectors, G, H, gradients, W, add)
     add_strip(arena, sums_h, H, j, vectors, G, H, gradients, W + X * G * H, add)
@@ -235,18 +248,22 @@ def layer_strip(
 
 
 @jit.device
-def table_strip(plan: Any, buffers: Any, j: int, vectors: int, sums: int, bias: int) -> None:
+def table_strip(plan: Any, buffers: Any, j: int, vectors: int, strip: int, sums: int, bias: int) -> None:
     """``rows.T dtable`` of one strip, into ``sums``; with separate gates also ``dtable`` summed over symbols: bias."""
-    arena = buffers.arena
-    U, symbols = width(arena), buffers.counts[0]
-    if plan.separate:
-        for d in range(symbols):
-            add_vectors(arena, plan.dtable + d * plan.N + j * U, bias, vectors)
-    for m in range(0, plan.E, ROWS):
-        tile(
-            min(ROWS, plan.E - m), vectors, symbols, Elements(arena, plan.rows + m, 1, plan.E),
-            Vectors(arena, plan.dtable + j * U, U, plan.N), Rows(arena, sums + m * vectors * U, vectors * U), 0,
-        )  # fmt: skip
+    arena, operands = buffers.arena, buffers.operands
+    U, symbols, N = width(arena), buffers.counts[0], plan.N
+    for d in range(symbols):
+        row = d * N + j * U
+        if plan.separate:
+            add_vectors(arena, plan.dtable + row, arena, bias, vectors)
+        round_vectors(arena, plan.dtable + row, operands, plan.dtable_r + row, vectors)
+    for start in range(0, symbols, REDUCTION):
+        depth = min(REDUCTION, symbols - start)
+        source = plan.dtable_r + start * N + j * U
+        pack_strip(operands, source, N, depth, vectors, strip)
+        rows = Transposed(plan.rows_t, plan.Dp, plan.E)
+        more = 1 if start > 0 else 0
+        strip_product(plan, buffers, rows, start, depth, vectors, strip, sums, more, source + depth * N, N)
 
 
 @jit.device
@@ -262,30 +279,28 @@ def add_separate_bias(
 
 
 @jit.device
-def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, vectors: int, scratch: int, add: int) -> None:
+def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, vectors: int, share: Any, add: int) -> None:
     """Gradients of one strip of the output layer's weights and bias."""
-    arena = buffers.arena
+    arena, operands, scratch, strip = buffers.arena, buffers.operands, share.scratch, share.strip
     U = width(arena)
     bias = scratch + plan.H * vectors * U
-    strip = bias + vectors * U
     clear(arena, bias, vectors)
     for start in range(0, plan.T * plan.B, REDUCTION):
         depth = min(REDUCTION, plan.T * plan.B - start)
         more = 1 if start > 0 else 0
-        source = plan.p + start * plan.Vp + j * U
+        source = plan.dlogits + start * plan.Vp + j * U
         following = source + depth * plan.Vp
-        pack_strip(arena, source, plan.Vp, depth, vectors, strip, bias)
-        inputs = strips_of_inputs(plan, buffers, plan.L)
-        strip_product(arena, inputs, start, depth, vectors, strip, scratch, more, following, plan.Vp)
+        pack_strip(operands, source, plan.Vp, depth, vectors, strip)
+        add_rows(operands, strip, depth, vectors, arena, bias)
+        inputs = inputs_transposed(plan, buffers, plan.L)
+        strip_product(plan, buffers, inputs, start, depth, vectors, strip, scratch, more, following, plan.Vp)
     W, b = buffers.places[plan.L + 1, 0], buffers.places[plan.L + 1, 1]
     add_strip(arena, scratch, plan.H, j, vectors, 1, plan.V, gradients, W, add)
     add_strip(arena, bias, 1, j, vectors, 1, plan.V, gradients, b, add)
 
 
 @jit.device
-def weight_gradients(
-    plan: Any, buffers: Any, gradients: Any, scratch: int, add: int, worker: int, workers: int
-) -> None:
+def weight_gradients(plan: Any, buffers: Any, gradients: Any, share: Any, add: int, worker: int, workers: int) -> None:
     """This worker's strips of the layers, then strips of the output layer until none is left.
 
     If ``add`` is 0, the sums overwrite the gradients. An LSTM's strip is one group of units; if the workers form one
@@ -299,12 +314,12 @@ def weight_gradients(
     for layer in range(plan.L):
         for strip in range(first, last):
             j, end = split(gates, strip, strips)
-            layer_strip(plan, buffers, gradients, layer, j, end - j, scratch, add)
+            layer_strip(plan, buffers, gradients, layer, j, end - j, share, add)
     strips = (symbols + VECTORS - 1) // VECTORS
     task = next_task(buffers.sync)
     while task < strips:
         j, end = split(symbols, task, strips)
-        output_strip(plan, buffers, gradients, j, end - j, scratch, add)
+        output_strip(plan, buffers, gradients, j, end - j, share, add)
         task = next_task(buffers.sync)
 
 
@@ -338,15 +353,13 @@ def embedding_gradients(plan: Any, buffers: Any, gradients: Any, worker: int, wo
 @jit.device
 def unfold_gradients(plan: Any, buffers: Any, gradients: Any, worker: int, workers: int) -> None:
     """Add ``dtable Wx.T`` of this worker's symbols to their rows of the embedding's gradient."""
-    arena = buffers.arena
-    U = width(arena)
-    inputs = (plan.E + U - 1) // U
+    arena, operands = buffers.arena, buffers.operands
     first, last = split(buffers.counts[0], worker, workers)
     product(
-        last - first, 0, inputs, plan.N, Rows(arena, plan.dtable + first * plan.N, plan.N), Packed(arena, plan.wxt),
-        Rows(arena, plan.drows + first * inputs * U, inputs * U), 0,
+        last - first, 0, plan.Ep // width(arena), plan.N, Rows(operands, plan.dtable_r + first * plan.N, plan.N),
+        Packed(operands, plan.wxt), Rows(arena, plan.drows + first * plan.Ep, plan.Ep), 0,
     )  # fmt: skip
     for d in range(first, last):
         at = buffers.places[0, 0] + buffers.symbols[d] * plan.E
         for e in range(plan.E):
-            gradients[at + e] += arena[plan.drows + d * inputs * U + e]
+            gradients[at + e] += arena[plan.drows + d * plan.Ep + e]

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from fastlstm.config import ModelConfig
 from fastlstm.contract import Ids, Network, StepResult, bad_ids, no_distribution
 from fastlstm.dropout import WORD, Dropout
+from fastlstm.errors import ConfigError
 from fastlstm.kernels import jit
 from fastlstm.kernels.dropout import STEP, THRESHOLDS
+from fastlstm.kernels.host import has_bf16
 from fastlstm.kernels.step import BACKWARD, BAD_IDS, CLEAR, FORWARD, NORM, UPDATE, generate, step
 from fastlstm.kernels.tile.call import register
 from fastlstm.kernels.workers import Workers
-from fastlstm.kernels.workspace import Workspace
+from fastlstm.kernels.workspace import BFLOAT16, Workspace
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.threads import default_threads
@@ -46,10 +48,12 @@ class FastNetwork(Network):
         dropout: Dropout | None = None, bf16: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(config, seq_len, batch, training=training, dropout=dropout, bf16=bf16)
-        register(config.dtype)
+        if bf16:
+            check_bf16(config)
+        register(BFLOAT16 if bf16 else config.dtype)
         count = 1 if jit.DISABLED else _useful_workers(config, batch, threads or default_threads())
         self._drops = any(self._thresholds)
-        self.workspace = Workspace(config, seq_len, batch, count, training=training, dropout=self._drops)
+        self.workspace = Workspace(config, seq_len, batch, count, training=training, dropout=self._drops, bf16=bf16)
         self.plan, self.buffers = self.workspace.plan, self.workspace.buffers
         self.buffers.masks[:THRESHOLDS] = *self.dropout.key, 0, not self.dropout.held
         self.workers = Workers(count, self.buffers.sync)
@@ -170,6 +174,17 @@ class FastNetwork(Network):
         found["probabilities"] = view("p")[:, :, : plan.V].copy()
         found["nats"] = view("nats").reshape(T, B).copy()
         return found
+
+
+def check_bf16(config: ModelConfig) -> None:
+    """Raise `ConfigError` if products of bfloat16 cannot be computed here for a model."""
+    if not has_bf16():
+        raise ConfigError(
+            "this processor has no dot products of bfloat16 numbers (AVX-512 BF16), which precision bf16 needs:"
+            " use float32"
+        )
+    if config.dtype != "float32":
+        raise ConfigError(f"precision bf16 needs a model with parameters of float32, not {config.dtype}")
 
 
 def _useful_workers(config: ModelConfig, batch: int, threads: int) -> int:

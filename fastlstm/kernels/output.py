@@ -41,7 +41,8 @@ def project_symbols(plan: Any, buffers: Any, worker: int, workers: int) -> None:
     first, last = split(plan.Hp // width(arena), worker, workers)
     biased_product(
         buffers.counts[0], first * plan.G, last * plan.G, plan.E,
-        Rows(arena, plan.rows, plan.E), Packed(arena, plan.wx), plan.bias, Rows(arena, plan.table, plan.N),
+        Rows(buffers.operands, plan.rows_r, plan.Ep), Packed(buffers.operands, plan.wx), plan.bias,
+        Rows(arena, plan.table, plan.N),
     )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def project_inputs(plan: Any, buffers: Any, layer: int, worker: int, workers: in
     A single team splits the units, as in its time steps: with few rows, no worker should have to read all weights.
     Several teams split the rows.
     """
-    arena = buffers.arena
+    arena, operands = buffers.arena, buffers.operands
     first, last, first_unit, last_unit = 0, plan.T * plan.B, 0, plan.Hp // width(arena)
     if teams == 1:
         first_unit, last_unit = split(last_unit, worker, workers)
@@ -62,8 +63,8 @@ def project_inputs(plan: Any, buffers: Any, layer: int, worker: int, workers: in
     for block in range(first, last, BLOCK):
         biased_product(
             min(BLOCK, last - block), first_unit * plan.G, last_unit * plan.G, plan.E if layer == 0 else plan.H,
-            Rows(arena, inputs + block * apart, apart),
-            Packed(arena, plan.wx + layer * plan.wx_size), plan.bias + layer * plan.bias_size,
+            Rows(operands, inputs + block * apart, apart),
+            Packed(operands, plan.wx + layer * plan.wx_size), plan.bias + layer * plan.bias_size,
             Rows(arena, plan.a + layer * plan.a_size + block * plan.N, plan.N),
         )  # fmt: skip
 
@@ -87,11 +88,11 @@ def softmax_row(arena: Any, at: int, size: int, scale: float) -> tuple[float, fl
 @jit.device
 def logits(plan: Any, buffers: Any, first: int, rows: int, first_vector: int, last_vector: int) -> None:
     """Vectors ``first_vector .. last_vector`` of the logits of ``rows`` rows from row ``first``, into ``p``."""
-    arena = buffers.arena
+    arena, operands = buffers.arena, buffers.operands
     inputs, apart = inputs_of(plan, buffers, plan.L)
     biased_product(
-        rows, first_vector, last_vector, plan.H, Rows(arena, inputs + first * apart, apart),
-        Packed(arena, plan.wy), plan.by, Rows(arena, plan.p + first * plan.Vp, plan.Vp),
+        rows, first_vector, last_vector, plan.H, Rows(operands, inputs + first * apart, apart),
+        Packed(operands, plan.wy), plan.by, Rows(arena, plan.p + first * plan.Vp, plan.Vp),
     )  # fmt: skip
 
 
@@ -117,8 +118,8 @@ def predict(plan: Any, buffers: Any, y: Any, worker: int, workers: int) -> None:
 
 @jit.device
 def predict_backward(plan: Any, buffers: Any, y: Any, scale: float, worker: int, workers: int) -> None:
-    """Gradients of the output layer for this worker's rows: ``dlogits`` into ``p``, those of the top h into ``dy``."""
-    arena, Vp = buffers.arena, plan.Vp
+    """Gradients of the output layer for this worker's rows: ``dlogits``, and those of the top h, into ``dy``."""
+    arena, operands, Vp = buffers.arena, buffers.operands, plan.Vp
     U = width(arena)
     first, last = split(plan.T * plan.B, worker, workers)
     for block in range(first, last, BLOCK):
@@ -127,9 +128,9 @@ def predict_backward(plan: Any, buffers: Any, y: Any, scale: float, worker: int,
             at = plan.p + row * Vp
             arena[at + y[row]] -= 1
             for j in range(0, Vp, U):
-                store(arena, at + j, load(arena, at + j) * scale)
+                store(operands, plan.dlogits + row * Vp + j, load(arena, at + j) * scale)
         product(
-            rows, 0, plan.Hp // U, Vp, Rows(arena, plan.p + block * Vp, Vp), Packed(arena, plan.wyt),
+            rows, 0, plan.Hp // U, Vp, Rows(operands, plan.dlogits + block * Vp, Vp), Packed(operands, plan.wyt),
             Rows(arena, plan.dy + block * plan.Hp, plan.Hp), 0,
         )  # fmt: skip
         if dropped(buffers, plan.L):
@@ -139,14 +140,14 @@ def predict_backward(plan: Any, buffers: Any, y: Any, scale: float, worker: int,
 @jit.device
 def input_gradients(plan: Any, buffers: Any, layer: int, worker: int, workers: int) -> None:
     """This worker's rows of the gradient of a layer's inputs, ``da Wx.T``: ``dy`` of the layer below, or ``dx``."""
-    arena = buffers.arena
+    arena, operands = buffers.arena, buffers.operands
     U = width(arena)
     first, last = split(plan.T * plan.B, worker, workers)
     at, apart, inputs = (plan.dx, plan.Ep, plan.E) if layer == 0 else (plan.dy, plan.Hp, plan.H)
     product(
         last - first, 0, (inputs + U - 1) // U, plan.N,
-        Rows(arena, plan.a + layer * plan.a_size + first * plan.N, plan.N),
-        Packed(arena, plan.wxt + layer * plan.wxt_size), Rows(arena, at + first * apart, apart), 0,
+        Rows(operands, plan.da + layer * plan.da_size + first * plan.N, plan.N),
+        Packed(operands, plan.wxt + layer * plan.wxt_size), Rows(arena, at + first * apart, apart), 0,
     )  # fmt: skip
     if dropped(buffers, layer):
         mask_gradients(plan, buffers, layer, first, last, inputs, at, apart, worker)

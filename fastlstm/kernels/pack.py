@@ -12,8 +12,10 @@ import numpy as np
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.partition import split
-from fastlstm.kernels.simd.memory import load, load_part, prefetch, store, store_transposed
-from fastlstm.kernels.simd.vector import width
+from fastlstm.kernels.simd.arithmetic import splat
+from fastlstm.kernels.simd.groups import store_group
+from fastlstm.kernels.simd.memory import load, load_part, prefetch, round_vectors, store_transposed
+from fastlstm.kernels.simd.vector import terms, width
 from fastlstm.kernels.tile.shape import device_pitch
 
 #: How many rows ahead to prefetch: the stride between rows is too large for the hardware prefetcher.
@@ -32,14 +34,24 @@ def pack(
     source: Any, at: int, depth: int, gates: int, columns: int, target: Any, to: int, first: int, last: int
 ) -> None:
     """Pack vectors ``first .. last`` of the (depth, gates*columns) matrix at ``source[at]`` into ``target[to]``."""
-    U = width(target)
-    row, apart = gates * columns, device_pitch(depth)
+    U, P = width(target), terms(target)
+    row, apart = gates * columns, device_pitch(depth, P)
     for j in range(first, last):
         begin, n = column(j, gates, columns, U)
-        for k in range(depth):
-            read, write = at + k * row + begin, to + (j * apart + k) * U
-            prefetch(source, read + AHEAD * row)
-            store(target, write, load(source, read) if n == U else load_part(source, read, n))
+        for k in range(0, depth, P):
+            read, write = at + k * row + begin, to + (j * apart + k // P) * U * P
+            one = read_row(source, read, row, n)
+            other = splat(source, 0.0)
+            if P > 1 and k + 1 < depth:
+                other = read_row(source, read + row, row, n)
+            store_group(target, write, one, other)
+
+
+@jit.device
+def read_row(source: Any, at: int, row: int, n: int) -> Any:
+    """The ``n`` elements at ``source[at]`` as a vector; those `AHEAD` rows further on are prefetched."""
+    prefetch(source, at + AHEAD * row)
+    return load(source, at) if n == width(source) else load_part(source, at, n)
 
 
 @jit.device
@@ -50,14 +62,14 @@ def pack_transposed(
 
     The reduction runs over ``padded`` packed columns; those beyond the matrix are zero.
     """
-    U = width(target)
+    U, P = width(target), terms(target)
     for j in range(first, last):
         n = min(U, rows - j * U)
         for vector in range(padded // U):
             begin, m = column(vector, gates, columns, U)
             read = at + j * U * gates * columns + begin
-            write = to + (j * device_pitch(padded) + vector * U) * U
-            store_transposed(source, read, gates * columns, target, write, n, m)
+            write = to + (j * device_pitch(padded, P) * P + vector * U) * U
+            store_transposed(source, read, gates * columns, target, write, U * P, n, m)
 
 
 @jit.device
@@ -76,7 +88,7 @@ def pack_bias(
 def pack_parameters(plan: Any, buffers: Any, parameters: Any, worker: int, workers: int) -> None:
     """This worker's share of packing all weights, and their transposes if the network has a backward pass."""
     backward = plan.wht_size > 0
-    arena, places = buffers.arena, buffers.places
+    arena, operands, places = buffers.arena, buffers.operands, buffers.places
     U = width(arena)
     E, H, G, V, N = plan.E, plan.H, plan.G, plan.V, plan.N
     first_unit, last_unit = split(plan.Hp // U, worker, workers)
@@ -85,15 +97,15 @@ def pack_parameters(plan: Any, buffers: Any, parameters: Any, worker: int, worke
         X = E if layer == 0 else H
         W = places[layer + 1, 0]
         Wh = W + X * G * H
-        pack(parameters, W, X, G, H, arena, plan.wx + layer * plan.wx_size, first, last)
-        pack(parameters, Wh, H, G, H, arena, plan.wh + layer * plan.wh_size, first, last)
+        pack(parameters, W, X, G, H, operands, plan.wx + layer * plan.wx_size, first, last)
+        pack(parameters, Wh, H, G, H, operands, plan.wh + layer * plan.wh_size, first, last)
         if backward:
             at = plan.wht + layer * plan.wht_size
-            pack_transposed(parameters, Wh, H, G, H, N, arena, at, first_unit, last_unit)
+            pack_transposed(parameters, Wh, H, G, H, N, operands, at, first_unit, last_unit)
             inputs = (X + U - 1) // U
             at = plan.wxt + layer * plan.wxt_size
             first_input, last_input = split(inputs, worker, workers)
-            pack_transposed(parameters, W, X, G, H, N, arena, at, first_input, last_input)
+            pack_transposed(parameters, W, X, G, H, N, operands, at, first_input, last_input)
         if worker == 0:
             pack_bias(parameters, places[layer + 1, 1], G, H, N, arena, plan.bias + layer * plan.bias_size, 0.0)
             if plan.R > 0:
@@ -101,9 +113,9 @@ def pack_parameters(plan: Any, buffers: Any, parameters: Any, worker: int, worke
                 pack_bias(parameters, places[layer + 1, 2], plan.R, H, plan.R * plan.Hp, arena, bias_h, 0.0)
     W = places[plan.L + 1, 0]
     first, last = split(plan.Vp // U, worker, workers)
-    pack(parameters, W, H, 1, V, arena, plan.wy, first, last)
+    pack(parameters, W, H, 1, V, operands, plan.wy, first, last)
     if backward:
-        pack_transposed(parameters, W, H, 1, V, plan.Vp, arena, plan.wyt, first_unit, last_unit)
+        pack_transposed(parameters, W, H, 1, V, plan.Vp, operands, plan.wyt, first_unit, last_unit)
     if worker == 0:
         pack_bias(parameters, places[plan.L + 1, 1], 1, V, plan.Vp, arena, plan.by, -np.inf)
 
@@ -134,16 +146,18 @@ def use_all_symbols(buffers: Any, x: Any) -> None:
 
 @jit.device
 def gather_rows(plan: Any, buffers: Any, parameters: Any) -> None:
-    """Copy the embeddings of the listed symbols into ``rows``."""
+    """Copy the embeddings of the listed symbols into ``rows``, and round them."""
     arena, at = buffers.arena, buffers.places[0, 0]
     for d in range(buffers.counts[0]):
         for e in range(plan.E):
-            arena[plan.rows + d * plan.E + e] = parameters[at + buffers.symbols[d] * plan.E + e]
+            arena[plan.rows + d * plan.Ep + e] = parameters[at + buffers.symbols[d] * plan.E + e]
+        vectors = plan.Ep // width(arena)
+        round_vectors(arena, plan.rows + d * plan.Ep, buffers.operands, plan.rows_r + d * plan.Ep, vectors)
 
 
 @jit.device
 def load_state(plan: Any, buffers: Any, state: Any, worker: int, workers: int) -> None:
-    """Copy this worker's lanes of the carried-in state (S, L, B, H) to entry 0 of the state."""
+    """Copy this worker's lanes of the carried-in state (S, L, B, H) to entry 0 of the state, and round h."""
     first, last = split(plan.B, worker, workers)
     for part in range(plan.S):
         for layer in range(plan.L):
@@ -151,6 +165,11 @@ def load_state(plan: Any, buffers: Any, state: Any, worker: int, workers: int) -
                 at = plan.h + (part * plan.L + layer) * plan.h_size + b * plan.Hp
                 for u in range(plan.H):
                     buffers.arena[at + u] = state[part, layer, b, u]
+    vectors = (last - first) * plan.Hp // width(buffers.arena)
+    for layer in range(plan.L):
+        h, rounded = plan.h + layer * plan.h_size, plan.h_r + layer * plan.h_r_size
+        at = first * plan.Hp
+        round_vectors(buffers.arena, h + at, buffers.operands, rounded + at, vectors)
 
 
 @jit.device

@@ -15,8 +15,8 @@ from fastlstm.kernels.cells.places import Places
 from fastlstm.kernels.dropout import embedding_folded
 from fastlstm.kernels.partition import split
 from fastlstm.kernels.simd.arithmetic import splat
-from fastlstm.kernels.simd.memory import copy_vectors, store
-from fastlstm.kernels.simd.vector import width
+from fastlstm.kernels.simd.memory import copy_vectors, round_vectors, store
+from fastlstm.kernels.simd.vector import terms, width
 from fastlstm.kernels.sync import ALL_WORKERS, barrier
 from fastlstm.kernels.tile.call import tile
 from fastlstm.kernels.tile.operands import Elements, Packed, Rows, Vectors
@@ -32,6 +32,7 @@ class Share(NamedTuple):
     first_unit: int  # in vectors of units
     last_unit: int
     scratch: int
+    strip: int
     team_barrier: int
     members: int
 
@@ -55,7 +56,8 @@ def share_of(plan: Any, U: int, worker: int, workers: int, teams: int) -> Any:
     first_unit, last_unit = split(plan.Hp // U, member, members)
     return Share(
         first_lane, last_lane, first_unit, last_unit,
-        plan.scratch + worker * plan.scratch_size, ALL_WORKERS + 16 * (1 + team), members,
+        plan.scratch + worker * plan.scratch_size, plan.strip + worker * plan.strip_size,
+        ALL_WORKERS + 16 * (1 + team), members,
     )  # fmt: skip
 
 
@@ -74,15 +76,18 @@ def places_of(plan: Any, buffers: Any, layer: int, t: int, b: int, unit: int, in
     """The `Places` of vector ``unit`` of the units of lane ``b`` at time step ``t``."""
     column, r = unit * width(buffers.arena), t * plan.B + b
     before = plan.h + layer * plan.h_size + r * plan.Hp + column
-    gates = layer * plan.a_size + r * plan.N + column * plan.G
+    gates = r * plan.N + column * plan.G
     return Places(
         inputs=inputs,
         recurrent=recurrent,
         bias_h=plan.bias_h + layer * plan.bias_h_size + column * plan.R,
-        gates=plan.a + gates,
-        gates_h=plan.a_h + gates,
+        gates=plan.a + layer * plan.a_size + gates,
+        gates_h=plan.a_h + layer * plan.a_h_size + gates,
+        da=plan.da + layer * plan.da_size + gates,
+        da_h=plan.da_h + layer * plan.da_h_size + gates,
         before=before,
         after=before + plan.B * plan.Hp,
+        after_r=plan.h_r + layer * plan.h_r_size + (r + plan.B) * plan.Hp + column,
         part=plan.L * plan.h_size,
         dh=plan.dy + r * plan.Hp + column,
         carry=plan.carry + b * plan.Hp + column,
@@ -96,13 +101,13 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     The input parts of the pre-activations are in ``table`` (layer 0 without dropout) or in ``a``. Each tile writes
     ``h Wh`` to the scratch, and the cell adds the two while ``h Wh`` is in the first-level cache.
     """
-    arena = buffers.arena
-    U = width(arena)
+    arena, operands = buffers.arena, buffers.operands
+    U, P = width(arena), terms(operands)
     B, H, Hp, G, N = plan.B, plan.H, plan.Hp, plan.G, plan.N
-    h, a = plan.h + layer * plan.h_size, plan.a + layer * plan.a_size
+    h, a = plan.h_r + layer * plan.h_r_size, plan.a + layer * plan.a_size
     wh = plan.wh + layer * plan.wh_size
     folded = layer == 0 and embedding_folded(buffers)
-    row, apart = VECTORS_ONE_ROW * U, device_pitch(H) * U
+    row, apart, groups = VECTORS_ONE_ROW * U, device_pitch(H, P) * U * P, (H + P - 1) // P
     owned = share.last_lane - share.first_lane
     tiles = (owned + ROWS - 1) // ROWS
     height, taller = owned // tiles, owned % tiles  # the first tiles have one row more; no divisions below
@@ -117,8 +122,8 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
                     for b in range(first, first + rows):
                         expect_row(plan, buffers, layer, t, b, unit + widest, units)
                 tile(
-                    rows, units * G, H, Elements(arena, h + (t * B + first) * Hp, Hp, 1),
-                    Vectors(arena, wh + unit * G * apart, apart, U), Rows(arena, share.scratch, row), 0,
+                    rows, units * G, groups, Elements(operands, h + (t * B + first) * Hp, Hp, P),
+                    Vectors(operands, wh + unit * G * apart, apart, U * P), Rows(arena, share.scratch, row), 0,
                 )  # fmt: skip
                 for b in range(first, first + rows):
                     r = t * B + b
@@ -128,6 +133,7 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
                         column, block = (unit + u) * G * U, u * G * U
                         at = places_of(plan, buffers, layer, t, b, unit + u, inputs + column, recurrent + block)
                         forward(buffers.cell, arena, at)
+                        round_vectors(arena, at.after, operands, at.after_r, 1)
                 first += rows
         barrier(buffers.sync, share.team_barrier, share.members)
 
@@ -135,32 +141,36 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
 @jit.device
 def carry_state(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     """Copy this worker's share of entry T of a layer's state to entry 0."""
-    arena = buffers.arena
-    U, after = width(arena), plan.T * plan.B * plan.Hp
-    for part in range(plan.S):
-        for b in range(share.first_lane, share.last_lane):
-            at = plan.h + (part * plan.L + layer) * plan.h_size + b * plan.Hp + share.first_unit * U
-            copy_vectors(arena, at + after, at, share.last_unit - share.first_unit)
+    arena, vectors = buffers.arena, share.last_unit - share.first_unit
+    after = plan.T * plan.B * plan.Hp
+    for b in range(share.first_lane, share.last_lane):
+        first = b * plan.Hp + share.first_unit * width(arena)
+        for part in range(plan.S):
+            at = plan.h + (part * plan.L + layer) * plan.h_size + first
+            copy_vectors(arena, at + after, at, vectors)
+        h, rounded = plan.h + layer * plan.h_size + first, plan.h_r + layer * plan.h_r_size + first
+        round_vectors(arena, h, buffers.operands, rounded, vectors)
 
 
 @jit.device
 def backward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
-    """This worker's share of back-propagation through time: ``da`` replaces the gates, ``da_h Wh.T`` adds to ``dy``."""
-    arena = buffers.arena
+    """This worker's share of back-propagation through time: ``da``, and ``da_h Wh.T`` added to ``dy``."""
+    arena, operands = buffers.arena, buffers.operands
     U = width(arena)
     B, Hp, N = plan.B, plan.Hp, plan.N
-    a_h, wht = plan.a_h + layer * plan.a_size, plan.wht + layer * plan.wht_size
+    da_h, wht = plan.da_h + layer * plan.da_h_size, plan.wht + layer * plan.wht_size
     for b in range(share.first_lane, share.last_lane):
         for j in range(share.first_unit, share.last_unit):
             store(arena, plan.carry + b * Hp + j * U, splat(arena, 0.0))
     for t in range(plan.T - 1, -1, -1):
         for b in range(share.first_lane, share.last_lane):
             for j in range(share.first_unit, share.last_unit):
-                backward(buffers.cell, arena, places_of(plan, buffers, layer, t, b, j, 0, 0))
+                backward(buffers.cell, arena, operands, places_of(plan, buffers, layer, t, b, j, 0, 0))
         barrier(buffers.sync, share.team_barrier, share.members)
         if t > 0:
             here = t * B + share.first_lane
             product(
                 share.last_lane - share.first_lane, share.first_unit, share.last_unit, N,
-                Rows(arena, a_h + here * N, N), Packed(arena, wht), Rows(arena, plan.dy + (here - B) * Hp, Hp), 1,
+                Rows(operands, da_h + here * N, N), Packed(operands, wht),
+                Rows(arena, plan.dy + (here - B) * Hp, Hp), 1,
             )  # fmt: skip

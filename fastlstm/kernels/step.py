@@ -111,7 +111,7 @@ def backward_phases(
             input_gradients(plan, buffers, layer, worker, workers)
             barrier(sync, ALL_WORKERS, workers)
     if phases & WEIGHTS:
-        weight_gradients(plan, buffers, gradients, share.scratch, 0 if phases & CLEAR else 1, worker, workers)
+        weight_gradients(plan, buffers, gradients, share, 0 if phases & CLEAR else 1, worker, workers)
         barrier(sync, ALL_WORKERS, workers)
     if phases & EMBEDDING:
         embedding_gradients(plan, buffers, gradients, worker, workers)

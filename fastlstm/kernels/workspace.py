@@ -2,7 +2,10 @@
 
 Buffers of one dtype are parts of one aligned array, an *arena*. Nothing else is allocated, and the system backs a large
 arena with huge pages. Kernels address buffers of the network's dtype by their offsets in its arena (`Plan`), and get
-the others as arrays (`Buffers`), unless those are declared as addressed too.
+the others as arrays (`Buffers`).
+
+Operands of products are in an arena of their own if they are rounded to bfloat16. Otherwise they are in that of the
+network's dtype, and a copy that would be rounded is the original itself.
 
 `table` writes the declarations as the table of ``docs/kernels.md``.
 """
@@ -44,8 +47,11 @@ LARGEST_TABLE = 1 << 22
 #: pass, which may overwrite it; or kept from call to call.
 CALL, FORWARD, KEPT = "call", "forward", "kept"
 
-#: The dtype of the network, see `ModelConfig`.
-NETWORK = "network"
+#: The dtype of the network, see `ModelConfig`, and that of operands of products: the same, or bfloat16.
+NETWORK, OPERANDS = "network", "operands"
+
+#: NumPy's dtype of arrays that hold bfloat16 numbers.
+BFLOAT16 = "uint16"
 
 
 class Buffer(NamedTuple):
@@ -58,9 +64,9 @@ class Buffer(NamedTuple):
     meaning : what it holds.
     lifetime : `CALL`, `FORWARD` or `KEPT`.
     blocks : expression for the number of blocks of this shape, each aligned; for example, one for each layer.
-    dtype : `NETWORK`, whose buffers are addressed by offset, or the name of a NumPy dtype.
+    dtype : `NETWORK` or `OPERANDS`, whose buffers are addressed by offset, or the name of a NumPy dtype.
     training : whether only the backward pass needs it.
-    addressed : whether kernels address it by offset although it has a dtype of its own, as they do with `NETWORK`.
+    rounds : the buffer of which it is a rounded copy, and which takes its place when nothing is rounded; empty: none.
     """
 
     name: str
@@ -70,46 +76,55 @@ class Buffer(NamedTuple):
     blocks: str = "1"
     dtype: str = NETWORK
     training: bool = False
-    addressed: bool = False
+    rounds: str = ""
 
     @property
     def arena(self) -> str | None:
         """The field of `Buffers` with the arena in which kernels address it; ``None``: they get an array."""
-        if self.dtype == NETWORK:
-            return "arena"
-        return f"arena_{self.dtype}" if self.addressed else None
+        return {NETWORK: "arena", OPERANDS: "operands"}.get(self.dtype)
 
 
 BUFFERS: tuple[Buffer, ...] = (
     Buffer("h", "T+1, B, Hp", "the state: h of all layers, then its other parts; entry 0 is carried in", FORWARD,
            "S*L"),
-    Buffer("a", "T, B, N", "gates, then (after backward) ``da``, the gradients of the pre-activations", FORWARD, "L"),
+    Buffer("h_r", "T+1, B, Hp", "h rounded", FORWARD, "L", OPERANDS, rounds="h"),
+    Buffer("a", "T, B, N", "gates", FORWARD, "L"),
     Buffer("a_h", "T, B, N", "the same for the recurrent parts, if there are separate gates; else it is ``a``",
            FORWARD, "L*separate"),
-    Buffer("wx", "N/U, pitch(X), U", "``Wx`` packed for `tile`: ``x @ Wx``", CALL, "L"),
-    Buffer("wh", "N/U, pitch(H), U", "``Wh`` packed: ``h @ Wh``", CALL, "L"),
-    Buffer("wxt", "X/U, pitch(N), U", "``Wx.T`` packed: ``da @ Wx.T``", FORWARD, "L", training=True),
-    Buffer("wht", "Hp/U, pitch(N), U", "``Wh.T`` packed: ``da @ Wh.T``", FORWARD, "L", training=True),
-    Buffer("ht", "H/ROWS, (T+1)*B, ROWS", "h transposed in strips of ROWS units, for weight gradients", CALL, "L",
-           training=True),
-    Buffer("masked", "T*B, M", "what layers and output read after dropout", FORWARD, "(L+1)*dropout"),
+    Buffer("da", "T, B, N", "gradients of the pre-activations", CALL, "L", OPERANDS, training=True, rounds="a"),
+    Buffer("da_h", "T, B, N", "the same for the recurrent parts, if there are separate gates; else it is ``da``",
+           CALL, "L*separate", OPERANDS, training=True, rounds="a_h"),
+    Buffer("wx", "N/U, pitch(X), U*P", "``Wx`` packed for `tile`: ``x @ Wx``", CALL, "L", OPERANDS),
+    Buffer("wh", "N/U, pitch(H), U*P", "``Wh`` packed: ``h @ Wh``", CALL, "L", OPERANDS),
+    Buffer("wxt", "X/U, pitch(N), U*P", "``Wx.T`` packed: ``da @ Wx.T``", FORWARD, "L", OPERANDS, training=True),
+    Buffer("wht", "Hp/U, pitch(N), U*P", "``Wh.T`` packed: ``da @ Wh.T``", FORWARD, "L", OPERANDS, training=True),
+    Buffer("ht", "Hp, Q", "h transposed, for weight gradients", CALL, "L", OPERANDS, training=True),
+    Buffer("masked", "T*B, M", "what layers and output read after dropout", FORWARD, "(L+1)*dropout", OPERANDS),
+    Buffer("masked_t", "M, Q", "its transpose", CALL, "(L+1)*dropout", OPERANDS, training=True),
     Buffer("dx", "T*B, Ep", "gradient with respect to the embeddings before dropout", CALL, "dropout", training=True),
     Buffer("factors", "M/64, 64", "what dropout multiplies the units of a row by", CALL, "workers*dropout"),
     Buffer("bias", "N", "biases in the order of the columns", CALL, "L"),
     Buffer("bias_h", "R*Hp", "biases of the recurrent parts of separate gates", CALL, "L"),
-    Buffer("wy", "Vp/U, pitch(H), U", "the output layer's weights packed", CALL),
+    Buffer("wy", "Vp/U, pitch(H), U*P", "the output layer's weights packed", CALL, dtype=OPERANDS),
     Buffer("by", "Vp", "its bias; -inf in the padding", CALL),
-    Buffer("wyt", "Hp/U, pitch(Vp), U", "the transpose of its weights packed", FORWARD, training=True),
-    Buffer("rows", "D, E", "embeddings of the distinct symbols of the step", FORWARD),
+    Buffer("wyt", "Hp/U, pitch(Vp), U*P", "the transpose of its weights packed", FORWARD, "1", OPERANDS,
+           training=True),
+    Buffer("rows", "D, Ep", "embeddings of the distinct symbols of the step", FORWARD),
+    Buffer("rows_r", "D, Ep", "the same rounded", FORWARD, "1", OPERANDS, rounds="rows"),
+    Buffer("rows_t", "Ep, Dp", "the transpose of ``rows_r``", CALL, "1", OPERANDS, training=True),
     Buffer("drows", "D, Ep", "gradients of ``rows``", CALL, training=True),
     Buffer("table", "D, N", "``rows @ Wx + b`` of layer 0: the embedding folded into the input projection"),
     Buffer("dtable", "D, N", "sums of ``da`` over the positions of each symbol", CALL, training=True),
-    Buffer("p", "T, B, Vp", "logits, then probabilities, then their gradients", FORWARD),
+    Buffer("dtable_r", "D, N", "the same rounded", CALL, "1", OPERANDS, training=True, rounds="dtable"),
+    Buffer("p", "T, B, Vp", "logits, then probabilities", FORWARD),
+    Buffer("dlogits", "T, B, Vp", "gradients of the logits", CALL, "1", OPERANDS, training=True, rounds="p"),
     Buffer("dy", "T, B, Hp", "gradient with respect to h of the current layer", CALL, training=True),
     Buffer("carry", "B, Hp", "the elementwise carried gradient: for the LSTM, that with respect to c", CALL,
            training=True),
-    Buffer("scratch", "scratch_room", "a tile's sums; in backward the sums and the packed strip of a weight gradient",
-           CALL, "workers"),
+    Buffer("scratch", "scratch_room", "a tile's sums; in backward those of a strip of weight gradients", CALL,
+           "workers"),
+    Buffer("strip", "REDUCTION, VECTORS*U", "rows of ``da``, ``dtable`` or ``dlogits`` packed for a weight gradient",
+           CALL, "workers", OPERANDS, training=True),
     Buffer("nats", "T*B", "nats of each predicted symbol", FORWARD, dtype="float64"),
     Buffer("partial", "norm_blocks", "sums of the squared gradients of each block of the norm", CALL, dtype="float64"),
     Buffer("norm", "1", "the L2 norm of all gradients, for the update", CALL, dtype="float64"),
@@ -134,8 +149,10 @@ class Dimensions(NamedTuple):
 
     Attributes
     ----------
+    P : terms of a multiply-add of operands: 2 if they are rounded to bfloat16, else 1.
     Hp, Vp, Ep, X : H, V and E rounded up to whole vectors, and the larger of Ep and (above layer 0) Hp.
     M : the larger of Ep and Hp, as an odd number of vectors.
+    Q : more than (T+1)*B positions; a row of that length is an odd number of vectors. Dp : the same for D symbols.
     N : columns of a layer's pre-activations, ``G * Hp``: for each group of U units, one vector for each gate.
     D : rows of the table of symbols; all_symbols : 1 when it holds all V, symbol v in row v.
     separate : 1 when there are separate gates. dropout : 1 when there is dropout.
@@ -153,11 +170,14 @@ class Dimensions(NamedTuple):
     S: int
     R: int
     U: int
+    P: int
     Hp: int
     Vp: int
     Ep: int
     X: int
     M: int
+    Q: int
+    Dp: int
     N: int
     D: int
     all_symbols: int
@@ -170,8 +190,9 @@ class Dimensions(NamedTuple):
 
 
 def dimensions(
-    config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool, dropout: bool = False
-) -> Dimensions:
+    config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool, dropout: bool = False,
+    bf16: bool = False,
+) -> Dimensions:  # fmt: skip
     """The sizes of a network's buffers."""
     structure = config.structure
     T, B, L, V, E, H = seq_len, batch, config.layers, config.vocab_size, config.embedding, config.hidden
@@ -184,12 +205,12 @@ def dimensions(
     Hp, Vp, Ep = (-(-n // U) * U for n in (H, V, E))
     N = G * Hp
     all_symbols = not training and V * N <= LARGEST_TABLE
-    strip = VECTORS * U
-    backward = (max(E, H) + H + 2) * strip + REDUCTION * strip if training else 0
+    D = V if all_symbols else min(V, T * B)
+    backward = (max(E, H) + H + 2) * VECTORS * U if training else 0
     return Dimensions(
-        T=T, B=B, L=L, V=V, E=E, H=H, G=G, S=len(structure.state), R=R, U=U, Hp=Hp, Vp=Vp, Ep=Ep,
-        X=max(Ep, Hp if L > 1 else 0), M=(max(Ep, Hp) // U | 1) * U, N=N,
-        D=V if all_symbols else min(V, T * B), all_symbols=int(all_symbols), separate=int(R > 0),
+        T=T, B=B, L=L, V=V, E=E, H=H, G=G, S=len(structure.state), R=R, U=U, P=2 if bf16 else 1, Hp=Hp, Vp=Vp, Ep=Ep,
+        X=max(Ep, Hp if L > 1 else 0), M=(max(Ep, Hp) // U | 1) * U, Q=((T + 1) * B // U + 1 | 1) * U,
+        Dp=(D // U + 1 | 1) * U, N=N, D=D, all_symbols=int(all_symbols), separate=int(R > 0),
         dropout=int(dropout), workers=workers, scratch_room=backward + ROWS * VECTORS_ONE_ROW * U,
         norm_blocks=-(-config.parameter_count // NORM_BLOCK), spans=len(decay_spans(config)),
     )  # fmt: skip
@@ -236,7 +257,11 @@ def place(
 
 def _values(expressions: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """Values of the expressions of a declaration; ``/`` rounds up."""
-    known = {**sizes, "pitch": pitch, "ROWS": ROWS, "FIRST_TEAM": FIRST_TEAM}
+    terms = sizes["P"]
+    known = {
+        **sizes, "pitch": lambda depth: pitch(depth, terms), "ROWS": ROWS, "VECTORS": VECTORS, "REDUCTION": REDUCTION,
+        "FIRST_TEAM": FIRST_TEAM,
+    }  # fmt: skip
     quotients = (expression.partition("/") for expression in expressions.split(","))
     return tuple(-(-_value(above, known) // _value(below or "1", known)) for above, _, below in quotients)
 
@@ -278,6 +303,7 @@ class Workspace:
     training : whether there will be backward passes. Without them, their buffers are omitted, and the table holds all
         symbols unless it would be too large.
     dropout : whether there will be passes with dropout.
+    bf16 : whether operands of products are rounded to bfloat16.
 
     Attributes
     ----------
@@ -286,15 +312,20 @@ class Workspace:
     """
 
     def __init__(
-        self, config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool, dropout: bool = False
-    ) -> None:
-        sizes = dimensions(config, seq_len, batch, workers, training=training, dropout=dropout)._asdict()
-        dtypes = {buffer.dtype: config.dtype if buffer.dtype == NETWORK else buffer.dtype for buffer in BUFFERS}
+        self, config: ModelConfig, seq_len: int, batch: int, workers: int, *, training: bool, dropout: bool = False,
+        bf16: bool = False,
+    ) -> None:  # fmt: skip
+        sizes = dimensions(config, seq_len, batch, workers, training=training, dropout=dropout, bf16=bf16)._asdict()
+        known = {NETWORK: config.dtype, OPERANDS: BFLOAT16 if bf16 else config.dtype}
+        dtypes = {buffer.dtype: known.get(buffer.dtype, buffer.dtype) for buffer in BUFFERS}
         items = {name: np.dtype(dtype).itemsize for name, dtype in dtypes.items()}
-        self._placed, totals = place(BUFFERS, sizes, items, training=training)
-        if not sizes["separate"]:
-            self._placed["a_h"] = self._placed["a"]
+        self._where = {b.name: NETWORK if b.dtype == OPERANDS and not bf16 else b.dtype for b in BUFFERS}
+        allocated = [b._replace(dtype=self._where[b.name]) for b in BUFFERS if bf16 or not b.rounds]
+        self._placed, totals = place(allocated, sizes, items, training=training)
+        self._share(rounded=bf16, separate=bool(sizes["separate"]))
         self._arenas = {name: aligned_zeros(totals[name], dtype) for name, dtype in dtypes.items()}
+        if not bf16:
+            self._arenas[OPERANDS] = self._arenas[NETWORK]
         offsets = [number for b in BUFFERS if b.arena for number in self._placed[b.name][:2]]
         self.plan = Plan(*sizes.values(), *offsets)
         self.plans = _as_record(self.plan)
@@ -303,14 +334,22 @@ class Workspace:
         self.buffers = Buffers(cell=Chosen(config.cell), **arenas, **arrays)
         self._initialise(config)
 
+    def _share(self, *, rounded: bool, separate: bool) -> None:
+        """Give buffers that are not allocated the place of those that stand for them."""
+        if not separate:
+            self._placed["a_h"] = self._placed["a"]
+        if not rounded:
+            self._placed |= {b.name: self._placed[b.rounds] for b in BUFFERS if b.rounds}
+        elif not separate:
+            self._placed["da_h"] = self._placed["da"]
+
     def view(self, name: str, block: int = 0) -> NDArray[Any]:
         """A block of a buffer as an array of its shape; if the buffer has a block for each layer, that of a layer."""
-        dtype = next(buffer.dtype for buffer in BUFFERS if buffer.name == name)
         start, size, blocks, shape = self._placed[name]
         if not 0 <= block < blocks:
             raise IndexError(f"the buffer {name} has {blocks} blocks, so there is no block {block}")
         at = start + block * size
-        return self._arenas[dtype][at : at + math.prod(shape)].reshape(shape)
+        return self._arenas[self._where[name]][at : at + math.prod(shape)].reshape(shape)
 
     def _initialise(self, config: ModelConfig) -> None:
         buffers, starts = self.buffers, {entry.name: entry.start for entry in parameter_table(config)}

@@ -1,8 +1,8 @@
 """The pointwise kernels of the recurrent cells, a file for each, and the choice between them.
 
-A cell's file has three functions of ``(arena, at)``, where ``at`` is a `fastlstm.kernels.cells.places.Places`:
-``forward`` and ``backward`` for one vector of units of one lane at one time step, and ``expect``, which prefetches what
-``forward`` will write.
+A cell's file has three functions. ``forward(arena, at)``, where ``at`` is a `fastlstm.kernels.cells.places.Places`,
+and ``backward(arena, operands, at)`` compute one vector of units of one lane at one time step. ``expect(arena, at)``
+prefetches what ``forward`` will write.
 
 Kernels get a `Chosen`, an empty value whose numba *type* identifies the cell. So they are compiled for each cell
 separately, and the choice costs nothing at run time.
@@ -67,9 +67,9 @@ def expect(chosen: Chosen, arena: Any, at: Any) -> None:
     CELLS[chosen.cell].expect(arena, at)
 
 
-def backward(chosen: Chosen, arena: Any, at: Any) -> None:
+def backward(chosen: Chosen, arena: Any, operands: Any, at: Any) -> None:
     """Call the chosen cell's ``backward``."""
-    CELLS[chosen.cell].backward(arena, at)
+    CELLS[chosen.cell].backward(arena, operands, at)
 
 
 def _compile_choice(function: Any, name: str) -> None:
@@ -81,6 +81,12 @@ def _compile_choice(function: Any, name: str) -> None:
         return lambda chosen, arena, at: implementation(arena, at)
 
 
+@overload(backward)
+def _choose_backward(chosen, arena, operands, at):
+    implementation = CELLS[chosen.cell].backward
+    return lambda chosen, arena, operands, at: implementation(arena, operands, at)
+
+
 if not jit.DISABLED:
-    for _function in (forward, expect, backward):
+    for _function in (forward, expect):
         _compile_choice(_function, _function.__name__)

@@ -36,8 +36,8 @@ def expect(arena: Any, at: Any) -> None:
 
 
 @jit.device
-def backward(arena: Any, at: Any) -> None:
-    """The input and recurrent parts of ``da`` replace the gates; the carry is ``z * dh``."""
+def backward(arena: Any, operands: Any, at: Any) -> None:
+    """The input and recurrent parts of ``da``; the carry is ``z * dh``."""
     U = width(arena)
     r = load(arena, at.gates)
     z = load(arena, at.gates + U)
@@ -46,10 +46,10 @@ def backward(arena: Any, at: Any) -> None:
     dn = dh * (1.0 - z) * (1.0 - n * n)
     dz = dh * (load(arena, at.before) - n) * z * (1.0 - z)
     dr = dn * load(arena, at.gates_h + 2 * U) * r * (1.0 - r)
-    store(arena, at.gates, dr)
-    store(arena, at.gates + U, dz)
-    store(arena, at.gates + 2 * U, dn)
-    store(arena, at.gates_h, dr)
-    store(arena, at.gates_h + U, dz)
-    store(arena, at.gates_h + 2 * U, dn * r)
+    store(operands, at.da, dr)
+    store(operands, at.da + U, dz)
+    store(operands, at.da + 2 * U, dn)
+    store(operands, at.da_h, dr)
+    store(operands, at.da_h + U, dz)
+    store(operands, at.da_h + 2 * U, dn * r)
     store(arena, at.carry, dh * z)

@@ -37,8 +37,8 @@ def expect(arena: Any, at: Any) -> None:
 
 
 @jit.device
-def backward(arena: Any, at: Any) -> None:
-    """``da`` replaces the gates; the carry is the gradient with respect to c."""
+def backward(arena: Any, operands: Any, at: Any) -> None:
+    """``da``; the carry is the gradient with respect to c."""
     U = width(arena)
     i = load(arena, at.gates)
     f = load(arena, at.gates + U)
@@ -47,8 +47,8 @@ def backward(arena: Any, at: Any) -> None:
     dh = load(arena, at.dh)
     tanh_c = tanh(load(arena, at.after + at.part))
     dc = load(arena, at.carry) + dh * o * (1.0 - tanh_c * tanh_c)
-    store(arena, at.gates, dc * g * i * (1.0 - i))
-    store(arena, at.gates + U, dc * load(arena, at.before + at.part) * f * (1.0 - f))
-    store(arena, at.gates + 2 * U, dh * tanh_c * o * (1.0 - o))
-    store(arena, at.gates + 3 * U, dc * i * (1.0 - g * g))
+    store(operands, at.da, dc * g * i * (1.0 - i))
+    store(operands, at.da + U, dc * load(arena, at.before + at.part) * f * (1.0 - f))
+    store(operands, at.da + 2 * U, dh * tanh_c * o * (1.0 - o))
+    store(operands, at.da + 3 * U, dc * i * (1.0 - g * g))
     store(arena, at.carry, dc * f)

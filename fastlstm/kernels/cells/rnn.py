@@ -22,7 +22,7 @@ def expect(arena: Any, at: Any) -> None:
 
 
 @jit.device
-def backward(arena: Any, at: Any) -> None:
+def backward(arena: Any, operands: Any, at: Any) -> None:
     """``da`` of the one gate."""
     h = load(arena, at.after)
-    store(arena, at.gates, load(arena, at.dh) * (1.0 - h * h))
+    store(operands, at.da, load(arena, at.dh) * (1.0 - h * h))

@@ -10,7 +10,17 @@ from numba.core import cgutils
 
 from fastlstm.kernels.host import vector_unit
 
-I32 = ir.IntType(32)
+I16, I32 = ir.IntType(16), ir.IntType(32)
+
+
+class _BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite does not have."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+BFLOAT = _BFloat()
 
 
 def llvm_type(dtype: types.Float | types.Integer) -> ir.VectorType:
@@ -27,39 +37,82 @@ def element_pointer(
     return builder.gep(data, [index], inbounds=inbounds)
 
 
-def emit_load(builder: ir.IRBuilder, pointer: Any, dtype: types.Float) -> Any:
-    """Load a vector from an element pointer, which need not be aligned to the vector."""
-    value = builder.load(builder.bitcast(pointer, llvm_type(dtype).as_pointer()))
+def stored_type(dtype: types.Float | types.Integer) -> ir.VectorType:
+    """LLVM's type of a vector in an array of ``dtype``: for bfloat16 (``uint16``) the integers that hold it."""
+    return ir.VectorType(I16, llvm_type(types.float32).count) if dtype == types.uint16 else llvm_type(dtype)
+
+
+def emit_widen(builder: ir.IRBuilder, value: Any, dtype: types.Float | types.Integer) -> Any:
+    """What is computed with, of what an array of ``dtype`` holds: float32 for bfloat16."""
+    if dtype != types.uint16:
+        return value
+    bits = builder.zext(value, ir.VectorType(I32, value.type.count))
+    upper = builder.shl(bits, ir.Constant(bits.type, [16] * value.type.count))
+    return builder.bitcast(upper, llvm_type(types.float32))
+
+
+def emit_narrow(builder: ir.IRBuilder, value: Any, dtype: types.Float | types.Integer) -> Any:
+    """Inverse of `emit_widen`: for bfloat16 rounded to nearest even; NaN and infinities stay what they are."""
+    if dtype != types.uint16:
+        return value
+    rounded = builder.fptrunc(value, ir.VectorType(BFLOAT, value.type.count))
+    return builder.bitcast(rounded, stored_type(dtype))
+
+
+def emit_read(builder: ir.IRBuilder, pointer: Any, dtype: types.Float | types.Integer, vector: ir.VectorType) -> Any:
+    """Load a vector of any type from an element pointer, which need not be aligned to the vector."""
+    value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
     value.align = dtype.bitwidth // 8
     return value
 
 
-def emit_store(builder: ir.IRBuilder, pointer: Any, value: Any, dtype: types.Float) -> None:
+def emit_write(builder: ir.IRBuilder, pointer: Any, value: Any, dtype: types.Float | types.Integer) -> None:
+    """Store a vector of any type at an element pointer, which need not be aligned to the vector."""
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = dtype.bitwidth // 8
+
+
+def emit_load(builder: ir.IRBuilder, pointer: Any, dtype: types.Float | types.Integer) -> Any:
+    """Load a vector from an element pointer, which need not be aligned to the vector."""
+    return emit_widen(builder, emit_read(builder, pointer, dtype, stored_type(dtype)), dtype)
+
+
+def emit_store(builder: ir.IRBuilder, pointer: Any, value: Any, dtype: types.Float | types.Integer) -> None:
     """Store a vector at an element pointer, which need not be aligned to the vector."""
-    instruction = builder.store(value, builder.bitcast(pointer, llvm_type(dtype).as_pointer()))
-    instruction.align = dtype.bitwidth // 8
+    emit_write(builder, pointer, emit_narrow(builder, value, dtype), dtype)
 
 
-def emit_load_part(builder: ir.IRBuilder, pointer: Any, count: Any, dtype: types.Float) -> Any:
-    """Load the first ``count`` elements of a vector; the others are set to zero, and their memory is not read."""
-    vector = llvm_type(dtype)
+def emit_read_part(builder: ir.IRBuilder, pointer: Any, count: Any, dtype: types.Float | types.Integer) -> Any:
+    """`emit_load_part`, without `emit_widen`."""
+    vector = stored_type(dtype)
     mask = _emit_mask(builder, count, vector.count)
     function_type = ir.FunctionType(vector, [vector.as_pointer(), I32, mask.type, vector])
-    name = f"llvm.masked.load.v{vector.count}f{dtype.bitwidth}.p0"
+    name = f"llvm.masked.load.{_suffix(dtype, vector)}.p0"
     function = cgutils.get_or_insert_function(builder.module, function_type, name)
     pointer = builder.bitcast(pointer, vector.as_pointer())
     return builder.call(function, (pointer, ir.Constant(I32, dtype.bitwidth // 8), mask, ir.Constant(vector, None)))
 
 
-def emit_store_part(builder: ir.IRBuilder, pointer: Any, count: Any, value: Any, dtype: types.Float) -> None:
+def emit_load_part(builder: ir.IRBuilder, pointer: Any, count: Any, dtype: types.Float | types.Integer) -> Any:
+    """Load the first ``count`` elements of a vector; the others are set to zero, and their memory is not read."""
+    return emit_widen(builder, emit_read_part(builder, pointer, count, dtype), dtype)
+
+
+def emit_store_part(
+    builder: ir.IRBuilder, pointer: Any, count: Any, value: Any, dtype: types.Float | types.Integer
+) -> None:
     """Store the first ``count`` elements of a vector; the memory of the others is not written."""
-    vector = llvm_type(dtype)
+    vector, value = stored_type(dtype), emit_narrow(builder, value, dtype)
     mask = _emit_mask(builder, count, vector.count)
     function_type = ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), I32, mask.type])
-    name = f"llvm.masked.store.v{vector.count}f{dtype.bitwidth}.p0"
+    name = f"llvm.masked.store.{_suffix(dtype, vector)}.p0"
     function = cgutils.get_or_insert_function(builder.module, function_type, name)
     pointer = builder.bitcast(pointer, vector.as_pointer())
     builder.call(function, (value, pointer, ir.Constant(I32, dtype.bitwidth // 8), mask))
+
+
+def _suffix(dtype: types.Float | types.Integer, vector: ir.VectorType) -> str:
+    """The name of a vector's type in the names of LLVM's intrinsics."""
+    return f"v{vector.count}{'f' if isinstance(dtype, types.Float) else 'i'}{dtype.bitwidth}"
 
 
 def _emit_mask(builder: ir.IRBuilder, count: Any, U: int) -> Any:
@@ -73,6 +126,18 @@ def emit_splat(builder: ir.IRBuilder, scalar: Any, U: int) -> Any:
     undefined = ir.Constant(ir.VectorType(scalar.type, U), ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, U), [0] * U))
+
+
+def emit_dot_pairs(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+    """``c`` plus, in each float32 element, the two products of the bfloat16 numbers in the bits of ``a`` and ``b``.
+
+    AVX-512 BF16's instruction: it rounds each of the two additions, and takes subnormal numbers for 0.
+    """
+    pairs = ir.VectorType(BFLOAT, 2 * c.type.count)
+    function_type = ir.FunctionType(c.type, [c.type, pairs, pairs])
+    name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * c.type.count}"
+    function = cgutils.get_or_insert_function(builder.module, function_type, name)
+    return builder.call(function, (c, builder.bitcast(a, pairs), builder.bitcast(b, pairs)))
 
 
 def emit_call(builder: ir.IRBuilder, name: str, dtype: types.Float, *args: Any) -> Any:

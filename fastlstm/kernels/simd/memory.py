@@ -16,14 +16,18 @@ from fastlstm.kernels.simd.emit import (
     element_pointer,
     emit_load,
     emit_load_part,
+    emit_narrow,
+    emit_read,
+    emit_read_part,
     emit_store,
     emit_store_part,
-    llvm_type,
+    emit_write,
+    stored_type,
 )  # fmt: skip
-from fastlstm.kernels.simd.vector import Vector, or_numpy, width
+from fastlstm.kernels.simd.vector import narrowed, or_numpy, terms, vector_in, widened, width
 
 
-@or_numpy(lambda array, index: array[index : index + width(array)].copy())
+@or_numpy(lambda array, index: widened(array[index : index + width(array)].copy()))
 @intrinsic
 def load(typingctx: Any, array: Any, index: Any) -> Any:
     """The vector of ``array[index : index + width]``."""
@@ -31,11 +35,11 @@ def load(typingctx: Any, array: Any, index: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         return emit_load(builder, element_pointer(context, builder, array, *args), array.dtype)
 
-    return Vector(array.dtype)(array, types.intp), codegen
+    return vector_in(array)(array, types.intp), codegen
 
 
 def _numpy_store(array: np.ndarray, index: int, value: np.ndarray) -> None:
-    array[index : index + len(value)] = value
+    array[index : index + len(value)] = narrowed(value, array.dtype)
 
 
 @or_numpy(_numpy_store)
@@ -53,7 +57,7 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
 def _numpy_load_part(array: np.ndarray, index: int, count: int) -> np.ndarray:
     value = np.zeros(width(array), array.dtype)
     value[:count] = array[index : index + count]
-    return value
+    return widened(value)
 
 
 @or_numpy(_numpy_load_part)
@@ -65,11 +69,11 @@ def load_part(typingctx: Any, array: Any, index: Any, count: Any) -> Any:
         pointer = element_pointer(context, builder, array, *args[:2])
         return emit_load_part(builder, pointer, args[2], array.dtype)
 
-    return Vector(array.dtype)(array, types.intp, types.intp), codegen
+    return vector_in(array)(array, types.intp, types.intp), codegen
 
 
 def _numpy_store_part(array: np.ndarray, index: int, count: int, value: np.ndarray) -> None:
-    array[index : index + count] = value[:count]
+    array[index : index + count] = narrowed(value[:count], array.dtype)
 
 
 @or_numpy(_numpy_store_part)
@@ -130,60 +134,91 @@ def _emit_transposed(builder: ir.IRBuilder, rows: list[Any]) -> list[Any]:
 
 
 def _numpy_store_transposed(
-    source: np.ndarray, at: int, row: int, target: np.ndarray, to: int, rows: int, columns: int
+    source: np.ndarray, at: int, row: int, target: np.ndarray, to: int, target_row: int, rows: int, columns: int
 ) -> None:
-    U = width(source)
+    U, P = width(source), source.itemsize // target.itemsize
     block = np.zeros((U, U), source.dtype)
     for u in range(rows):
         block[u, :columns] = source[at + u * row : at + u * row + columns]
-    target[to : to + U * U] = block.T.ravel()
+    words = narrowed(block, target.dtype) if P > 1 else block
+    for k, word in enumerate(words.reshape(U, U // P, P).transpose(1, 0, 2)):
+        target[to + k * target_row : to + k * target_row + U * P] = word.ravel()
+
+
+def _emit_rows(
+    context: Any, builder: ir.IRBuilder, source: Any, source_: Any, at: Any, row: Any, rows: Any, columns: Any
+) -> list[Any]:
+    """Load a square block of an array, of which only ``rows x columns`` elements are read; the others are zero."""
+    dtype, vector = source.dtype, stored_type(source.dtype)
+    U = vector.count
+
+    def pointer(u: int) -> Any:
+        index = builder.add(at, builder.mul(row, ir.Constant(row.type, u)))
+        return element_pointer(context, builder, source, source_, index, inbounds=False)
+
+    full = ir.Constant(rows.type, U)
+    whole = builder.and_(builder.icmp_signed("==", rows, full), builder.icmp_signed("==", columns, full))
+    with builder.if_else(whole) as (then, otherwise):
+        with then:
+            loaded = [emit_read(builder, pointer(u), dtype, vector) for u in range(U)]
+            after_then = builder.block
+        with otherwise:
+            parts = []
+            for u in range(U):
+                inside = builder.icmp_signed("<", ir.Constant(rows.type, u), rows)
+                count = builder.select(inside, columns, ir.Constant(columns.type, 0))
+                parts.append(emit_read_part(builder, pointer(u), count, dtype))
+            after_otherwise = builder.block
+    read = []
+    for whole_row, part in zip(loaded, parts, strict=True):
+        phi = builder.phi(vector)
+        phi.add_incoming(whole_row, after_then)
+        phi.add_incoming(part, after_otherwise)
+        read.append(phi)
+    return read
+
+
+def _emit_pairs(builder: ir.IRBuilder, row: Any) -> Any:
+    """A vector of float32 rounded to bfloat16: as half a vector of words, pairs of numbers; the rest is undefined."""
+    U = row.type.count
+    words = builder.bitcast(emit_narrow(builder, row, types.uint16), ir.VectorType(I32, U // 2))
+    undefined = ir.Constant(words.type, ir.Undefined)
+    return builder.shuffle_vector(words, undefined, ir.Constant(ir.VectorType(I32, U), list(range(U))))
 
 
 @or_numpy(_numpy_store_transposed)
 @intrinsic
 def store_transposed(
-    typingctx: Any, source: Any, at: Any, row: Any, target: Any, to: Any, rows: Any, columns: Any
+    typingctx: Any, source: Any, at: Any, row: Any, target: Any, to: Any, target_row: Any, rows: Any, columns: Any
 ) -> Any:
-    """``target[to + k*width + u] = source[at + u*row + k]`` for u < ``rows`` and k < ``columns``, else 0.
+    """``target[to + k*target_row + u] = source[at + u*row + k]`` for u < ``rows`` and k < ``columns``, else 0.
 
-    It writes a square block of ``width`` rows and columns, and reads only ``rows x columns`` elements.
+    It writes a square block of ``width`` rows and columns, and reads only ``rows x columns`` elements. From float32 to
+    bfloat16, pairs of numbers stay together: ``target[to + k//2*target_row + 2*u + k%2]``, in half as many rows.
     """
-    dtype = source.dtype
-    U = Vector(dtype).width
+    pairs = source.dtype != target.dtype
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        source_, at, row, target_, to, rows, columns = args
-
-        def pointer(u: int) -> Any:
-            index = builder.add(at, builder.mul(row, ir.Constant(row.type, u)))
-            return element_pointer(context, builder, source, source_, index, inbounds=False)
-
-        full = ir.Constant(rows.type, U)
-        whole = builder.and_(builder.icmp_signed("==", rows, full), builder.icmp_signed("==", columns, full))
-        with builder.if_else(whole) as (then, otherwise):
-            with then:
-                loaded = [emit_load(builder, pointer(u), dtype) for u in range(U)]
-                after_then = builder.block
-            with otherwise:
-                parts = []
-                for u in range(U):
-                    inside = builder.icmp_signed("<", ir.Constant(rows.type, u), rows)
-                    count = builder.select(inside, columns, ir.Constant(columns.type, 0))
-                    parts.append(emit_load_part(builder, pointer(u), count, dtype))
-                after_otherwise = builder.block
-        read = []
-        for whole_row, part in zip(loaded, parts, strict=True):
-            phi = builder.phi(llvm_type(dtype))
-            phi.add_incoming(whole_row, after_then)
-            phi.add_incoming(part, after_otherwise)
-            read.append(phi)
-        for k, column in enumerate(_emit_transposed(builder, read)):
-            index = builder.add(to, ir.Constant(to.type, k * U))
-            emit_store(builder, element_pointer(context, builder, target, target_, index), column, dtype)
+        source_, at, row, target_, to, target_row, rows, columns = args
+        read = _emit_rows(context, builder, source, source_, at, row, rows, columns)
+        stored = len(read)
+        if pairs:
+            read, stored = [_emit_pairs(builder, row) for row in read], stored // 2
+        for k, column in enumerate(_emit_transposed(builder, read)[:stored]):
+            index = builder.add(to, builder.mul(target_row, ir.Constant(to.type, k)))
+            emit_write(builder, element_pointer(context, builder, target, target_, index), column, target.dtype)
         return context.get_dummy_value()
 
     i = types.intp
-    return types.void(source, i, i, target, i, i, i), codegen
+    return types.void(source, i, i, target, i, i, i, i), codegen
+
+
+@jit.device
+def round_vectors(source: Any, at: int, target: Any, to: int, vectors: int) -> None:
+    """Round ``vectors`` contiguous vectors to those of ``target``, unless that holds the same dtype: no copy then."""
+    if terms(target) > terms(source):
+        for v in range(vectors):
+            store(target, to + v * width(target), load(source, at + v * width(target)))
 
 
 @jit.device

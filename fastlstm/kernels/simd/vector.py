@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
@@ -28,6 +29,11 @@ class Vector(types.Type):
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Vector) -> None:
         super().__init__(dmm, fe_type, llvm_type(fe_type.dtype))
+
+
+def vector_in(array: Any) -> Vector:
+    """The type of a vector that is loaded from an array: of float32 for an array of bfloat16 numbers (uint16)."""
+    return Vector(types.float32 if array.dtype == types.uint16 else array.dtype)
 
 
 def as_vector(context: Any, builder: ir.IRBuilder, value: Any, value_type: Any, vector: Vector) -> Any:
@@ -75,17 +81,50 @@ if not jit.DISABLED:
     _binary_operator(operator.rshift, {types.Integer: "lshr"})
 
 
+# Compilation off: bfloat16 numbers are the upper halves of float32 numbers.
+
+
+def widened(stored: np.ndarray) -> np.ndarray:
+    """What is computed with, of what an array holds: float32 for bfloat16."""
+    return (stored.astype(np.uint32) << 16).view(np.float32) if stored.dtype == np.uint16 else stored
+
+
+def narrowed(values: np.ndarray, dtype: Any) -> np.ndarray:
+    """Inverse of `widened`: for bfloat16 (uint16) rounded to nearest even; NaN and infinities stay what they are."""
+    if dtype != np.uint16:
+        return values.astype(dtype)
+    bits = values.astype(np.float32).view(np.uint32)
+    rounded = np.where(np.isnan(values), bits | 0x400000, bits + 0x7FFF + (bits >> 16 & 1))
+    return (rounded >> 16).astype(np.uint16)
+
+
+def pairs_of(a: np.ndarray) -> np.ndarray:
+    """The pairs (width, 2) of bfloat16 numbers that are the bits of a vector of float32, as float32."""
+    return widened(a.view(np.uint16).reshape(-1, 2))
+
+
 def or_numpy(numpy_version: Callable[..., Any]) -> Callable[[Any], Any]:
     """Use ``numpy_version`` in place of an intrinsic when compilation is off."""
     return (lambda _: numpy_version) if jit.DISABLED else (lambda typed: typed)
 
 
-@or_numpy(lambda array: vector_unit().width(array.itemsize))
+@or_numpy(lambda array: vector_unit().width(max(array.itemsize, 4)))
 @intrinsic
 def width(typingctx: Any, array: Any) -> Any:
-    """Elements of ``array``'s dtype in a vector: a constant of the compiled kernel."""
+    """Elements of ``array`` that are computed with as a vector: a constant of the compiled kernel."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        return context.get_constant(types.intp, Vector(array.dtype).width)
+        return context.get_constant(types.intp, vector_in(array).width)
+
+    return types.intp(array), codegen
+
+
+@or_numpy(lambda array: 2 if array.itemsize == 2 else 1)
+@intrinsic
+def terms(typingctx: Any, array: Any) -> Any:
+    """Products that one multiply-add of ``array``'s elements sums up: 2 for bfloat16, else 1; also a constant."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        return context.get_constant(types.intp, 2 if array.dtype == types.uint16 else 1)
 
     return types.intp(array), codegen

@@ -1,7 +1,7 @@
 """The function that computes a tile, for kernels.
 
-The tiles of all shapes make up most of the machine code. So they are compiled once for each dtype, as a C function that
-kernels call by its name, instead of being copied into every function that multiplies.
+The tiles of all shapes make up most of the machine code. So they are compiled once for each dtype of operands, as a C
+function that kernels call by its name, instead of being copied into every function that multiplies.
 """
 
 from __future__ import annotations
@@ -18,26 +18,29 @@ from numba.extending import intrinsic
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.simd.emit import element_pointer
-from fastlstm.kernels.simd.vector import width
+from fastlstm.kernels.simd.vector import terms, widened, width
 from fastlstm.kernels.tile.emit import all_shapes
 from fastlstm.kernels.tile.operands import Elements, Rows, Vectors
 
+#: The dtype of the sums for each dtype of the operands.
+_SUMS = {types.float32: types.float32, types.float64: types.float64, types.uint16: types.float32}
 
-def _c_name(dtype: types.Float) -> str:
+
+def _c_name(dtype: types.Float | types.Integer) -> str:
     return f"fastlstm_tile_{dtype}"
 
 
-def _c_signature(dtype: types.Float) -> Any:
-    i, p = types.intp, types.CPointer(dtype)
-    return types.void(i, i, i, p, i, i, p, i, i, p, i, i)
+def _c_signature(dtype: types.Float | types.Integer) -> Any:
+    i, p, sums = types.intp, types.CPointer(dtype), types.CPointer(_SUMS[dtype])
+    return types.void(i, i, i, p, i, i, p, i, i, sums, i, i)
 
 
 @functools.cache
 def register(dtype: str) -> Any:
-    """Compile the tiles of a dtype, or load them from the cache. Call it before kernels of that dtype run."""
+    """Compile the tiles of a dtype of operands, or load them from the cache. Call it before kernels of it run."""
     if jit.DISABLED:
         return None
-    number = types.float32 if dtype == "float32" else types.float64
+    number = getattr(types, dtype)
 
     @jit.c_function(_c_signature(number))
     def all_tiles(rows, vectors, depth, a, a_row, a_k, b, b_vector, b_k, c, c_row, accumulate):
@@ -68,12 +71,12 @@ def _call_tile(typingctx: Any, rows: Any, vectors: Any, depth: Any, a: Any, b: A
 
 
 def _numpy_tile(rows: int, vectors: int, depth: int, a: Elements, b: Vectors, c: Rows, accumulate: int) -> None:
-    U, item = width(c.array), c.array.itemsize
+    U, P, item, of_sums = width(c.array), terms(a.array), a.array.itemsize, c.array.itemsize
     strided = np.lib.stride_tricks.as_strided
-    A = strided(a.array[a.at :], (rows, depth), (a.row * item, a.column * item))
-    B = strided(b.array[b.at :], (depth, vectors, U), (b.row * item, b.vector * item, item))
-    C = strided(c.array[c.at :], (rows, vectors, U), (c.row * item, U * item, item))
-    product = np.einsum("rk,kvl->rvl", A, B)
+    A = strided(a.array[a.at :], (rows, depth, P), (a.row * item, a.column * item, item))
+    B = strided(b.array[b.at :], (depth, vectors, U, P), (b.row * item, b.vector * item, P * item, item))
+    C = strided(c.array[c.at :], (rows, vectors, U), (c.row * of_sums, U * of_sums, of_sums))
+    product = np.einsum("rkp,kvlp->rvl", widened(A), widened(B))
     C[...] = C + product if accumulate else product
 
 
@@ -87,8 +90,9 @@ def tile(rows: int, vectors: int, depth: int, a: Elements, b: Vectors, c: Rows, 
     Parameters
     ----------
     rows, vectors : shape of the tile, up to ``ROWS x VECTORS`` or ``1 x VECTORS_ONE_ROW``.
-    depth : length of the reduction.
-    a : A, (rows, depth). b : B, (depth, vectors). c : C, (rows, vectors), in/out.
+    depth : length of the reduction, in groups (`fastlstm.kernels.simd.groups`).
+    a : A, (rows, depth), whose ``column`` is the distance between groups. b : B, (depth, vectors).
+    c : C, (rows, vectors), in/out.
     accumulate : 0 starts from zero, 1 from what C holds.
     """
     _any_tile(rows, vectors, depth, a, b, c, accumulate)

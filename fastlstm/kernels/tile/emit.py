@@ -8,15 +8,67 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastlstm.kernels.simd.emit import emit_fma, emit_load, emit_splat, emit_store, llvm_type
+from fastlstm.kernels.simd.emit import (
+    I32,
+    emit_dot_pairs,
+    emit_fma,
+    emit_load,
+    emit_read,
+    emit_splat,
+    emit_store,
+    llvm_type,
+)  # fmt: skip
 from fastlstm.kernels.tile.shape import ROWS, VECTORS, VECTORS_ONE_ROW
 
 _I64 = ir.IntType(64)
 
 
+class _Floats:
+    """The arithmetic of a tile whose operands are of the dtype of its sums.
+
+    Parameters
+    ----------
+    dtype : of the sums.
+    """
+
+    def __init__(self, dtype: types.Float) -> None:
+        self._dtype, self._vector = dtype, llvm_type(dtype)
+
+    def read_a(self, builder: ir.IRBuilder, pointer: Any) -> Any:
+        """The element of A at a pointer, in every element of a vector."""
+        return emit_splat(builder, builder.load(pointer), self._vector.count)
+
+    def read_b(self, builder: ir.IRBuilder, pointer: Any) -> Any:
+        """The vector of B at a pointer."""
+        return emit_load(builder, pointer, self._dtype)
+
+    def multiply_add(self, builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+        """``a * b + c``."""
+        return emit_fma(builder, self._dtype, a, b, c)
+
+
+class _Pairs(_Floats):
+    """The same for operands of bfloat16, of which A has two elements for each k, and B a pair for each column."""
+
+    def __init__(self) -> None:
+        super().__init__(types.float32)
+        self._words = ir.VectorType(I32, self._vector.count)
+
+    def read_a(self, builder: ir.IRBuilder, pointer: Any) -> Any:
+        word = builder.load(builder.bitcast(pointer, I32.as_pointer()))
+        word.align = types.uint16.bitwidth // 8
+        return emit_splat(builder, word, self._vector.count)
+
+    def read_b(self, builder: ir.IRBuilder, pointer: Any) -> Any:
+        return emit_read(builder, pointer, types.uint16, self._words)
+
+    def multiply_add(self, builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+        return emit_dot_pairs(builder, a, b, c)
+
+
 def _emit_tile(
-    builder: ir.IRBuilder, dtype: types.Float, rows: int, vectors: int, depth: Any, a: Any, a_row: Any, a_k: Any,
-    b: Any, b_vector: Any, b_k: Any, c: Any, c_row: Any, accumulate: Any,
+    builder: ir.IRBuilder, arithmetic: _Floats, dtype: types.Float, rows: int, vectors: int, depth: Any,
+    a: Any, a_row: Any, a_k: Any, b: Any, b_vector: Any, b_k: Any, c: Any, c_row: Any, accumulate: Any,
 ) -> None:  # fmt: skip
     """Emit one tile of fixed shape: load the sums, loop over k, store the sums."""
     vector = llvm_type(dtype)
@@ -51,16 +103,13 @@ def _emit_tile(
     builder.position_at_end(loop)
     k, a_at, b_at = (builder.phi(_I64) for _ in range(3))
     sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
-    spread = [
-        emit_splat(builder, builder.load(builder.gep(a_rows[r], [a_at], inbounds=True)), vector.count)
-        for r in range(rows)
-    ]
+    spread = [arithmetic.read_a(builder, builder.gep(a_rows[r], [a_at], inbounds=True)) for r in range(rows)]
     added: list[list[Any]] = [[None] * vectors for _ in range(rows)]
     for v in range(vectors):
         # One vector of B at a time: all four at once would not leave registers for the sums.
-        b_value = emit_load(builder, builder.gep(b_vectors[v], [b_at], inbounds=True), dtype)
+        b_value = arithmetic.read_b(builder, builder.gep(b_vectors[v], [b_at], inbounds=True))
         for r in range(rows):
-            added[r][v] = emit_fma(builder, dtype, spread[r], b_value, sums[r][v])
+            added[r][v] = arithmetic.multiply_add(builder, spread[r], b_value, sums[r][v])
     k_next = builder.add(k, ir.Constant(_I64, 1))
     for phi, first, following in (
         (k, zero, k_next),
@@ -98,6 +147,7 @@ def all_shapes(
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         rows, vectors, depth, pa, a_row, a_k, pb, b_vector, b_k, pc, c_row, accumulate = args
         add = builder.icmp_signed("!=", accumulate, ir.Constant(_I64, 0))
+        arithmetic = _Pairs() if a.dtype == types.uint16 else _Floats(c.dtype)
         shape = builder.add(builder.mul(rows, ir.Constant(_I64, 16)), vectors)
         end = builder.append_basic_block("tile_end")
         switch = builder.switch(shape, end)
@@ -107,8 +157,9 @@ def all_shapes(
                 switch.add_case(ir.Constant(_I64, 16 * n_rows + n_vectors), block)
                 builder.position_at_end(block)
                 _emit_tile(
-                    builder, a.dtype, n_rows, n_vectors, depth, pa, a_row, a_k, pb, b_vector, b_k, pc, c_row, add
-                )
+                    builder, arithmetic, c.dtype, n_rows, n_vectors, depth,
+                    pa, a_row, a_k, pb, b_vector, b_k, pc, c_row, add,
+                )  # fmt: skip
                 builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()

@@ -17,7 +17,7 @@ class Rows(NamedTuple):
 
 
 class Elements(NamedTuple):
-    """A matrix that is read element by element: (r, k) is ``array[at + r*row + k*column]``."""
+    """A matrix that is read element by element, or group by group: (r, k) is ``array[at + r*row + k*column]``."""
 
     array: Any
     at: int
@@ -26,7 +26,7 @@ class Elements(NamedTuple):
 
 
 class Vectors(NamedTuple):
-    """A matrix that is read in vectors: vector v of row k starts at ``array[at + v*vector + k*row]``."""
+    """A matrix that is read in groups: vector v of group k starts at ``array[at + v*vector + k*row]``."""
 
     array: Any
     at: int
@@ -35,7 +35,7 @@ class Vectors(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """Packed weights: vector v of row k starts at ``array[at + (v*pitch(depth) + k) * U]``."""
+    """Packed weights: vector v of group k starts at ``array[at + (v*pitch(depth, P) + k) * U*P]``, P being `terms`."""
 
     array: Any
     at: int

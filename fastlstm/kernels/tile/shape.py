@@ -10,17 +10,17 @@ ROWS = vector_unit().tile_rows
 VECTORS = 4
 VECTORS_ONE_ROW = 8
 
-#: Maximum length of the part of a reduction done at a time: its four vectors of B stay in the second-level cache.
+#: Maximum groups of a reduction done at a time: their four vectors of B stay in the second-level cache.
 DEPTH = 512
 
 
-def pitch(depth: int) -> int:
-    """Distance between packed vectors, in units of vectors, for a reduction over ``depth``.
+def pitch(depth: int, terms: int) -> int:
+    """Distance between packed vectors, in groups of ``terms`` rows, for a reduction over ``depth`` rows.
 
     It is odd: at a distance of a power of two, the vectors that a tile reads together would map to the same set of the
     first-level cache, and evict each other.
     """
-    return depth | 1
+    return (depth + terms - 1) // terms | 1
 
 
 device_pitch = jit.device(pitch)
