@@ -90,11 +90,15 @@ def widened(stored: np.ndarray) -> np.ndarray:
 
 
 def narrowed(values: np.ndarray, dtype: Any) -> np.ndarray:
-    """Inverse of `widened`: for bfloat16 (uint16) rounded to nearest even; NaN and infinities stay what they are."""
+    """Inverse of `widened`: for bfloat16 (uint16) rounded to nearest even; NaN and infinities stay what they are.
+
+    Subnormal numbers become 0, as in the processor's instruction.
+    """
     if dtype != np.uint16:
         return values.astype(dtype)
     bits = values.astype(np.float32).view(np.uint32)
     rounded = np.where(np.isnan(values), bits | 0x400000, bits + 0x7FFF + (bits >> 16 & 1))
+    rounded = np.where(np.abs(values) < np.finfo(np.float32).tiny, bits & 0x80000000, rounded)
     return (rounded >> 16).astype(np.uint16)
 
 
