@@ -1,9 +1,9 @@
 """Weight gradients: sums over all T*B rows, partitioned among the workers by columns, never by rows.
 
 The unit of work is a strip of up to four vectors of columns. ``da`` of the strip is packed in blocks of
-`fastlstm.kernels.workspace.REDUCTION` rows; while a block is in the first- or second-level cache, the transpose of
-``[x; h]`` is multiplied by it. The gradients of the bias and the table are summed in the same pass. Every sum runs over
-the rows in order, so it does not depend on the number of workers.
+`fastlstm.kernels.workspace.REDUCTION` groups of rows; while a block is in the first- or second-level cache, the
+transpose of ``[x; h]`` is multiplied by it. The gradients of the bias and the table are summed in the same pass. Every
+sum runs over the rows in order, so it does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def layer_strip(
     arena, operands, strip = buffers.arena, buffers.operands, share.strip
     U = width(arena)
     G, H, B, N = plan.G, plan.H, plan.B, plan.N
-    X = plan.E if layer == 0 else H
+    X, block = plan.E if layer == 0 else H, REDUCTION * terms(operands)
     folded = layer == 0 and embedding_folded(buffers)
     sums_x = share.scratch
     sums_h = sums_x + X * vectors * U
@@ -219,8 +219,8 @@ def layer_strip(
     if folded:
         for d in range(buffers.counts[0]):
             clear(arena, plan.dtable + d * N + j * U, vectors)
-    for start in range(0, plan.T * B, REDUCTION):
-        depth = min(REDUCTION, plan.T * B - start)
+    for start in range(0, plan.T * B, block):
+        depth = min(block, plan.T * B - start)
         more = 1 if start > 0 else 0
         at = layer * plan.da_size + start * N + j * U
         source, inputs = plan.da_h + at, plan.da + at
@@ -257,8 +257,9 @@ def table_strip(plan: Any, buffers: Any, j: int, vectors: int, strip: int, sums:
         if plan.separate:
             add_vectors(arena, plan.dtable + row, arena, bias, vectors)
         round_vectors(arena, plan.dtable + row, operands, plan.dtable_r + row, vectors)
-    for start in range(0, symbols, REDUCTION):
-        depth = min(REDUCTION, symbols - start)
+    block = REDUCTION * terms(operands)
+    for start in range(0, symbols, block):
+        depth = min(block, symbols - start)
         source = plan.dtable_r + start * N + j * U
         pack_strip(operands, source, N, depth, vectors, strip)
         rows = Transposed(plan.rows_t, plan.Dp, plan.E)
@@ -285,8 +286,9 @@ def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, vectors: int, 
     U = width(arena)
     bias = scratch + plan.H * vectors * U
     clear(arena, bias, vectors)
-    for start in range(0, plan.T * plan.B, REDUCTION):
-        depth = min(REDUCTION, plan.T * plan.B - start)
+    block = REDUCTION * terms(operands)
+    for start in range(0, plan.T * plan.B, block):
+        depth = min(block, plan.T * plan.B - start)
         more = 1 if start > 0 else 0
         source = plan.dlogits + start * plan.Vp + j * U
         following = source + depth * plan.Vp

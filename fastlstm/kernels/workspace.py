@@ -33,8 +33,8 @@ from fastlstm.params import table as parameter_table
 #: Alignment of every buffer, in bytes: a cache line, and the widest vector.
 ALIGNMENT = 64
 
-#: Rows of ``da`` reduced at a time for the weight gradients: a strip of four vectors takes 32 KiB at most. (64 to 384
-#: rows are equally fast: the tiles read the strip as quickly from the second-level cache.)
+#: Groups of rows of ``da`` reduced at a time for the weight gradients: a strip of four vectors takes 32 KiB at most.
+#: (64 to 384 are equally fast: the tiles read the strip as quickly from the second-level cache.)
 REDUCTION = 128
 
 #: Elements of a block of the gradient norm; the sums of squares of the blocks are added in order.
@@ -123,7 +123,7 @@ BUFFERS: tuple[Buffer, ...] = (
            training=True),
     Buffer("scratch", "scratch_room", "a tile's sums; in backward those of a strip of weight gradients", CALL,
            "workers"),
-    Buffer("strip", "REDUCTION, VECTORS*U", "rows of ``da``, ``dtable`` or ``dlogits`` packed for a weight gradient",
+    Buffer("strip", "REDUCTION, VECTORS*U*P", "rows of ``da``, ``dtable`` or ``dlogits`` packed for a weight gradient",
            CALL, "workers", OPERANDS, training=True),
     Buffer("nats", "T*B", "nats of each predicted symbol", FORWARD, dtype="float64"),
     Buffer("partial", "norm_blocks", "sums of the squared gradients of each block of the norm", CALL, dtype="float64"),
