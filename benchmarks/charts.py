@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.table import LIBRARIES, Result, conditions
+from benchmarks.libraries import OURS
+from benchmarks.table import Result, conditions, measured
 
-COLOURS = {
-    "ours_ms": "#d1495b", "ours_1_thread_ms": "#e8a0aa", "torch_ms": "#30638e", "torch_1_thread_ms": "#7d9cb8",
-    "jax_ms": "#edae49", "torch_bf16_ms": "#8fb8de",
-}  # fmt: skip
+#: The limits of a result and their lines: the machine's multiply-adds in both precisions.
+LIMITS = (
+    ("limit_chars_per_s", "dashed", "limit: fp32 multiply-adds"),
+    ("bf16_limit_chars_per_s", "dotted", "limit: bf16 multiply-adds"),
+)
+
+#: Width of a bar, and of the space for a workload at least, in inches.
+BAR, WORKLOAD = 0.16, 1.3
 
 
 def _pyplot() -> Any:
@@ -23,24 +28,28 @@ def _pyplot() -> Any:
 
 
 def draw_peers(results: Sequence[Result], path: Path) -> None:
-    """Bars: characters per second by workload and library, and the limit given by the machine's multiply-adds."""
+    """Bars: characters per second by workload and library, and the limits given by the machine's multiply-adds."""
     plt = _pyplot()
-    keys = [key for key in LIBRARIES if any(result.get(key) is not None for result in results)]
-    figure, axes = plt.subplots(figsize=(1.3 * len(results) + 2, 5), layout="constrained")
-    width = 0.8 / len(keys)
-    for n, key in enumerate(keys):
-        measured = [(place, result) for place, result in enumerate(results) if result.get(key) is not None]
-        places = [place - 0.4 + (n + 0.5) * width for place, _ in measured]
-        speeds = [1e3 * result["chars"] / result[key] for _, result in measured]
-        axes.bar(places, speeds, width, label=LIBRARIES[key].rstrip(","), color=COLOURS[key])
-    limits = [result["limit_chars_per_s"] for result in results]
-    left, right = [n - 0.45 for n in range(len(results))], [n + 0.45 for n in range(len(results))]
-    axes.hlines(limits, left, right, colors="black", linestyles="dashed", label="limit: fp32 multiply-adds")
+    libraries = measured(results)
+    inches = max(WORKLOAD, 1.25 * BAR * len(libraries))
+    figure, axes = plt.subplots(figsize=(inches * len(results) + 2, 5), layout="constrained")
+    width = 0.8 / len(libraries)
+    for n, library in enumerate(libraries):
+        drawn = [(place, result) for place, result in enumerate(results) if result.get(library.field) is not None]
+        places = [place - 0.4 + (n + 0.5) * width for place, _ in drawn]
+        speeds = [1e3 * result["chars"] / result[library.field] for _, result in drawn]
+        axes.bar(places, speeds, width, label=library.label, color=library.colour)
+    for field, style, label in LIMITS:
+        known = [(place, result[field]) for place, result in enumerate(results) if result.get(field) is not None]
+        if known:
+            places, limits = zip(*known, strict=True)
+            left, right = [place - 0.45 for place in places], [place + 0.45 for place in places]
+            axes.hlines(limits, left, right, colors="black", linestyles=style, label=label)
     axes.set_yscale("log")
     axes.set_xticks(range(len(results)), [result["workload"] for result in results])
     axes.set_ylabel("characters per second")
-    axes.set_title(textwrap.fill(conditions(results), 18 * len(results) + 30), fontsize=8)
-    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    axes.set_title(textwrap.fill(conditions(results), int(14 * inches * len(results)) + 30), fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -55,7 +64,7 @@ def draw_scaling(points: Sequence[dict[str, Any]], path: Path) -> None:
     for axes, name in zip(grid.flat, varied, strict=False):
         chosen = [point for point in points if point["varied"] == name]
         values = [point["value"] for point in chosen]
-        axes.loglog(values, [point["us"] for point in chosen], "o-", color=COLOURS["ours_ms"], label="measured")
+        axes.loglog(values, [point["us"] for point in chosen], "o-", color=OURS.colour, label="measured")
         axes.loglog(values, [point["limit_us"] for point in chosen], "k--", label="flops / measured peak")
         axes.set_xlabel(name)
         axes.set_ylabel("us per character")

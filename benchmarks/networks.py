@@ -44,12 +44,14 @@ class Training:
         threads: int | None = None,
         optimizer: OptimizerName = "adagrad",
         dropout: Dropout | None = None,
+        *,
+        bf16: bool = False,
     ) -> None:
         self.rule = OPTIMIZERS[optimizer].rule(LEARNING_RATE, clip_norm=CLIP_NORM)
         config = config_of(workload)
         rng = np.random.default_rng(0)
         self.workload = workload
-        self.network = build(backend, config, workload.T, workload.B, threads, dropout=dropout)
+        self.network = build(backend, config, workload.T, workload.B, threads, dropout=dropout, bf16=bf16)
         self.masks = None if dropout is None else 0  # the number of the step, always the same
         self.parameters = initialise(config, rng)
         self.gradients = Parameters(config)
@@ -63,6 +65,25 @@ class Training:
             self.parameters, self.gradients, self.slots, self.x, self.y, self.state,
             1.0 / self.workload.chars, self.rule, self.masks,
         ).nats  # fmt: skip
+
+
+class Reading:
+    """A network without a backward pass, and random symbols: the loss of a text, as `Model.evaluate` computes it.
+
+    `Model.evaluate` reads a text in one lane, in such calls; more lanes are read by `fastlstm.backend.build` and
+    `Network.forward`. The state is carried from call to call.
+    """
+
+    def __init__(self, workload: Workload, threads: int | None = None, *, bf16: bool = False) -> None:
+        config, rng = config_of(workload), np.random.default_rng(0)
+        self.network = build("fast", config, workload.T, workload.B, threads, training=False, bf16=bf16)
+        self.parameters = initialise(config, rng)
+        self.x, self.y = rng.integers(workload.V, size=(2, workload.T, workload.B), dtype=np.int32)
+        self.state = np.zeros(config.state_shape(workload.B), config.dtype)
+
+    def read(self) -> float:
+        """The nats of one sequence in each lane."""
+        return self.network.forward(self.parameters, self.x, self.y, self.state)
 
 
 def model_of(workload: Workload) -> Model:

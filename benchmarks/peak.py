@@ -1,7 +1,8 @@
 """The machine's limits, measured: multiply-adds per second, and bytes read per second for any size of working set.
 
 ``python -m benchmarks.peak`` prints them. The multiply-adds are independent chains in registers, as many as the
-registers can hold: enough to hide the latency, without any access to memory.
+registers can hold: enough to hide the latency, without any access to memory. Those of bfloat16 are dot products of
+pairs, added to float32 sums: two multiply-adds for each element of a register.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +24,7 @@ from rich.table import Table
 from benchmarks.arguments import positive
 from benchmarks.timing import seconds_of
 from fastlstm.kernels import jit
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import has_bf16, vector_unit
 from fastlstm.kernels.simd.arithmetic import splat, sum_of
 from fastlstm.kernels.simd.emit import element_pointer, emit_fma, emit_load, emit_store
 from fastlstm.kernels.simd.memory import load
@@ -38,40 +40,84 @@ SHORTEST = 0.02
 RUNS = 5
 
 
-@intrinsic
-def _multiply_add_chains(typingctx: Any, values: Any, turns: Any) -> Any:
-    """``turns`` times ``s = s * a + b`` in each chain, with a and b the first two vectors of ``values``."""
-    dtype = values.dtype
-    i64 = ir.IntType(64)
+#: The dtype of `multiply_add_rate` for dot products of pairs.
+BFLOAT16 = "bfloat16"
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        U = Vector(dtype).width
-        pointers = [element_pointer(context, builder, values, args[0], ir.Constant(i64, n * U)) for n in range(CHAINS)]
-        a, b = (emit_load(builder, pointer, dtype) for pointer in pointers[:2])
-        start = [emit_load(builder, pointer, dtype) for pointer in pointers]
-        entry, loop, done = builder.block, builder.append_basic_block("turn"), builder.append_basic_block("done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        turn = builder.phi(i64)
-        sums = [builder.phi(value.type) for value in start]
-        added = [emit_fma(builder, dtype, total, a, b) for total in sums]
-        following = builder.add(turn, ir.Constant(i64, 1))
-        for phi, first, after in zip([turn, *sums], [ir.Constant(i64, 0), *start], [following, *added], strict=True):
-            phi.add_incoming(first, entry)
-            phi.add_incoming(after, loop)
-        builder.cbranch(builder.icmp_signed("<", following, args[1]), loop, done)
-        builder.position_at_end(done)
-        for pointer, total in zip(pointers, added, strict=True):
-            emit_store(builder, pointer, total, dtype)
-        return context.get_dummy_value()
+#: Emits the next sum from a sum and the vectors a and b.
+Emit = Callable[[ir.IRBuilder, types.Float, Any, Any, Any], Any]
 
-    return types.void(values, types.intp), codegen
+
+class _BFloat(ir.Type):
+    """LLVM's type of bfloat16, which llvmlite does not have."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+def _emit_dot_pairs(builder: ir.IRBuilder, dtype: types.Float, total: Any, a: Any, b: Any) -> Any:
+    """``total`` plus the dot products of the pairs of bfloat16 in each element of a and b."""
+    pairs = ir.VectorType(_BFloat(), 2 * total.type.count)
+    function_type = ir.FunctionType(total.type, [total.type, pairs, pairs])
+    function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.x86.avx512bf16.dpbf16ps.512")
+    return builder.call(function, [total, builder.bitcast(a, pairs), builder.bitcast(b, pairs)])
+
+
+def _chains(emit: Emit) -> Any:
+    """An intrinsic: ``turns`` times the next sum in each chain, with a and b the first two vectors of ``values``."""
+
+    def chains(typingctx: Any, values: Any, turns: Any) -> Any:
+        dtype = values.dtype
+        i64 = ir.IntType(64)
+
+        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+            U = Vector(dtype).width
+            numbers = [ir.Constant(i64, n * U) for n in range(CHAINS)]
+            pointers = [element_pointer(context, builder, values, args[0], number) for number in numbers]
+            a, b = (emit_load(builder, pointer, dtype) for pointer in pointers[:2])
+            start = [emit_load(builder, pointer, dtype) for pointer in pointers]
+            entry, loop, done = builder.block, builder.append_basic_block("turn"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            turn = builder.phi(i64)
+            sums = [builder.phi(value.type) for value in start]
+            added = [emit(builder, dtype, total, a, b) for total in sums]
+            following = builder.add(turn, ir.Constant(i64, 1))
+            for phi, first, after in zip(
+                [turn, *sums], [ir.Constant(i64, 0), *start], [following, *added], strict=True
+            ):
+                phi.add_incoming(first, entry)
+                phi.add_incoming(after, loop)
+            builder.cbranch(builder.icmp_signed("<", following, args[1]), loop, done)
+            builder.position_at_end(done)
+            for pointer, total in zip(pointers, added, strict=True):
+                emit_store(builder, pointer, total, dtype)
+            return context.get_dummy_value()
+
+        return types.void(values, types.intp), codegen
+
+    return intrinsic(chains)
+
+
+_multiply_add_chains = _chains(emit_fma)
+_dot_pairs_chains = _chains(_emit_dot_pairs)
 
 
 @jit.kernel
 def multiply_add(values: Any, turns: int) -> None:
-    """Chains of multiply-adds in registers; ``values`` has ``CHAINS`` vectors, in/out."""
+    """Chains ``s = s * a + b`` in registers; ``values`` has ``CHAINS`` vectors, in/out."""
     _multiply_add_chains(values, turns)
+
+
+@jit.kernel
+def dot_pairs(values: Any, turns: int) -> None:
+    """Chains ``s = s + a * b``, with two products for each element, of the pairs of bfloat16 that are its bits."""
+    _dot_pairs_chains(values, turns)
 
 
 @jit.kernel
@@ -87,11 +133,16 @@ def read_all(values: Any, turns: int) -> float:
 
 
 def multiply_add_rate(threads: int = 1, dtype: str = "float32") -> float:
-    """GFLOP/s of ``threads`` cores that compute only multiply-adds."""
-    U = vector_unit().width(np.dtype(dtype).itemsize)
-    operands = [_halves(CHAINS * U, dtype) for _ in range(threads)]
-    turns_a_second = _best_rate(threads, lambda worker, turns: multiply_add(operands[worker], turns))
-    return 2e-9 * CHAINS * U * threads * turns_a_second
+    """GFLOP/s of ``threads`` cores that compute only multiply-adds.
+
+    ``dtype`` is ``"float32"``, ``"float64"`` or `BFLOAT16`, which requires `fastlstm.kernels.host.has_bf16`.
+    """
+    pairs = dtype == BFLOAT16
+    stored, run = ("float32", dot_pairs) if pairs else (dtype, multiply_add)
+    U = vector_unit().width(np.dtype(stored).itemsize)
+    operands = [_halves(CHAINS * U, stored) for _ in range(threads)]
+    turns_a_second = _best_rate(threads, lambda worker, turns: run(operands[worker], turns))
+    return 1e-9 * (4 if pairs else 2) * CHAINS * U * threads * turns_a_second
 
 
 def read_rate(bytes_in_all: int, threads: int = 1) -> float:
@@ -104,7 +155,11 @@ def read_rate(bytes_in_all: int, threads: int = 1) -> float:
 
 
 def _halves(count: int, dtype: str) -> np.ndarray:
-    """Numbers for which ``s * a + b`` stays near 1, far from infinities and subnormal numbers."""
+    """Numbers for which ``s * a + b`` stays near 1, far from infinities and subnormal numbers.
+
+    The bits of 0.5 in float32 are the pair (0.5, 0) in bfloat16, for which ``s + a * b`` grows slowly until it rounds
+    to ``s``.
+    """
     values = aligned_zeros(count, dtype)
     values[:] = 0.5
     return values
@@ -136,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=positive, default=default_threads(), metavar="N", help="cores (all)")
     threads = parser.parse_args(argv).threads
     table = Table("limit", "one core", f"{threads} cores")
-    for dtype in ("float32", "float64"):
+    for dtype in ("float32", "float64", *([BFLOAT16] if has_bf16() else [])):
         rates = [multiply_add_rate(count, dtype) for count in (1, threads)]
         table.add_row(f"multiply-adds, {dtype}", *(f"{rate:.1f} GFLOP/s" for rate in rates))
     for kib in (16, 256, 4096, 131072):

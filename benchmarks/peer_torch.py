@@ -33,13 +33,17 @@ def autocast(job: Job) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
+def batch(workload: Workload) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """Random symbols (T, B), their targets (T*B,), and the state before them."""
+    x, y = torch.randint(0, workload.V, (2, workload.T, workload.B))
+    zeros = torch.zeros(workload.L, workload.B, workload.H)
+    return x, y.view(-1), (zeros, zeros)
+
+
 def training(job: Job, model: CharacterModel) -> Call:
     workload = job.workload
     optimizer = torch.optim.Adagrad(model.parameters(), lr=LEARNING_RATE)
-    x = torch.randint(0, workload.V, (workload.T, workload.B))
-    y = torch.randint(0, workload.V, (workload.T, workload.B)).view(-1)
-    zeros = torch.zeros(workload.L, workload.B, workload.H)
-    carried = (zeros, zeros)
+    x, y, carried = batch(workload)
 
     def step() -> None:
         nonlocal carried
@@ -67,11 +71,28 @@ def sampling(job: Job, model: CharacterModel) -> Call:
     return write
 
 
+def reading(job: Job, model: CharacterModel) -> Call:
+    x, y, carried = batch(job.workload)
+
+    @torch.inference_mode()
+    def read() -> float:
+        nonlocal carried
+        with autocast(job):
+            logits, (h, c) = model(x, carried)
+        carried = (h.float(), c.float())
+        return nn.functional.cross_entropy(logits.float().view(-1, job.workload.V), y, reduction="sum").item()
+
+    return read
+
+
+CALLS = {"train": training, "sample": sampling, "read": reading}
+
+
 def prepare(job: Job) -> Call:
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
     model = CharacterModel(job.workload)
-    return training(job, model) if job.verb == "train" else sampling(job, model)
+    return CALLS[job.verb](job, model)
 
 
 if __name__ == "__main__":

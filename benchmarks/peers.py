@@ -1,6 +1,6 @@
-"""fastlstm, PyTorch and JAX on the same workloads, alternating in one run.
+"""fastlstm, PyTorch, JAX and ONNX Runtime on the same workloads, alternating in one run.
 
-usage: python -m benchmarks.peers [WORKLOAD ...] [--verb train|sample] [--bf16] [--json FILE] [--png FILE] ...
+usage: python -m benchmarks.peers [WORKLOAD ...] [--verb train|sample|read] [--bf16] [--json FILE] [--png FILE] ...
 
 Each library runs in a separate process and environment (`benchmarks.protocol`). The process lasts for the whole run and
 sleeps during the turns of the others: fastlstm, PyTorch, JAX, fastlstm, PyTorch, JAX ... The result is the median over
@@ -20,17 +20,18 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.arguments import output_file, positive
 from benchmarks.charts import draw_peers
-from benchmarks.peak import multiply_add_rate
+from benchmarks.libraries import LIBRARIES, ONNX, OURS, OURS_BF16, TORCH_BF16, Library, libraries
+from benchmarks.peak import BFLOAT16, multiply_add_rate
 from benchmarks.protocol import Job, request_line
 from benchmarks.table import BUSY, Result, cells, conditions, header
-from benchmarks.workloads import SAMPLED, SAMPLING, TRAINING, Workload, flops_per_char, workloads
+from benchmarks.workloads import READING, SAMPLING, TRAINING, Workload, chars_per_call, flops_per_char, workloads
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,25 +46,6 @@ FEWEST_ROUNDS = 5
 
 class PeerError(Exception):
     """A library could not be started, or could not run a job."""
-
-
-class Library(NamedTuple):
-    """One column of the table: its field, the peer, the precision, and the number of threads unless it is the usual."""
-
-    field: str
-    peer: str
-    precision: str
-    threads: int | None = None
-
-
-OURS = Library("ours_ms", "fastlstm", "fp32")
-TORCH = Library("torch_ms", "torch", "fp32")
-JAX = Library("jax_ms", "jax", "fp32")
-TORCH_BF16 = Library("torch_bf16_ms", "torch", "bf16")
-
-#: Sampling is also measured with one thread: a single character has little work to share.
-OURS_ALONE = Library("ours_1_thread_ms", "fastlstm", "fp32", 1)
-TORCH_ALONE = Library("torch_1_thread_ms", "torch", "fp32", 1)
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -147,69 +129,114 @@ def cores_of_others() -> float | None:
 
 
 class Rounds(NamedTuple):
-    """Measurements of a workload by turn: milliseconds of each library, peak in GFLOP/s, cores used by others."""
+    """Measurements of a workload by turn.
+
+    Attributes
+    ----------
+    times : milliseconds of each library.
+    peaks, bf16_peaks : peaks in GFLOP/s; that of bf16 only if fastlstm was measured in bf16.
+    others : cores used by other programs.
+    """
 
     times: dict[Library, list[float]]
     peaks: list[float]
+    bf16_peaks: list[float]
     others: list[float]
 
 
 def run_rounds(
-    peers: dict[str, Peer], libraries: Sequence[Library], verb: str, workload: Workload, options: argparse.Namespace
+    peers: dict[str, Peer], wanted: Sequence[Library], verb: str, workload: Workload, options: argparse.Namespace
 ) -> Rounds:
     """Run all libraries in turn, in each round; a library that fails is left out, and a line reports it."""
-    found = Rounds({library: [] for library in libraries}, [], [])
+    found = Rounds({library: [] for library in wanted}, [], [], [])
     for _ in range(options.rounds):
         for library in list(found.times):
             if (others := cores_of_others()) is not None:
                 found.others.append(others)
-            job = Job(verb, workload, library.threads or options.threads, library.precision)
+            job = Job(verb, workload, library.threads or options.threads, library.precision, library.variant)
             try:
                 found.times[library].append(peers[library.peer].milliseconds(job, options.seconds))
             except PeerError as error:
                 if library == OURS:
                     raise
-                say(f"{library.peer} {library.precision} is left out: {error}")
+                say(f"{library.label} is left out: {error}")
                 del found.times[library]
         time.sleep(SETTLE)
         found.peaks.append(multiply_add_rate(options.threads))
+        if OURS_BF16 in found.times:
+            found.bf16_peaks.append(multiply_add_rate(options.threads, BFLOAT16))
     return found
 
 
 def result(name: str, verb: str, workload: Workload, threads: int, measured: Rounds) -> Result:
     """The result of a workload for the table, the chart and the JSON file."""
-    medians = {library.field: statistics.median(times) for library, times in measured.times.items()}
-    ours, peak = medians[OURS.field], statistics.median(measured.peaks)
-    rivals = {field: ms for field, ms in medians.items() if field in (TORCH.field, TORCH_ALONE.field, JAX.field)}
-    fastest = min(rivals, key=rivals.__getitem__, default=None)
-    chars = workload.chars if verb == "train" else SAMPLED
-    per_char = flops_per_char(verb, workload)
-    speed = 1e3 * chars / ours
+    medians = {library: statistics.median(times) for library, times in measured.times.items()}
+    chars, per_char = chars_per_call(verb, workload), flops_per_char(verb, workload)
     return {
         "workload": name, "verb": verb, "sizes": workload._asdict(), "threads": threads, "precision": OURS.precision,
-        "ours_ms": ours, "ours_1_thread_ms": medians.get(OURS_ALONE.field),
-        "torch_ms": medians.get(TORCH.field), "torch_1_thread_ms": medians.get(TORCH_ALONE.field),
-        "jax_ms": medians.get(JAX.field), "torch_bf16_ms": medians.get(TORCH_BF16.field),
-        "ratio": None if fastest is None else rivals[fastest] / ours,
-        "fastest_peer": None if fastest is None else fastest.removesuffix("_ms"),
-        "chars": chars, "chars_per_s": speed, "flops_per_char": per_char, "gflops": 1e-9 * per_char * speed,
-        "peak_gflops": peak, "share_of_peak": 1e-9 * per_char * speed / peak,
-        "limit_chars_per_s": 1e9 * peak / per_char,
+        **{library.field: medians.get(library) for library in LIBRARIES}, **ratios(medians),
+        "chars": chars, "flops_per_char": per_char,
+        **rates(medians[OURS], chars, per_char, measured.peaks),
+        **_bf16(rates(medians.get(OURS_BF16), chars, per_char, measured.bf16_peaks)),
         "rounds": len(measured.peaks),
         "cores_of_others": statistics.mean(measured.others) if measured.others else None,
         "each_round_ms": {library.field: times for library, times in measured.times.items()},
     }  # fmt: skip
 
 
-def start(stack: ExitStack, options: argparse.Namespace) -> dict[str, Peer]:
-    """Start fastlstm and every peer that is installed; report those that are not."""
-    pythons = {"fastlstm": sys.executable, "torch": options.torch_python}
-    if options.verb == "train":
-        pythons["jax"] = options.jax_python
+def _bf16(found: dict[str, float]) -> dict[str, float]:
+    return {f"bf16_{name}": value for name, value in found.items()}
+
+
+def ratios(medians: dict[Library, float]) -> dict[str, Any]:
+    """How many times as fast as others fastlstm is; ``None`` where one of the two was not measured.
+
+    Of a library that runs with all threads and with one, the faster of the two counts, but of fastlstm the former.
+    """
+    ours, ours_bf16 = medians[OURS], medians.get(OURS_BF16)
+    fastest = fastest_of(medians, [one for one in LIBRARIES if not one.ours and one.precision == OURS.precision])
+    peer = None if fastest is None else medians[fastest]
+    onnx = fastest_of(medians, [one for one in LIBRARIES if one.peer == ONNX.peer and not one.variant])
+    onnx_ms = None if onnx is None else medians[onnx]
+    return {
+        "ratio": _ratio(peer, ours), "fastest_peer": None if fastest is None else fastest.field.removesuffix("_ms"),
+        "ratio_bf16": _ratio(medians.get(TORCH_BF16), ours_bf16), "ratio_bf16_float32": _ratio(peer, ours_bf16),
+        "ratio_onnx": _ratio(onnx_ms, ours), "ratio_onnx_bf16": _ratio(onnx_ms, ours_bf16),
+        "ours_float32_over_bf16": _ratio(ours, ours_bf16),
+    }  # fmt: skip
+
+
+def fastest_of(medians: dict[Library, float], candidates: Sequence[Library]) -> Library | None:
+    """The fastest of the candidates that were measured."""
+    return min((one for one in candidates if one in medians), key=medians.__getitem__, default=None)
+
+
+def _ratio(theirs: float | None, ours: float | None) -> float | None:
+    return None if theirs is None or ours is None else theirs / ours
+
+
+def rates(ms: float | None, chars: int, flops_per_char: int, peaks: Sequence[float]) -> dict[str, float]:
+    """What follows from the time of a call, and from the peaks of the rounds; nothing without a time."""
+    if ms is None:
+        return {}
+    speed, peak = 1e3 * chars / ms, statistics.median(peaks)
+    gflops = 1e-9 * flops_per_char * speed
+    return {
+        "chars_per_s": speed, "gflops": gflops, "peak_gflops": peak, "share_of_peak": gflops / peak,
+        "limit_chars_per_s": 1e9 * peak / flops_per_char,
+    }  # fmt: skip
+
+
+def start(stack: ExitStack, wanted: Sequence[Library], options: argparse.Namespace) -> dict[str, Peer]:
+    """Start every wanted library that is installed; report those that are not."""
+    pythons = {
+        "fastlstm": sys.executable, "torch": options.torch_python, "jax": options.jax_python,
+        "onnxruntime": options.onnx_python,
+    }  # fmt: skip
     peers = {}
-    for name, python in pythons.items():
+    for name in dict.fromkeys(library.peer for library in wanted):
         try:
-            peers[name] = stack.enter_context(Peer(name, python, options.threads))
+            peers[name] = stack.enter_context(Peer(name, pythons[name], options.threads))
         except PeerError as error:
             say(f"{name} is left out: {error} (benchmarks/README.md explains how to install it)")
     return peers
@@ -217,18 +244,17 @@ def start(stack: ExitStack, options: argparse.Namespace) -> dict[str, Peer]:
 
 def compare(names: Sequence[str], options: argparse.Namespace) -> list[Result]:
     """Measure all workloads."""
+    wanted = libraries(options.verb, bf16=options.bf16)
     with ExitStack() as stack:
-        peers = start(stack, options)
-        if "fastlstm" not in peers:
+        peers = start(stack, wanted, options)
+        if OURS.peer not in peers:
             sys.exit("fastlstm itself does not start")
-        wanted = [OURS, TORCH, JAX] if options.verb == "train" else [OURS, OURS_ALONE, TORCH, TORCH_ALONE]
-        wanted += [TORCH_BF16] if options.bf16 else []
-        libraries = [library for library in wanted if library.peer in peers]
+        installed = [library for library in wanted if library.peer in peers]
         about = {"cpu": cpu_name(), "versions": {name: peer.version for name, peer in peers.items()}}
         results = []
         for name in names:
             workload = workloads(options.verb)[name]
-            measured = run_rounds(peers, libraries, options.verb, workload, options)
+            measured = run_rounds(peers, installed, options.verb, workload, options)
             results.append(result(name, options.verb, workload, options.threads, measured) | about)
             say(_progress(results[-1]))
         return results
@@ -236,7 +262,8 @@ def compare(names: Sequence[str], options: argparse.Namespace) -> list[Result]:
 
 def _progress(found: Result) -> str:
     ratio = "" if found["ratio"] is None else f", {found['ratio']:.2f} times as fast as {found['fastest_peer']}"
-    return f"{found['workload']}: {found['ours_ms']:.3f} ms{ratio}"
+    bf16 = "" if found["ours_bf16_ms"] is None else f"; bf16 {found['ours_bf16_ms']:.3f} ms"
+    return f"{found['workload']}: {found['ours_ms']:.3f} ms{ratio}{bf16}"
 
 
 def say(message: str) -> None:
@@ -245,35 +272,40 @@ def say(message: str) -> None:
 
 
 def table(results: Sequence[Result]) -> Table:
-    """The results as a table for the terminal."""
-    made = Table(*header(results), title=conditions(results))
-    for column in made.columns[1:]:
-        column.justify = "right"
-    for found in results:
-        made.add_row(*cells(found, results))
+    """The results as a table for the terminal, with a column for each workload: there are more libraries than those."""
+    made = Table(title=conditions(results))
+    names, *rows = zip(header(results), *(cells(found, results) for found in results), strict=True)
+    for name in names:
+        made.add_column(name, justify="left" if name == names[0] else "right")
+    for row in rows:
+        made.add_row(*row)
     return made
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.peers", description="Measure fastlstm, PyTorch and JAX in turn."
+        prog="python -m benchmarks.peers", description="Measure fastlstm and its peers in turn."
     )
-    names = f"training: {', '.join(TRAINING)}; sampling: {', '.join(SAMPLING)} (default: all of the verb)"
+    known = {"training": TRAINING, "sampling": SAMPLING, "reading": READING}
+    names = "; ".join(f"{verb}: {', '.join(these)}" for verb, these in known.items()) + " (default: all of the verb)"
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=names)
-    parser.add_argument("--verb", choices=["train", "sample"], default="train", help="what to measure (train)")
-    parser.add_argument("--bf16", action="store_true", help="also measure PyTorch with bfloat16 autocast")
+    parser.add_argument("--verb", choices=["train", "sample", "read"], default="train", help="what to measure (train)")
+    parser.add_argument("--bf16", action="store_true", help="also measure fastlstm and PyTorch in bfloat16")
     parser.add_argument("--threads", type=positive, default=2, metavar="N", help="threads (2)")
     parser.add_argument("--rounds", type=positive, default=FEWEST_ROUNDS, metavar="N", help=f"rounds ({FEWEST_ROUNDS})")
     parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="length of a turn (1)")
     parser.add_argument("--torch-python", default=".peers/torch/bin/python", metavar="FILE", help="Python with torch")
     parser.add_argument("--jax-python", default=".peers/jax/bin/python", metavar="FILE", help="Python with JAX")
+    parser.add_argument(
+        "--onnx-python", default=".peers/onnx/bin/python", metavar="FILE", help="Python with ONNX Runtime"
+    )
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write the results to FILE")
     parser.add_argument("--png", type=output_file, metavar="FILE", help="draw the results to FILE")
     options = parser.parse_args(argv)
-    known = workloads(options.verb)
-    if unknown := [name for name in options.workloads if name not in known]:
-        parser.error(f"no workload {unknown[0]!r} for {options.verb}: there are {', '.join(known)}")
-    options.workloads = options.workloads or list(known)
+    available = workloads(options.verb)
+    if unknown := [name for name in options.workloads if name not in available]:
+        parser.error(f"no workload {unknown[0]!r} for {options.verb}: there are {', '.join(available)}")
+    options.workloads = options.workloads or list(available)
     return options
 
 

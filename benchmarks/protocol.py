@@ -22,16 +22,19 @@ class Job(NamedTuple):
 
     Attributes
     ----------
-    verb : ``"train"``: one training step per call; ``"sample"``: ``SAMPLED`` characters per call.
+    verb : ``"train"``: one training step per call; ``"sample"``: ``SAMPLED`` characters per call; ``"read"``: the loss
+        of one sequence in each lane per call.
     workload : the sizes of the model and of a step.
     threads : worker threads it may use.
     precision : ``"fp32"`` or ``"bf16"``.
+    variant : empty: the usual way; ``"bound"``: with inputs and outputs bound to fixed memory (ONNX Runtime).
     """
 
     verb: str
     workload: Workload
     threads: int
     precision: str = "fp32"
+    variant: str = ""
 
 
 def request_line(job: Job, seconds: float) -> str:

@@ -12,9 +12,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.arguments import input_file
+from benchmarks.libraries import LIBRARIES, Library
 from benchmarks.workloads import SAMPLED
 
 #: The name of the marks in the README that enclose these tables.
@@ -22,16 +23,13 @@ MARKS = "benchmark"
 
 Result = dict[str, Any]
 
-#: Fields of a result with the milliseconds of a library, and their names in the table.
-LIBRARIES = {
-    "ours_ms": "fastlstm", "ours_1_thread_ms": "fastlstm, 1 thread,", "torch_ms": "PyTorch",
-    "torch_1_thread_ms": "PyTorch, 1 thread,", "jax_ms": "JAX", "torch_bf16_ms": "PyTorch bf16",
-}  # fmt: skip
-
 #: Mean number of cores used by other programs from which on the table mentions them.
 BUSY = 0.1
 
-_TITLES = {"train": "Training, one step", "sample": f"Sampling {SAMPLED} characters, one at a time"}
+_TITLES = {
+    "train": "Training, one step", "sample": f"Sampling {SAMPLED} characters, one at a time",
+    "read": "Reading a text, forward and loss",
+}  # fmt: skip
 
 
 def milliseconds(value: float | None) -> str:
@@ -41,20 +39,69 @@ def milliseconds(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+class Column(NamedTuple):
+    """A column of the table after those of the libraries: its name, its field in a result, and how a value is shown."""
+
+    name: str
+    field: str
+    shown: str
+
+
+#: Only those of which there are values are shown.
+COLUMNS = (
+    Column("ratio", "ratio", ".2f"),
+    Column("ratio to ONNX Runtime", "ratio_onnx", ".2f"),
+    Column("characters/s", "chars_per_s", ",.0f"),
+    Column("of the peak", "share_of_peak", ".0%"),
+    Column("bf16 ratio", "ratio_bf16_float32", ".2f"),
+    Column("bf16 ratio to ONNX Runtime", "ratio_onnx_bf16", ".2f"),
+    Column("bf16 ratio to PyTorch bf16", "ratio_bf16", ".2f"),
+    Column("bf16 ratio to own fp32", "ours_float32_over_bf16", ".2f"),
+    Column("bf16 characters/s", "bf16_chars_per_s", ",.0f"),
+    Column("bf16 of the peak", "bf16_share_of_peak", ".0%"),
+)
+
+
 def header(results: Sequence[Result]) -> list[str]:
     """Names of the columns: the libraries that were measured, and the values derived from them."""
-    return ["workload", *(f"{LIBRARIES[key]} ms" for key in _measured(results)), "ratio", "characters/s", "of the peak"]
+    times = [f"{library.label} ms" + " (1 thread)" * _known(results, library.alone_field) for library in timed(results)]
+    return ["workload", *times, *(column.name for column in _derived(results))]
 
 
 def cells(result: Result, results: Sequence[Result]) -> list[str]:
     """The row of a result, with the columns of `header`."""
-    times = [milliseconds(result.get(key)) for key in _measured(results)]
-    ratio = "" if result["ratio"] is None else f"{result['ratio']:.2f}"
-    return [result["workload"], *times, ratio, f"{result['chars_per_s']:,.0f}", f"{result['share_of_peak']:.0%}"]
+    times = [_times(result, library) for library in timed(results)]
+    derived = [(result.get(column.field), column.shown) for column in _derived(results)]
+    return [result["workload"], *times, *("" if value is None else format(value, shown) for value, shown in derived)]
 
 
-def _measured(results: Sequence[Result]) -> list[str]:
-    return [key for key in LIBRARIES if any(result.get(key) is not None for result in results)]
+def _times(result: Result, library: Library) -> str:
+    """The time of a library, with that of one thread in parentheses."""
+    alone = result.get(library.alone_field)
+    return milliseconds(result.get(library.field)) + ("" if alone is None else f" ({milliseconds(alone)})")
+
+
+def timed(results: Sequence[Result]) -> list[Library]:
+    """The libraries that were measured with the usual number of threads."""
+    return [one for one in measured(results) if one.threads is None]
+
+
+def measured(results: Sequence[Result]) -> list[Library]:
+    """The libraries that were measured."""
+    return [library for library in LIBRARIES if _known(results, library.field)]
+
+
+def _derived(results: Sequence[Result]) -> list[Column]:
+    """The columns with values, without those that repeat another, as when ONNX Runtime is always the fastest peer."""
+    by_values: dict[tuple[Any, ...], Column] = {}
+    for column in COLUMNS:
+        if _known(results, column.field):
+            by_values.setdefault(tuple(result.get(column.field) for result in results), column)
+    return list(by_values.values())
+
+
+def _known(results: Sequence[Result], field: str) -> bool:
+    return any(result.get(field) is not None for result in results)
 
 
 def markdown(results: Sequence[Result]) -> str:

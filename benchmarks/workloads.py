@@ -19,7 +19,7 @@ class Workload(NamedTuple):
 
     @property
     def chars(self) -> int:
-        """Characters that a training step reads."""
+        """Characters that a step reads."""
         return self.T * self.B
 
     @property
@@ -54,13 +54,19 @@ TRAINING = {
     "b64-h1024": Workload(V=65, E=128, H=1024, L=1, T=64, B=64),
 }
 
-#: Workloads for sampling: one character at a time, in one lane.
-SAMPLING = {
-    "h32": TRAINING["b1-h32"]._replace(T=1, B=1),
-    "2x128": TRAINING["b50-h128"]._replace(T=1, B=1),
-    "h256": TRAINING["b50-h256"]._replace(T=1, B=1),
-    "h512": TRAINING["b50-h512"]._replace(T=1, B=1),
+#: Sizes of models for inference.
+_MODELS = {
+    "h32": Workload(V=65, E=4, H=32, L=1, T=1, B=1),
+    "2x128": Workload(V=65, E=64, H=128, L=2, T=1, B=1),
+    "h256": Workload(V=65, E=64, H=256, L=1, T=1, B=1),
+    "h512": Workload(V=65, E=64, H=512, L=1, T=1, B=1),
 }
+
+#: Workloads for sampling: one character at a time, in one lane.
+SAMPLING = {**_MODELS, "3x512": Workload(V=65, E=128, H=512, L=3, T=1, B=1)}
+
+#: Workloads for reading: the loss of a text, in one lane and in 50, in sequences of T characters.
+READING = {f"b{B}-{name}": model._replace(T=T, B=B) for T, B in ((256, 1), (64, 50)) for name, model in _MODELS.items()}
 
 #: Characters drawn in one measured call of sampling.
 SAMPLED = 200
@@ -71,10 +77,15 @@ CLIP_NORM = 5.0
 
 
 def workloads(verb: str) -> dict[str, Workload]:
-    """The workloads of ``"train"`` or of ``"sample"``, by name."""
-    return TRAINING if verb == "train" else SAMPLING
+    """The workloads of ``"train"``, ``"sample"`` or ``"read"``, by name."""
+    return {"train": TRAINING, "sample": SAMPLING, "read": READING}[verb]
+
+
+def chars_per_call(verb: str, workload: Workload) -> int:
+    """Characters trained on, sampled or read in one measured call."""
+    return SAMPLED if verb == "sample" else workload.chars
 
 
 def flops_per_char(verb: str, workload: Workload) -> int:
-    """Floating-point operations per character trained or sampled."""
+    """Floating-point operations per character trained on, sampled or read."""
     return workload.train_flops if verb == "train" else workload.forward_flops
