@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +25,7 @@ from benchmarks.timing import seconds_of
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import has_bf16, vector_unit
 from fastlstm.kernels.simd.arithmetic import splat, sum_of
-from fastlstm.kernels.simd.emit import element_pointer, emit_fma, emit_load, emit_store
+from fastlstm.kernels.simd.emit import element_pointer, emit_dot_pairs, emit_fma, emit_load, emit_store
 from fastlstm.kernels.simd.memory import load
 from fastlstm.kernels.simd.vector import Vector, width
 from fastlstm.kernels.workspace import aligned_zeros
@@ -47,25 +46,8 @@ BFLOAT16 = "bfloat16"
 Emit = Callable[[ir.IRBuilder, types.Float, Any, Any, Any], Any]
 
 
-class _BFloat(ir.Type):
-    """LLVM's type of bfloat16, which llvmlite does not have."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat)
-
-    def __hash__(self) -> int:
-        return hash(_BFloat)
-
-
 def _emit_dot_pairs(builder: ir.IRBuilder, dtype: types.Float, total: Any, a: Any, b: Any) -> Any:
-    """``total`` plus the dot products of the pairs of bfloat16 in each element of a and b."""
-    pairs = ir.VectorType(_BFloat(), 2 * total.type.count)
-    function_type = ir.FunctionType(total.type, [total.type, pairs, pairs])
-    function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.x86.avx512bf16.dpbf16ps.512")
-    return builder.call(function, [total, builder.bitcast(a, pairs), builder.bitcast(b, pairs)])
+    return emit_dot_pairs(builder, a, b, total)
 
 
 def _chains(emit: Emit) -> Any:
