@@ -13,11 +13,13 @@ def median_of(benchmark: Any) -> float | None:
 
 
 def report(
-    benchmark: Any, *, flops: int = 0, chars: int = 0, threads: int = 1, calls: int = 1, peak: bool = False
-) -> None:
+    benchmark: Any, *, flops: int = 0, chars: int = 0, threads: int = 1, calls: int = 1, peak: bool = False,
+    dtype: str = "float32",
+) -> None:  # fmt: skip
     """Add characters/s, GFLOP/s and, with ``peak``, the share of the peak of ``threads`` cores, which is measured now.
 
-    ``flops`` and ``chars`` are those of one repetition; the benchmark's call makes ``calls`` of them.
+    ``dtype`` is that of the peak, see `benchmarks.peak.multiply_add_rate`. ``flops`` and ``chars`` are those of one
+    repetition; the benchmark's call makes ``calls`` of them.
     """
     seconds = median_of(benchmark)
     if seconds is None:
@@ -30,5 +32,5 @@ def report(
         gflops = 1e-9 * calls * flops / seconds
         info["gflops"] = round(gflops, 2)
         if peak:
-            limit = multiply_add_rate(threads)
+            limit = multiply_add_rate(threads, dtype)
             info["peak_gflops"], info["share_of_peak"] = round(limit, 1), round(gflops / limit, 3)

@@ -7,16 +7,17 @@ from benchmarks.networks import config_of, model_of
 from benchmarks.reporting import report
 from benchmarks.workloads import SAMPLED, SAMPLING
 from fastlstm.backend import build
+from fastlstm.kernels.host import has_bf16
 from fastlstm.params import initialise
 
 #: Characters of one call on the slow reference.
 FEW = 20
 
 
-def generator(workload, backend, lanes, characters):
+def generator(workload, backend, lanes, characters, *, bf16=False):
     """A call that draws ``characters`` characters in each of ``lanes`` lanes."""
     config, rng = config_of(workload), np.random.default_rng(0)
-    network, parameters = build(backend, config, 1, lanes, 1, training=False), initialise(config, rng)
+    network, parameters = build(backend, config, 1, lanes, 1, training=False, bf16=bf16), initialise(config, rng)
     first, state = np.zeros(lanes, np.int32), np.zeros(config.state_shape(lanes), config.dtype)
     uniforms = rng.random((characters, lanes))
     return lambda: network.generate(parameters, first, state, uniforms, 1.0)
@@ -26,6 +27,14 @@ def generator(workload, backend, lanes, characters):
 @pytest.mark.benchmark(group=f"sampling, fast, {SAMPLED} characters", max_time=0.5, min_rounds=3)
 def test_fast(benchmark, name):
     benchmark(generator(SAMPLING[name], "fast", 1, SAMPLED))
+    report(benchmark, flops=SAMPLING[name].forward_flops, chars=1, calls=SAMPLED)
+
+
+@pytest.mark.skipif(not has_bf16(), reason="needs a processor with AVX-512 BF16")
+@pytest.mark.parametrize("name", SAMPLING)
+@pytest.mark.benchmark(group=f"sampling, bf16, {SAMPLED} characters", max_time=0.5, min_rounds=3)
+def test_bf16(benchmark, name):
+    benchmark(generator(SAMPLING[name], "fast", 1, SAMPLED, bf16=True))
     report(benchmark, flops=SAMPLING[name].forward_flops, chars=1, calls=SAMPLED)
 
 
