@@ -178,7 +178,8 @@ def markdown(results: Sequence[Result]) -> str:
     for result in results:
         groups.setdefault((result["text"], result["sha256"], " ".join(result["options"])), []).append(result)
     header = ["text", "setting", "options", "minutes", "val_nats", "lowest to highest", "seeds", "steps"]
-    return f"{conditions(results)}\n\n{rows([header, *map(_row, groups.values())], words=3)}"
+    about = "Mean over the seeds of the validation loss, of the minutes of the whole command, and of the steps"
+    return f"{about} ({conditions(results)}):\n\n{rows([header, *map(_row, groups.values())], words=3)}"
 
 
 def _row(group: Sequence[Result]) -> list[str]:
@@ -187,12 +188,13 @@ def _row(group: Sequence[Result]) -> list[str]:
     minutes = statistics.mean(result["wall_seconds"] for result in group) / 60
     steps = statistics.mean(result["steps"] for result in group)
     return [
-        first["text"], first["setting"], options, f"{minutes:.2f}", *_mean_and_spread(group), str(len(group)),
+        first["text"], first["setting"], options, f"{minutes:.2f}", *mean_and_spread(group), str(len(group)),
         f"{steps:,.0f}",
     ]  # fmt: skip
 
 
-def _mean_and_spread(group: Sequence[Result]) -> tuple[str, str]:
+def mean_and_spread(group: Sequence[Result]) -> tuple[str, str]:
+    """The mean of the validation losses of a group, and the lowest and the highest."""
     losses = [result["val_nats"] for result in group]
     if diverged := losses.count(None):
         return "", f"{diverged} not finite"
@@ -205,13 +207,12 @@ def _nats(value: float | None) -> str:
 
 
 def conditions(results: Sequence[Result]) -> str:
-    """What the table shows, with all machines and versions, and the load of other programs unless it is negligible."""
+    """All machines and versions, and the load of other programs unless it is negligible."""
     machines = dict.fromkeys(result["cpu"] for result in results)
     used = dict.fromkeys(version for result in results for version in result["versions"].values())
     others = max((result["cores_of_others"] or 0.0 for result in results), default=0.0)
     busy = [f"while other programs kept up to {others:.1f} cores busy"] if others > BUSY else []
-    about = "Mean over the seeds of the validation loss, of the minutes of the whole command, and of the steps"
-    return f"{about} ({', '.join([*machines, *used, *busy])}):"
+    return ", ".join([*machines, *used, *busy])
 
 
 def grid_file(text: str) -> dict[str, list[str]]:

@@ -1,0 +1,127 @@
+"""Training in float32 and in bf16: do the validation losses differ by more than those of different seeds?
+
+usage: python -m benchmarks.precision [--text NAME] [--steps N] [--seeds N] --out RESULTS.json [--readme FILE]
+
+Models of one layer with 256 and with 512 units are trained with the same settings, steps and seeds in both precisions,
+as a sweep (`benchmarks.sweep`): an interrupted one goes on where it stopped, and the file has a result for each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import texts
+from benchmarks.arguments import output_file, positive
+from benchmarks.sweep import Result, conditions, jobs, key_of, load, mean_and_spread, sweep
+from benchmarks.table import insert, rows
+from fastlstm.errors import TextError
+
+#: The name of the marks in the README that enclose the table.
+MARKS = "precision"
+
+HIDDEN = (256, 512)
+PRECISIONS = ("float32", "bf16")
+
+#: Symbols that a run of the default length is trained on, about three times the text `shakespeare`.
+STEPS = 5000
+
+
+def setting(hidden: int, precision: str) -> str:
+    """The name of a setting of the grid."""
+    return f"1x{hidden}, {precision}"
+
+
+#: A grid of `benchmarks.sweep`. The program chooses the other settings from the text and the steps.
+GRID = {
+    setting(hidden, precision): ["--hidden", str(hidden), "--layers", "1", "--precision", precision]
+    for hidden in HIDDEN
+    for precision in PRECISIONS
+}
+
+HEADER = [
+    "model", "float32 val_nats", "lowest to highest", "bf16 val_nats", "lowest to highest", "difference",
+    "spread of float32", "within", "time float32 / bf16", "seeds",
+]  # fmt: skip
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """A row for each model: means and spreads of both precisions, and the difference of the means."""
+    first = results[0]
+    about = f"Validation loss in nats after {first['steps']:,} steps on {first['text']} ({conditions(results)}):"
+    return f"{about}\n\n{rows([HEADER, *(row(hidden, results) for hidden in HIDDEN)])}"
+
+
+def row(hidden: int, results: Sequence[Result]) -> list[str]:
+    """The row of a model; its difference is that of the means, and *within* whether it is at most the spread."""
+    float32, bf16 = (
+        [result for result in results if result["setting"] == setting(hidden, precision)] for precision in PRECISIONS
+    )
+    compared = ["", "", "no"]
+    if float32 and bf16 and all(result["val_nats"] is not None for result in (*float32, *bf16)):
+        difference = _mean(bf16) - _mean(float32)
+        spread = spread_of(float32)
+        compared = [f"{difference:+.4f}", f"{spread:.4f}", "yes" if abs(difference) <= spread else "no"]
+    return [
+        f"1x{hidden}", *_figures(float32), *_figures(bf16), *compared, _times_as_fast(float32, bf16),
+        " + ".join(str(len(group)) for group in (float32, bf16)),
+    ]  # fmt: skip
+
+
+def spread_of(group: Sequence[Result]) -> float:
+    """The highest validation loss less the lowest."""
+    losses = [result["val_nats"] for result in group]
+    return float(max(losses) - min(losses))
+
+
+def _mean(group: Sequence[Result]) -> float:
+    return statistics.mean(result["val_nats"] for result in group)
+
+
+def _figures(group: Sequence[Result]) -> tuple[str, str]:
+    return mean_and_spread(group) if group else ("", "")
+
+
+def _times_as_fast(float32: Sequence[Result], bf16: Sequence[Result]) -> str:
+    if not float32 or not bf16:
+        return ""
+    seconds = [statistics.median(result["trained"]["seconds"] for result in group) for group in (float32, bf16)]
+    return f"{seconds[0] / seconds[1]:.2f}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.precision", description="Compare validation losses of float32 and bf16."
+    )
+    parser.add_argument("--text", choices=texts.TEXTS, default="shakespeare", metavar="NAME", help="text (shakespeare)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="folder of the texts (default: the user's cache)")
+    parser.add_argument("--steps", type=positive, default=STEPS, metavar="N", help=f"steps of each run ({STEPS})")
+    parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="train with seeds 0 to N-1 (3)")
+    parser.add_argument("--out", type=output_file, required=True, metavar="FILE.json", help="add the results to FILE")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the table between its marks in FILE")
+    options = parser.parse_args(argv)
+    try:
+        path = texts.ensure(options.text, options.folder or texts.default_folder())
+    except (TextError, OSError) as error:
+        sys.exit(f"error: {error}")
+    wanted = list(jobs({options.text: path}, GRID, ["--steps", str(options.steps)], options.seeds))
+    try:
+        failures = sweep(wanted, options.out)
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on from here")
+    keys = {job.key for job in wanted}
+    results = [result for result in load(options.out) if key_of(result) in keys]
+    if not results:
+        sys.exit("there are no results")
+    print(table := markdown(results))
+    if options.readme:
+        document = options.readme.read_text(encoding="utf-8")
+        options.readme.write_text(insert(document, table, MARKS), encoding="utf-8")
+    sys.exit(f"{failures} runs failed" if failures else 0)
+
+
+if __name__ == "__main__":
+    main()
