@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.cells import backward, expect, forward
+from fastlstm.kernels.cells import backward, expect, expect_backward, forward
 from fastlstm.kernels.cells.places import Places
 from fastlstm.kernels.dropout import embedding_folded
 from fastlstm.kernels.partition import split
@@ -61,36 +61,73 @@ def share_of(plan: Any, U: int, worker: int, workers: int, teams: int) -> Any:
     )  # fmt: skip
 
 
+class Layer(NamedTuple):
+    """What the places of a layer's data follow from: sizes, and the starts of its buffers.
+
+    Kernels read it from the plan once. They would read the plan itself again after every store, because the compiler
+    cannot know that no store changes it.
+    """
+
+    batch: int
+    width: int
+    units: int
+    columns: int
+    gates_of_unit: int
+    separate: int
+    part: int
+    gates: int
+    gates_h: int
+    da: int
+    da_h: int
+    h: int
+    h_r: int
+    bias_h: int
+    dy: int
+    carry: int
+
+
 @jit.device
-def expect_row(plan: Any, buffers: Any, layer: int, t: int, b: int, unit: int, units: int) -> None:
+def layer_of(plan: Any, U: int, layer: int) -> Any:
+    """The `Layer` of index ``layer``; ``U`` is the vector width."""
+    return Layer(
+        plan.B, U, plan.Hp, plan.N, plan.G, plan.R, plan.L * plan.h_size,
+        plan.a + layer * plan.a_size, plan.a_h + layer * plan.a_h_size,
+        plan.da + layer * plan.da_size, plan.da_h + layer * plan.da_h_size,
+        plan.h + layer * plan.h_size, plan.h_r + layer * plan.h_r_size, plan.bias_h + layer * plan.bias_h_size,
+        plan.dy, plan.carry,
+    )  # fmt: skip
+
+
+@jit.device
+def expect_row(buffers: Any, layer: Any, t: int, b: int, unit: int, units: int) -> None:
     """Prefetch what the next cells of lane ``b`` will write, while a tile is computed.
 
     These cache lines were last used in the previous sequence, and stores that miss the cache wait for each other.
     """
     for u in range(unit, unit + units):
-        expect(buffers.cell, buffers.arena, places_of(plan, buffers, layer, t, b, u, 0, 0))
+        expect(buffers.cell, buffers.arena, places_of(layer, t, b, u, 0, 0))
 
 
 @jit.device
-def places_of(plan: Any, buffers: Any, layer: int, t: int, b: int, unit: int, inputs: int, recurrent: int) -> Any:
+def places_of(layer: Any, t: int, b: int, unit: int, inputs: int, recurrent: int) -> Any:
     """The `Places` of vector ``unit`` of the units of lane ``b`` at time step ``t``."""
-    column, r = unit * width(buffers.arena), t * plan.B + b
-    before = plan.h + layer * plan.h_size + r * plan.Hp + column
-    gates = r * plan.N + column * plan.G
+    column, r = unit * layer.width, t * layer.batch + b
+    state = r * layer.units + column
+    gates = r * layer.columns + column * layer.gates_of_unit
     return Places(
         inputs=inputs,
         recurrent=recurrent,
-        bias_h=plan.bias_h + layer * plan.bias_h_size + column * plan.R,
-        gates=plan.a + layer * plan.a_size + gates,
-        gates_h=plan.a_h + layer * plan.a_h_size + gates,
-        da=plan.da + layer * plan.da_size + gates,
-        da_h=plan.da_h + layer * plan.da_h_size + gates,
-        before=before,
-        after=before + plan.B * plan.Hp,
-        after_r=plan.h_r + layer * plan.h_r_size + (r + plan.B) * plan.Hp + column,
-        part=plan.L * plan.h_size,
-        dh=plan.dy + r * plan.Hp + column,
-        carry=plan.carry + b * plan.Hp + column,
+        bias_h=layer.bias_h + column * layer.separate,
+        gates=layer.gates + gates,
+        gates_h=layer.gates_h + gates,
+        da=layer.da + gates,
+        da_h=layer.da_h + gates,
+        before=layer.h + state,
+        after=layer.h + state + layer.batch * layer.units,
+        after_r=layer.h_r + state + layer.batch * layer.units,
+        part=layer.part,
+        dh=layer.dy + state,
+        carry=layer.carry + b * layer.units + column,
     )
 
 
@@ -112,6 +149,7 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     tiles = (owned + ROWS - 1) // ROWS
     height, taller = owned // tiles, owned % tiles  # the first tiles have one row more; no divisions below
     widest = (VECTORS_ONE_ROW if owned == 1 else VECTORS) // G
+    table, slot, here, scratch = plan.table, buffers.slot, layer_of(plan, U, layer), share.scratch
     for t in range(plan.T):
         for unit in range(share.first_unit, share.last_unit, widest):
             units = min(widest, share.last_unit - unit)
@@ -120,18 +158,18 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
                 rows = height + (1 if n < taller else 0)
                 if unit + widest < share.last_unit:
                     for b in range(first, first + rows):
-                        expect_row(plan, buffers, layer, t, b, unit + widest, units)
+                        expect_row(buffers, here, t, b, unit + widest, units)
                 tile(
                     rows, units * G, groups, Elements(operands, h + (t * B + first) * Hp, Hp, P),
-                    Vectors(operands, wh + unit * G * apart, apart, U * P), Rows(arena, share.scratch, row), 0,
+                    Vectors(operands, wh + unit * G * apart, apart, U * P), Rows(arena, scratch, row), 0,
                 )  # fmt: skip
                 for b in range(first, first + rows):
                     r = t * B + b
-                    inputs = plan.table + buffers.slot[r] * N if folded else a + r * N
-                    recurrent = share.scratch + (b - first) * row
+                    inputs = table + slot[r] * N if folded else a + r * N
+                    recurrent = scratch + (b - first) * row
                     for u in range(units):
                         column, block = (unit + u) * G * U, u * G * U
-                        at = places_of(plan, buffers, layer, t, b, unit + u, inputs + column, recurrent + block)
+                        at = places_of(here, t, b, unit + u, inputs + column, recurrent + block)
                         forward(buffers.cell, arena, at)
                         round_vectors(arena, at.after, operands, at.after_r, 1)
                 first += rows
@@ -159,18 +197,23 @@ def backward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     U = width(arena)
     B, Hp, N = plan.B, plan.Hp, plan.N
     da_h, wht = plan.da_h + layer * plan.da_h_size, plan.wht + layer * plan.wht_size
+    here = layer_of(plan, U, layer)
     for b in range(share.first_lane, share.last_lane):
         for j in range(share.first_unit, share.last_unit):
             store(arena, plan.carry + b * Hp + j * U, splat(arena, 0.0))
     for t in range(plan.T - 1, -1, -1):
         for b in range(share.first_lane, share.last_lane):
             for j in range(share.first_unit, share.last_unit):
-                backward(buffers.cell, arena, operands, places_of(plan, buffers, layer, t, b, j, 0, 0))
+                if b + 1 < share.last_lane:
+                    expect_backward(buffers.cell, arena, operands, places_of(here, t, b + 1, j, 0, 0))
+                elif t > 0:
+                    expect_backward(buffers.cell, arena, operands, places_of(here, t - 1, share.first_lane, j, 0, 0))
+                backward(buffers.cell, arena, operands, places_of(here, t, b, j, 0, 0))
         barrier(buffers.sync, share.team_barrier, share.members)
         if t > 0:
-            here = t * B + share.first_lane
+            row = t * B + share.first_lane
             product(
                 share.last_lane - share.first_lane, share.first_unit, share.last_unit, N,
-                Rows(operands, da_h + here * N, N), Packed(operands, wht),
-                Rows(arena, plan.dy + (here - B) * Hp, Hp), 1,
+                Rows(operands, da_h + row * N, N), Packed(operands, wht),
+                Rows(arena, plan.dy + (row - B) * Hp, Hp), 1,
             )  # fmt: skip

@@ -1,8 +1,8 @@
 """The pointwise kernels of the recurrent cells, a file for each, and the choice between them.
 
-A cell's file has three functions. ``forward(arena, at)``, where ``at`` is a `fastlstm.kernels.cells.places.Places`,
+A cell's file has four functions. ``forward(arena, at)``, where ``at`` is a `fastlstm.kernels.cells.places.Places`,
 and ``backward(arena, operands, at)`` compute one vector of units of one lane at one time step. ``expect(arena, at)``
-prefetches what ``forward`` will write.
+prefetches what ``forward`` will write, and ``expect_backward`` what ``backward`` will read and write.
 
 Kernels get a `Chosen`, an empty value whose numba *type* identifies the cell. So they are compiled for each cell
 separately, and the choice costs nothing at run time.
@@ -72,7 +72,12 @@ def backward(chosen: Chosen, arena: Any, operands: Any, at: Any) -> None:
     CELLS[chosen.cell].backward(arena, operands, at)
 
 
-def _compile_choice(function: Any, name: str) -> None:
+def expect_backward(chosen: Chosen, arena: Any, operands: Any, at: Any) -> None:
+    """Call the chosen cell's ``expect_backward``."""
+    CELLS[chosen.cell].expect_backward(arena, operands, at)
+
+
+def _compile_forward(function: Any, name: str) -> None:
     """Make calls of ``function`` in kernels call the chosen cell's function ``name``."""
 
     @overload(function)
@@ -81,12 +86,17 @@ def _compile_choice(function: Any, name: str) -> None:
         return lambda chosen, arena, at: implementation(arena, at)
 
 
-@overload(backward)
-def _choose_backward(chosen, arena, operands, at):
-    implementation = CELLS[chosen.cell].backward
-    return lambda chosen, arena, operands, at: implementation(arena, operands, at)
+def _compile_backward(function: Any, name: str) -> None:
+    """The same for functions that also take the arena of operands."""
+
+    @overload(function)
+    def choose(chosen, arena, operands, at):
+        implementation = getattr(CELLS[chosen.cell], name)
+        return lambda chosen, arena, operands, at: implementation(arena, operands, at)
 
 
 if not jit.DISABLED:
     for _function in (forward, expect):
-        _compile_choice(_function, _function.__name__)
+        _compile_forward(_function, _function.__name__)
+    for _function in (backward, expect_backward):
+        _compile_backward(_function, _function.__name__)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.functions import sigmoid, tanh
-from fastlstm.kernels.simd.memory import load, prefetch_to_write, store
+from fastlstm.kernels.simd.memory import load, prefetch, prefetch_to_write, store
 from fastlstm.kernels.simd.vector import width
 
 
@@ -53,3 +53,15 @@ def backward(arena: Any, operands: Any, at: Any) -> None:
     store(operands, at.da_h + U, dz)
     store(operands, at.da_h + 2 * U, dn * r)
     store(arena, at.carry, dh * z)
+
+
+@jit.device
+def expect_backward(arena: Any, operands: Any, at: Any) -> None:
+    """Prefetch what `backward` will read and write."""
+    U = width(arena)
+    for v in range(3):
+        prefetch(arena, at.gates + v * U)
+        prefetch_to_write(operands, at.da + v * U)
+        prefetch_to_write(operands, at.da_h + v * U)
+    prefetch(arena, at.gates_h + 2 * U)
+    prefetch(arena, at.before)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.functions import sigmoid, tanh
-from fastlstm.kernels.simd.memory import load, prefetch_to_write, store
+from fastlstm.kernels.simd.memory import load, prefetch, prefetch_to_write, store
 from fastlstm.kernels.simd.vector import width
 
 
@@ -52,3 +52,13 @@ def backward(arena: Any, operands: Any, at: Any) -> None:
     store(operands, at.da + 2 * U, dh * tanh_c * o * (1.0 - o))
     store(operands, at.da + 3 * U, dc * i * (1.0 - g * g))
     store(arena, at.carry, dc * f)
+
+
+@jit.device
+def expect_backward(arena: Any, operands: Any, at: Any) -> None:
+    """Prefetch what `backward` will read and write."""
+    U = width(arena)
+    for v in range(4):
+        prefetch(arena, at.gates + v * U)
+        prefetch_to_write(operands, at.da + v * U)
+    prefetch(arena, at.before + at.part)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.functions import tanh
-from fastlstm.kernels.simd.memory import load, prefetch_to_write, store
+from fastlstm.kernels.simd.memory import load, prefetch, prefetch_to_write, store
 
 
 @jit.device
@@ -26,3 +26,10 @@ def backward(arena: Any, operands: Any, at: Any) -> None:
     """``da`` of the one gate."""
     h = load(arena, at.after)
     store(operands, at.da, load(arena, at.dh) * (1.0 - h * h))
+
+
+@jit.device
+def expect_backward(arena: Any, operands: Any, at: Any) -> None:
+    """Prefetch what `backward` will read and write."""
+    prefetch(arena, at.after)
+    prefetch_to_write(operands, at.da)
