@@ -68,12 +68,16 @@ def test_every_parameter_agrees_with_a_complex_step(cell, layers, rng):
 #: Mutations in the time loop of every cell: a part of a line, and its replacement.
 BUGS = [
     ("dh = dy[t] + dh_next", "dh = dy[t]"),
-    ("dW += z.T @ da", "dW -= z.T @ da"),
-    ("db += da.sum(axis=0)", "db -= da.sum(axis=0)"),
+    ("dW[:X] +=", "dW[:X] -="),
+    ("dW[X:] +=", "dW[X:] -="),
+    ("db += _rows(da).sum(axis=0)", "db -= _rows(da).sum(axis=0)"),
     ("tape.state[:, t], tape.state[:, t + 1]", "tape.state[:, t + 1], tape.state[:, t]"),
-    ("np.concatenate([tape.x[t], tape.h[t]], axis=1)", "np.concatenate([tape.x[t], tape.h[t + 1]], axis=1)"),
-    ("dz[:, X:]", "-dz[:, X:]"),
+    ("tape.h[:-1]", "tape.h[1:]"),
+    ("da[t] @ W[X:].T", "-da[t] @ W[X:].T"),
+    ("da_x @ W[:X].T", "-da_x @ W[:X].T"),
 ]
+#: Mutations where the gradients of a symbol's positions are summed.
+BUGS_OF_SYMBOLS = [("[first] = sums", "[first - 1] = sums"), ("[first] = sums", "[first] = -sums")]
 #: Mutations in the equations of a cell: a sign, a dropped term, a wrong factor, a broken carry.
 BUGS_OF_CELLS = [
     ("lstm", "dc = carry + dh * o", "dc = carry - dh * o"),
@@ -120,6 +124,13 @@ def assert_caught(cell, rng):
 def test_a_broken_time_loop_is_detected(cell, right, wrong, rng, monkeypatch):
     """Negative control: a line of the real backward pass is changed."""
     break_function(monkeypatch, layer, "backward", right, wrong)
+    assert_caught(cell, rng)
+
+
+@pytest.mark.parametrize(("right", "wrong"), BUGS_OF_SYMBOLS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_broken_sum_over_the_positions_of_a_symbol_is_detected(cell, right, wrong, rng, monkeypatch):
+    break_function(monkeypatch, layer, "summed_by_symbol", right, wrong)
     assert_caught(cell, rng)
 
 

@@ -3,6 +3,9 @@
 Lanes are rows: ``x[t]`` is ``(B, X)``, ``h[t]`` is ``(B, H)``. The state has T+1 entries. Entry 0 is the carried-in
 state, so the first time step is no special case. ``W`` is ``(X+H, G*H)`` in the concatenated form
 ``a = [x; h] W + b`` (see `fastlstm.params`).
+
+The operands of products, ``x``, ``h``, ``W`` and ``da``, are rounded with ``rounded``. It is the identity, unless the
+network computes in bf16. What is not an operand stays as it is, and ``da`` is rounded wherever it is used.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastlstm.contract import Ids
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.reference.cells import CELLS
+from fastlstm.reference.rounding import Rounding, exact
 
 
 @dataclass
@@ -21,14 +26,16 @@ class LayerTape:
 
     Attributes
     ----------
-    x : (T, B, X), inputs of the layer.
+    x : (T, B, X), inputs of the layer, rounded.
     gates : (number of `fastlstm.cells.Cell.saved`, T, B, H), in that order.
     state : (S, T+1, B, H); ``h`` is its first part.
+    rounded : the rounding of operands.
     """
 
     x: FloatArray
     gates: FloatArray
     state: FloatArray
+    rounded: Rounding
 
     @property
     def h(self) -> FloatArray:
@@ -37,7 +44,9 @@ class LayerTape:
         return h
 
 
-def forward(parameters: Parameters, layer: int, x: FloatArray, state: FloatArray) -> LayerTape:
+def forward(
+    parameters: Parameters, layer: int, x: FloatArray, state: FloatArray, rounded: Rounding = exact
+) -> LayerTape:
     """Run a layer over a sequence.
 
     Parameters
@@ -45,25 +54,34 @@ def forward(parameters: Parameters, layer: int, x: FloatArray, state: FloatArray
     parameters : of the model. layer : index of the layer.
     x : (T, B, X), inputs.
     state : (S, B, H), carried in.
+    rounded : the rounding of operands.
     """
     cell, structure = CELLS[parameters.config.cell], parameters.config.structure
     W, b = _weights(parameters, layer)
+    W, x = rounded(W), rounded(x)
     T, B, H = len(x), x.shape[1], parameters.config.hidden
     gates = np.empty((len(structure.saved), T, B, H), W.dtype)
     states = np.empty((len(structure.state), T + 1, B, H), W.dtype)
     states[:, 0] = state
     for t in range(T):
-        z = np.concatenate([x[t], states[0, t]], axis=1)
+        z = np.concatenate([x[t], rounded(states[0, t])], axis=1)
         a = np.split(z @ W + b, len(structure.parts), axis=1)
         saved, after = cell.forward(a, states[:, t])
         for n, gate in enumerate(saved):
             gates[n, t] = gate
         for n, part in enumerate(after):
             states[n, t + 1] = part
-    return LayerTape(x, gates, states)
+    return LayerTape(x, gates, states, rounded)
 
 
-def backward(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatArray, gradients: Parameters) -> FloatArray:
+def backward(
+    parameters: Parameters,
+    layer: int,
+    tape: LayerTape,
+    dy: FloatArray,
+    gradients: Parameters,
+    symbols: Ids | None = None,
+) -> FloatArray:
     """Back-propagation through time for `forward`.
 
     Parameters
@@ -72,29 +90,51 @@ def backward(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatArray
     tape : what `forward` returned.
     dy : (T, B, H), gradient with respect to ``h[1:]`` from the layer above.
     gradients : of the model's parameters; those of this layer are accumulated, in/out.
+    symbols : (T, B) ids of which ``x`` is a function: `summed_by_symbol` then comes before the products with ``x`` and
+        its weights. ``None``: it is not one.
 
     Returns
     -------
-    dx : (T, B, X), gradient with respect to ``x``.
+    dx : (T, B, X), gradient with respect to ``x``; with ``symbols``, a symbol's sum at one of its positions.
     """
-    cell = CELLS[parameters.config.cell]
+    cell, rounded = CELLS[parameters.config.cell], tape.rounded
     W, _ = _weights(parameters, layer)
+    W = rounded(W)
     dW, db = _zeros_or_views(gradients, layer)
     T, B, H = dy.shape
     X = W.shape[0] - H
-    dx = np.empty_like(tape.x)
+    da = np.empty((T, B, W.shape[1]), W.dtype)
     dh_next, carry = np.zeros((B, H), W.dtype), np.zeros((B, H), W.dtype)
     for t in reversed(range(T)):
         dh = dy[t] + dh_next
         das, carry = cell.backward(tape.gates[:, t], tape.state[:, t], tape.state[:, t + 1], dh, carry)
-        da = np.concatenate(das, axis=1)
-        z = np.concatenate([tape.x[t], tape.h[t]], axis=1)
-        dW += z.T @ da
-        db += da.sum(axis=0)
-        dz = da @ W.T
-        dx[t], dh_next = dz[:, :X], dz[:, X:]
+        da[t] = rounded(np.concatenate(das, axis=1))
+        dh_next = da[t] @ W[X:].T
+    da_x = da if symbols is None else rounded(summed_by_symbol(da, symbols))
+    dW[:X] += _rows(tape.x).T @ _rows(da_x)
+    dW[X:] += _rows(rounded(tape.h[:-1])).T @ _rows(da)
+    db += _rows(da).sum(axis=0)
     _add_separate(gradients, layer, dW, db)
-    return dx
+    return da_x @ W[:X].T
+
+
+def summed_by_symbol(da: FloatArray, symbols: Ids) -> FloatArray:
+    """Gradients (T, B, N) with the sum over all positions of a symbol at its first one, and 0 at the others.
+
+    Where ``x`` depends on the symbol alone, products with them have the same sums. The kernels multiply these sums,
+    which are fewer; in bf16 it matters that they are what is rounded.
+    """
+    _, first, inverse = np.unique(symbols, return_index=True, return_inverse=True)
+    sums = np.zeros((len(first), da.shape[2]), da.dtype)
+    np.add.at(sums, inverse.reshape(-1), _rows(da))
+    summed = np.zeros_like(da)
+    _rows(summed)[first] = sums
+    return summed
+
+
+def _rows(array: FloatArray) -> FloatArray:
+    """An array (T, B, N) as a matrix (T*B, N)."""
+    return array.reshape(-1, array.shape[-1])
 
 
 # A separate gate has two pre-activations, x W + b and h W + b_h. W gets a block of columns for each: the first has

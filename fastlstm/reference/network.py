@@ -22,6 +22,7 @@ from fastlstm.reference import layer as recurrent
 from fastlstm.reference.dropout import factors
 from fastlstm.reference.layer import LayerTape
 from fastlstm.reference.optimizers import norm, update
+from fastlstm.reference.rounding import Rounding, exact, to_bf16
 
 #: The factors (T, B, units) of dropout at each place (see `fastlstm.dropout`); ``None``: no dropout there.
 Masks = Sequence[FloatArray | None]
@@ -36,9 +37,10 @@ class Tape:
     x, y : (T, B) symbol ids read and to be predicted.
     masks : the factors of dropout at each place, see `forward`.
     layers : a tape for each layer.
-    top : (T, B, H), what the output layer read.
+    top : (T, B, H), what the output layer read, rounded.
     probabilities : (T, B, V), softmax of the logits.
     nats : (T, B), ``-log`` probability of each target.
+    rounded : the rounding of operands.
     """
 
     x: Ids
@@ -48,6 +50,7 @@ class Tape:
     top: FloatArray
     probabilities: FloatArray
     nats: FloatArray
+    rounded: Rounding
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
@@ -65,7 +68,9 @@ def masked(values: FloatArray, factors: FloatArray | None) -> FloatArray:
     return values if factors is None else values * factors
 
 
-def forward(parameters: Parameters, x: Ids, y: Ids, state: FloatArray, masks: Masks | None = None) -> Tape:
+def forward(
+    parameters: Parameters, x: Ids, y: Ids, state: FloatArray, masks: Masks | None = None, rounded: Rounding = exact
+) -> Tape:
     """Predict ``y`` from ``x``.
 
     Parameters
@@ -74,6 +79,7 @@ def forward(parameters: Parameters, x: Ids, y: Ids, state: FloatArray, masks: Ma
     x, y : (T, B) symbol ids.
     state : (S, L, B, H), carried in; not changed.
     masks : the factors of dropout at each of the L+1 places; ``None``: no dropout.
+    rounded : the rounding of all operands of products, here and in `backward`.
 
     Returns
     -------
@@ -85,13 +91,14 @@ def forward(parameters: Parameters, x: Ids, y: Ids, state: FloatArray, masks: Ma
     a = masked(parameters["embedding"][x], masks[0])
     layers: list[LayerTape] = []
     for layer in range(config.layers):
-        tape = recurrent.forward(parameters, layer, a, state[:, layer])
+        tape = recurrent.forward(parameters, layer, a, state[:, layer], rounded)
         layers.append(tape)
         a = masked(tape.h[1:], masks[layer + 1])
-    log_p = log_softmax(a @ parameters["output.W"] + parameters["output.b"])
+    top = rounded(a)
+    log_p = log_softmax(top @ rounded(parameters["output.W"]) + parameters["output.b"])
     p = np.exp(log_p)
     nats = -np.take_along_axis(log_p, y[..., None].astype(np.intp), axis=-1)[..., 0]
-    return Tape(x, y, masks, layers, a, p, nats)
+    return Tape(x, y, masks, layers, top, p, nats, rounded)
 
 
 def final_state(tape: Tape) -> FloatArray:
@@ -104,17 +111,20 @@ def backward(parameters: Parameters, tape: Tape, scale: float, gradients: Parame
 
     Back-propagation is truncated: no gradient flows into the carried-in state.
     """
-    config = parameters.config
+    config, rounded = parameters.config, tape.rounded
     V, H = config.vocab_size, config.hidden
     dlogits: FloatArray = tape.probabilities.copy()
     T, B = tape.y.shape
     dlogits[np.arange(T)[:, None], np.arange(B), tape.y] -= 1
-    dlogits *= scale
+    dlogits = rounded(dlogits * scale)
     gradients["output.W"] += tape.top.reshape(-1, H).T @ dlogits.reshape(-1, V)
     gradients["output.b"] += dlogits.reshape(-1, V).sum(axis=0)
-    dy: FloatArray = masked(dlogits @ parameters["output.W"].T, tape.masks[-1])
+    dy: FloatArray = masked(dlogits @ rounded(parameters["output.W"]).T, tape.masks[-1])
     for layer in reversed(range(config.layers)):
-        dy = masked(recurrent.backward(parameters, layer, tape.layers[layer], dy, gradients), tape.masks[layer])
+        # Without dropout, what the first layer reads depends on the symbol alone.
+        symbols = tape.x if layer == 0 and tape.masks[0] is None else None
+        dx = recurrent.backward(parameters, layer, tape.layers[layer], dy, gradients, symbols)
+        dy = masked(dx, tape.masks[layer])
     np.add.at(gradients["embedding"], tape.x, dy)
 
 
@@ -128,6 +138,7 @@ class ReferenceNetwork(Network):
         super().__init__(config, seq_len, batch, training=training, dropout=dropout, bf16=bf16)
         self._lock = threading.RLock()
         self._tape: Tape | None = None
+        self._rounded = to_bf16 if bf16 else exact
 
     def turn(self) -> threading.RLock:
         return self._lock
@@ -138,7 +149,7 @@ class ReferenceNetwork(Network):
     ) -> float:  # fmt: skip
         _check_ids(self.config, x, y)
         # Copies of the ids: the caller may fill the arrays anew before the backward pass.
-        self._tape = tape = forward(parameters, x.copy(), y.copy(), state, self._masks(step))
+        self._tape = tape = forward(parameters, x.copy(), y.copy(), state, self._masks(step), self._rounded)
         state[...] = final_state(tape)
         if nats is not None:
             nats[...] = tape.nats
@@ -173,7 +184,7 @@ class ReferenceNetwork(Network):
         ids = np.empty(uniforms.shape, np.int32)
         current = first
         for n, u in enumerate(uniforms):
-            tape = forward(parameters, current[None], current[None], state)
+            tape = forward(parameters, current[None], current[None], state, rounded=self._rounded)
             state[...] = final_state(tape)
             if not np.isfinite(tape.probabilities).all():
                 raise no_distribution()
