@@ -50,7 +50,17 @@ def build(
     return FastNetwork(config, seq_len, batch, threads, training=training, dropout=dropout, bf16=bf16)
 
 
-def warm_up(name: BackendName, config: ModelConfig, compiling: Callable[[], None]) -> None:
+def has_bf16(name: BackendName) -> bool:
+    """Whether networks of backend ``name`` can round operands to bfloat16 on this processor."""
+    if name == "reference":
+        return True
+    default_threads()  # as in `build`
+    from fastlstm.kernels import host
+
+    return host.has_bf16()
+
+
+def warm_up(name: BackendName, config: ModelConfig, compiling: Callable[[], None], *, bf16: bool = False) -> None:
     """Compile the kernels that a network of ``config`` needs, or load them from the cache of an earlier run.
 
     Call it first, so that the time for compiling can be measured apart from that for computing. ``compiling`` is called
@@ -60,7 +70,7 @@ def warm_up(name: BackendName, config: ModelConfig, compiling: Callable[[], None
         return
     default_threads()  # as in `build`
     with _announced(compiling):
-        _run_tiny(name, config)
+        _run_tiny(name, config, bf16)
 
 
 @contextlib.contextmanager
@@ -92,10 +102,10 @@ def _announced(compiling: Callable[[], None]) -> Iterator[None]:
         raise failures[0]
 
 
-def _run_tiny(name: BackendName, config: ModelConfig) -> None:
+def _run_tiny(name: BackendName, config: ModelConfig, bf16: bool) -> None:
     """Run every kernel once; of a model's configuration they depend on cell and dtype alone."""
     tiny = ModelConfig(vocab_size=1, cell=config.cell, hidden=1, embedding=1, dtype=config.dtype)
-    network, parameters, rule = build(name, tiny, 1, 1, 1), Parameters(tiny), UpdateRule(lr=0.0)
+    network, parameters, rule = build(name, tiny, 1, 1, 1, bf16=bf16), Parameters(tiny), UpdateRule(lr=0.0)
     x, state = np.zeros((1, 1), np.int32), np.zeros(tiny.state_shape(1), tiny.dtype)
     slots = np.zeros((rule.slots, tiny.parameter_count), tiny.dtype)
     network.train_step(parameters, Parameters(tiny), slots, x, x, state, 1.0, rule)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastlstm import atomic, tensor_file
-from fastlstm.config import ModelConfig
+from fastlstm.config import DType, ModelConfig
 from fastlstm.errors import FastlstmError, ModelFileError
 from fastlstm.params import FloatArray, Parameters, table
 from fastlstm.tensor_file import Kind, Stored
@@ -51,6 +51,11 @@ class Content(NamedTuple):
     vocab: Vocab
     parameters: Parameters
     training: dict[str, Any] | None
+
+    def astype(self, dtype: DType) -> Content:
+        """The same model with its parameters in a dtype, see `Parameters.astype`; not copied if they have it."""
+        parameters = self.parameters.astype(dtype, copy=False)
+        return self._replace(config=parameters.config, parameters=parameters)
 
 
 def save(path: str | os.PathLike[str], content: Content, *, overwrite: bool = True) -> None:

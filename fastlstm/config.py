@@ -36,6 +36,7 @@ DType = Literal["float32", "float64"]
 Reduction = Literal["mean", "sum"]
 Schedule = Literal["constant", "cosine", "linear", "wsd", "step", "plateau"]
 BackendName = Literal["fast", "reference"]
+PrecisionName = Literal["auto", "bf16", "float32", "float64"]
 
 #: Largest number of parameters: 8 GB in float32, and as much again for each slot of the update rule.
 MOST_PARAMETERS = 2**31
@@ -100,7 +101,8 @@ class ModelConfig(Settings):
     layers: int = setting(1, "number of layers", "model", at_least=1, at_most=MOST_LAYERS)
     hidden: int = setting(128, "hidden units per layer", "model", at_least=1, at_most=MOST_PARAMETERS)
     embedding: int = setting(64, "length of an embedding vector", "model", at_least=1, at_most=MOST_PARAMETERS)
-    dtype: DType = setting("float32", "floating-point type of parameters and computation", "model")
+    # `train` has no such option: there it follows from the precision.
+    dtype: DType = setting("float32", "floating-point type of the parameters", "model", option=None)
     weight_std: float | None = setting(
         None, "standard deviation of the initial weights and embeddings", "model", at_least=0.0, option=None,
         none="1 / sqrt(rows) for a weight matrix, 1 for the embeddings",
@@ -307,6 +309,10 @@ class TrainConfig(Settings):
         None, "worker threads", "computing", at_least=1, at_most=MOST_THREADS, none="all cores", resumable=True
     )
     backend: BackendName = setting("fast", "implementation: fast (numba kernels) or reference (NumPy)", "computing")
+    precision: PrecisionName = setting(
+        "auto", "arithmetic; bf16: float32, with the operands of products rounded to bfloat16; auto: that of the model,"
+        " float32 for a new one; a stored model of another type is converted", "computing",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()

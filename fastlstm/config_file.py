@@ -1,7 +1,7 @@
 """``config.toml``: the settings of a run, in a file that people read and write.
 
-Its keys are names of settings of `fastlstm.config.ModelConfig` (but ``vocab_size``, which follows from the text) and
-`fastlstm.config.TrainConfig`, and:
+Its keys are names of settings of `fastlstm.config.ModelConfig` (but ``vocab_size``, which follows from the text, and
+``dtype``, which follows from the precision) and `fastlstm.config.TrainConfig`, and:
 
 =============  ====================================================================================
 data           list of strings, the texts, as after ``--data``
@@ -11,6 +11,8 @@ init_from      the model from which training starts (optional)
 =============  ====================================================================================
 
 TOML has no null: a setting that is ``None`` is left out, or it is ``inf`` where `Declaration.inf_is_none` says so.
+
+Files that were written before there was a precision have a ``dtype`` instead, which is read as the precision.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from fastlstm.settings import Setting, Settings, from_spelling, settings_of, spe
 FILE_NAME = "config.toml"
 
 _RECORD = "run"
+
+#: Settings of a model that follow from others, or from the text.
+_DERIVED = frozenset({"vocab_size", "dtype"})
 
 #: The settings that belong to an optimizer: with another one they mean nothing.
 _OF_THE_OPTIMIZER = frozenset({"lr"}.union(*(one.defaults for one in OPTIMIZERS.values())))
@@ -122,7 +127,7 @@ def text(
 
     Parameters
     ----------
-    model, train : the settings of the run.
+    model, train : the settings of the run, with the precision in effect.
     data : the texts; if empty, the default text.
     as_bytes : whether the symbols are bytes.
     init_from : path of the model from which training started.
@@ -153,7 +158,13 @@ def _file(path: str | os.PathLike[str]) -> str:
 
 
 def load(file: str | os.PathLike[str]) -> Values:
-    """The content of a file, as tomllib returns it; raises `ConfigError` if it cannot be read or is not TOML."""
+    """The content of a file, as tomllib returns it, but that ``dtype`` becomes the precision.
+
+    Raises
+    ------
+    ConfigError
+        When the file cannot be read or is not TOML.
+    """
     import tomllib
 
     file = os.fspath(file)
@@ -179,6 +190,10 @@ def load(file: str | os.PathLike[str]) -> Values:
         raise ConfigError(f"cannot read {file!r}: {error}") from None
     if not isinstance(values.get(_RECORD, {}), dict):
         raise ConfigError(f"in {file!r}: {_RECORD} must be a table, the record of a run")
+    if "dtype" in values:
+        if "precision" in values:
+            raise ConfigError(f"in {file!r}: dtype is the former name of precision: keep precision alone")
+        values["precision"] = values.pop("dtype")
     return values
 
 
@@ -205,7 +220,7 @@ def _nearest(key: str, known: Sequence[str]) -> str:
 
 def _settings(cls: type[Settings]) -> dict[str, Setting]:
     """The settings of ``cls`` that a file can give."""
-    return {name: one for name, one in settings_of(cls).items() if name != "vocab_size"}
+    return {name: one for name, one in settings_of(cls).items() if name not in _DERIVED}
 
 
 def _texts(value: object) -> list[str] | None:

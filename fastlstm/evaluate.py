@@ -27,13 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fastlstm.backend import warm_up
     from fastlstm.inference import check_length
     from fastlstm.model import Model
+    from fastlstm.precision import effective
     from fastlstm.text import read_ids
 
     model = Model.load(options.model)
     _, ids = read_ids([options.file], as_bytes=model.vocab.is_bytes, vocab=model.vocab)
     check_length(ids)
-    warm_up(computing.backend, model.config, cli.say_compiling)
-    result = model.evaluate(ids, backend=computing.backend, threads=computing.threads)
+    precision = effective(computing.precision, model.config, computing.backend)
+    warm_up(computing.backend, precision.applied(model.config), cli.say_compiling, bf16=precision.bf16)
+    result = model.evaluate(ids, backend=computing.backend, threads=computing.threads, precision=precision.name)
     print(
         f"{result.chars:,} characters: {result.nats_per_char:.4f} nats, {result.bits_per_char:.4f} bits per character,"
         f" perplexity {result.perplexity:.3f}"
@@ -45,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "nats_per_char": result.nats_per_char,
                 "bits_per_char": result.bits_per_char,
                 "perplexity": result.perplexity,
+                "precision": precision.name,
             }
         )
     return 0

@@ -17,6 +17,7 @@ from fastlstm.config import BackendName, ModelConfig, SampleConfig
 from fastlstm.contract import Ids, Network
 from fastlstm.errors import FastlstmError, StoppedError, TextError
 from fastlstm.params import FloatArray, Parameters
+from fastlstm.precision import Precision
 from fastlstm.text import IdArray, Vocab
 
 #: Time steps of a forward pass without a backward pass.
@@ -75,7 +76,7 @@ class Networks:
 
     Parameters
     ----------
-    config : of the networks.
+    config : of the networks; their dtype is that of the precision that is asked for.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -83,10 +84,15 @@ class Networks:
         self._kept: dict[tuple[Any, ...], Network] = {}
 
     @contextlib.contextmanager
-    def lend(self, backend: BackendName, T: int, B: int, threads: int | None, *, training: bool) -> Iterator[Network]:
+    def lend(
+        self, backend: BackendName, precision: Precision, T: int, B: int, threads: int | None, *, training: bool
+    ) -> Iterator[Network]:
         """A network for exclusive use in this context: a cached one if available, else a new one."""
-        key = (backend, T, B, threads, training)
-        network = self._kept.pop(key, None) or build(backend, self._config, T, B, threads, training=training)
+        key = (backend, precision, T, B, threads, training)
+        network = self._kept.pop(key, None)
+        if network is None:
+            config = precision.applied(self._config)
+            network = build(backend, config, T, B, threads, training=training, bf16=precision.bf16)
         try:
             yield network
         finally:
@@ -101,10 +107,11 @@ class Inference:
 
     Attributes
     ----------
-    networks : cache of networks of the same configuration as ``parameters``.
+    networks : cache of networks of the same configuration as ``parameters``, of any dtype.
     parameters : read in every call, never changed.
     backend, threads : the implementation, and its number of workers; results do not depend on the threads.
     stop : called every few hundred symbols; if it returns true, the computation ends with `StoppedError`.
+    bf16 : whether the operands of products are rounded to bfloat16.
     """
 
     networks: Networks
@@ -112,6 +119,7 @@ class Inference:
     backend: BackendName
     threads: int | None
     stop: Callable[[], bool] | None = None
+    bf16: bool = False
 
     def evaluate(self, ids: IdArray) -> Evaluation:
         """Predict every symbol of a text but the first, in one pass that carries the state from start to end.
@@ -191,7 +199,7 @@ class Inference:
         while length > 0:
             self._check_stop()
             count = min(count, length)
-            with self.networks.lend(self.backend, 1, num, self.threads, training=False) as network:
+            with self._network(1, num) as network:
                 ids = network.generate(self.parameters, last, state, rng.random((count, num)), sampling.temperature)
             yield smallest_ids(ids, self.parameters.config.vocab_size)
             last, length, count = np.ascontiguousarray(ids[-1]), length - count, min(2 * count, _DRAW_STEPS)
@@ -202,7 +210,7 @@ class Inference:
         for start in range(0, last, _READ_STEPS):
             self._check_stop()
             chunk = ids[start : min(start + _READ_STEPS, last) + 1].astype(np.int32)[:, None]
-            with self.networks.lend(self.backend, len(chunk) - 1, 1, self.threads, training=False) as network:
+            with self._network(len(chunk) - 1, 1) as network:
                 nats += network.forward(self.parameters, chunk[:-1], chunk[1:], state)
         return nats
 
@@ -212,7 +220,7 @@ class Inference:
         nats = np.zeros((_BLOCK, lanes))
         state = np.repeat(self._zero_state(), lanes, axis=2)
         within = np.arange(_BLOCK + 1)[:, None]
-        with self.networks.lend(self.backend, _BLOCK, lanes, self.threads, training=False) as network:
+        with self._network(_BLOCK, lanes) as network:
             for block in range(-_WARM_UP // _BLOCK, blocks):
                 self._check_stop()
                 if block == 0:  # there is nothing before the start of the text
@@ -222,6 +230,11 @@ class Inference:
                 if block >= 0:
                     means[block] = nats.mean(axis=0)
         return means
+
+    def _network(self, T: int, B: int) -> contextlib.AbstractContextManager[Network]:
+        """A network without a backward pass, lent for a context."""
+        precision = Precision(self.parameters.config.dtype, self.bf16)
+        return self.networks.lend(self.backend, precision, T, B, self.threads, training=False)
 
     def _zero_state(self) -> FloatArray:
         """The carried state of one lane at the start of a text."""

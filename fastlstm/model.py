@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -9,12 +10,13 @@ from typing import Any, Self
 import numpy as np
 
 from fastlstm import checkpoint, fine_tuning, run_checkpoint
-from fastlstm.config import BackendName, ModelConfig, Reduction, SampleConfig, TrainConfig
+from fastlstm.config import BackendName, DType, ModelConfig, PrecisionName, Reduction, SampleConfig, TrainConfig
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
 from fastlstm.inference import Evaluation, Inference, Networks, beginning, smallest_ids
 from fastlstm.observers import Observer
 from fastlstm.params import FloatArray, Parameters, initialise
+from fastlstm.precision import effective
 from fastlstm.settings import settings_of
 from fastlstm.text import IdArray, Vocab
 from fastlstm.trainer import Trainer, TrainResult
@@ -77,6 +79,12 @@ class Model:
         content, _ = fine_tuning.adapted(self.content, vocab, vocab.encode(text))
         return type(self)(content.config, content.vocab, content.parameters)
 
+    def astype(self, dtype: DType) -> Self:
+        """A copy of the model with its parameters in a dtype, rounded to nearest, and with its record of training."""
+        model = type(self)(dataclasses.replace(self.config, dtype=dtype), self.vocab, self.parameters.astype(dtype))
+        model.training = self.training
+        return model
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Load a model from a file or a run folder.
@@ -131,6 +139,7 @@ class Model:
         reduction: Reduction = "mean",
         backend: BackendName = "fast",
         threads: int | None = None,
+        precision: PrecisionName = "auto",
     ) -> tuple[float, Parameters, FloatArray]:
         """One forward and backward pass of truncated back-propagation through time.
 
@@ -140,31 +149,33 @@ class Model:
         state : (S, L, B, H), carried in; not changed. ``None``: zeros.
         reduction : whether the loss is the ``"mean"`` over the T*B symbols or their ``"sum"``.
         backend, threads : the implementation, and its number of workers.
+        precision : see `fastlstm.precision`.
 
         Returns
         -------
         loss : in nats.
-        gradients : of that loss, not clipped.
-        state : (S, L, B, H), carried out.
+        gradients : of that loss, not clipped; in the dtype of the precision.
+        state : (S, L, B, H), carried out, in that dtype.
 
         Raises
         ------
         ValueError
             When an array has the wrong shape or dtype, or an id is out of range.
         ConfigError
-            When ``reduction`` is neither.
+            When ``reduction`` is neither, or this processor lacks the precision.
         """
         x, y = self._checked_ids("x", x, 2), self._checked_ids("y", y, 2)
         if x.shape != y.shape:
             raise ValueError(f"x of shape {x.shape} and y of shape {y.shape} must have the same shape (T, B)")
         reduction = settings_of(TrainConfig)["reduction"].validated(reduction)
         T, B = x.shape
-        carried = self._copied_state(state, B)
+        found = effective(precision, self.config, backend)
+        parameters, carried = self.parameters.astype(found.dtype, copy=False), self._copied_state(state, B, found.dtype)
         scale = 1.0 if reduction == "sum" else 1.0 / x.size
-        gradients = Parameters(self.config)
-        with self._networks.lend(backend, T, B, threads, training=True) as network:
-            loss = scale * network.forward(self.parameters, x, y, carried)
-            network.backward(self.parameters, scale, gradients)
+        gradients = Parameters(parameters.config)
+        with self._networks.lend(backend, found, T, B, threads, training=True) as network:
+            loss = scale * network.forward(parameters, x, y, carried)
+            network.backward(parameters, scale, gradients)
         return loss, gradients, carried
 
     def fit(
@@ -183,7 +194,8 @@ class Model:
         Parameters
         ----------
         text : its last ``config.val_frac`` is used for validation.
-        config : settings of the run; ``None``: the defaults.
+        config : settings of the run; ``None``: the defaults. A ``precision`` that it gives must be one of the model's
+            dtype, see `fastlstm.precision` and `astype`.
         observer : its methods are called as the run progresses.
         stop : called before each step, and during validation and sampling; if it returns true, the run ends early.
         started : `time.perf_counter` when the minutes of the configuration began; ``None``: now.
@@ -191,7 +203,8 @@ class Model:
         Raises
         ------
         TextError, ConfigError
-            When the text is too short to train on, or too short for ``seq_len`` and ``batch``.
+            When the text is too short to train on, or too short for ``seq_len`` and ``batch``, or when the precision is
+            not of the model's dtype, or not available.
         VocabularyError
             When the text has a symbol that is not in the vocabulary.
         DivergenceError
@@ -223,11 +236,13 @@ class Model:
         *,
         backend: BackendName = "fast",
         threads: int | None = None,
+        precision: PrecisionName = "auto",
         stop: Callable[[], bool] | None = None,
     ) -> Evaluation:
         """Predict every symbol of a text but the first, in one pass that carries the state from start to end.
 
-        ``stop`` is called every few hundred symbols; if it returns true, evaluation ends with `StoppedError`.
+        ``precision``: see `fastlstm.precision`. ``stop`` is called every few hundred symbols; if it returns true,
+        evaluation ends with `StoppedError`.
 
         Raises
         ------
@@ -240,7 +255,7 @@ class Model:
         StoppedError
             When ``stop`` returned true.
         """
-        return self._inference(backend, threads, stop).evaluate(self.encode(text))
+        return self._inference(backend, threads, precision, stop).evaluate(self.encode(text))
 
     def sample(
         self,
@@ -251,6 +266,7 @@ class Model:
         seed: int = 0,
         backend: BackendName = "fast",
         threads: int | None = None,
+        precision: PrecisionName = "auto",
         stop: Callable[[], bool] | None = None,
     ) -> str | bytes:
         """Sample ``length`` symbols that continue ``prompt``; the prompt is not part of the result.
@@ -261,6 +277,7 @@ class Model:
         temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable symbol.
         seed : of the random numbers; the same seed gives the same text.
         backend, threads : the implementation, and its number of workers; the text does not depend on the threads.
+        precision : see `fastlstm.precision`; the text may depend on it.
         stop : called every few hundred symbols; if it returns true, sampling ends with `StoppedError`.
 
         Returns
@@ -272,14 +289,14 @@ class Model:
         VocabularyError
             When the prompt has a symbol that is not in the vocabulary.
         ConfigError
-            When ``length``, ``temperature`` or ``seed`` is out of range.
+            When ``length``, ``temperature`` or ``seed`` is out of range, or this processor lacks the precision.
         FastlstmError
             When the logits are not finite.
         StoppedError
             When ``stop`` returned true.
         """
         settings: dict[str, Any] = {"temperature": temperature, "seed": seed, "backend": backend, "threads": threads}
-        return self.continuations(prompt, 1, length, **settings, stop=stop)[0]
+        return self.continuations(prompt, 1, length, **settings, precision=precision, stop=stop)[0]
 
     def continuations(
         self,
@@ -291,6 +308,7 @@ class Model:
         seed: int = 0,
         backend: BackendName = "fast",
         threads: int | None = None,
+        precision: PrecisionName = "auto",
         stop: Callable[[], bool] | None = None,
     ) -> list[str] | list[bytes]:
         """Sample ``num`` continuations of ``prompt`` at once, as lanes of one network; otherwise as `sample`.
@@ -298,7 +316,7 @@ class Model:
         The weights are read once for all lanes, so a character takes less time than in texts sampled one by one.
         """
         sampling = SampleConfig(length=length, num=num, temperature=temperature, seed=seed)
-        ids = self._inference(backend, threads, stop).draw(self._start(prompt), sampling)
+        ids = self._inference(backend, threads, precision, stop).draw(self._start(prompt), sampling)
         # A vocabulary decodes either always to str or always to bytes, which its type does not express.
         return [self.vocab.decode(lane) for lane in ids.T]  # type: ignore[return-value]
 
@@ -311,10 +329,11 @@ class Model:
         seed: int = 0,
         backend: BackendName = "fast",
         threads: int | None = None,
+        precision: PrecisionName = "auto",
     ) -> Iterator[str | bytes]:
         """The text of `sample` in pieces, as they are sampled: one symbol first, then up to 256 at a time."""
         sampling = SampleConfig(length=length, temperature=temperature, seed=seed)
-        pieces = self._inference(backend, threads).stream(self._start(prompt), sampling)
+        pieces = self._inference(backend, threads, precision).stream(self._start(prompt), sampling)
         return (self.vocab.decode(ids) for ids in pieces)
 
     def encode(self, text: Text) -> IdArray:
@@ -338,9 +357,15 @@ class Model:
         return ids if len(ids) else beginning(self.vocab)
 
     def _inference(
-        self, backend: BackendName, threads: int | None, stop: Callable[[], bool] | None = None
+        self,
+        backend: BackendName,
+        threads: int | None,
+        precision: PrecisionName,
+        stop: Callable[[], bool] | None = None,
     ) -> Inference:
-        return Inference(self._networks, self.parameters, backend, threads, stop)
+        found = effective(precision, self.config, backend)
+        parameters = self.parameters.astype(found.dtype, copy=False)
+        return Inference(self._networks, parameters, backend, threads, stop, found.bf16)
 
     def __repr__(self) -> str:
         c = self.config
@@ -367,8 +392,8 @@ class Model:
             raise ValueError(f"{name} must be from 0 to {self.config.vocab_size - 1}, the ids of this vocabulary")
         return ids
 
-    def _copied_state(self, state: FloatArray | None, batch: int) -> FloatArray:
-        carried = self.zero_state(batch)
+    def _copied_state(self, state: FloatArray | None, batch: int, dtype: DType) -> FloatArray:
+        carried = self.zero_state(batch).astype(dtype, copy=False)
         if state is not None:
             if np.shape(state) != carried.shape:
                 raise ValueError(f"state must be of shape (S, L, B, H) = {carried.shape}, not {np.shape(state)}")

@@ -18,6 +18,7 @@ output.b      (V,)
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.config import ModelConfig
+from fastlstm.config import DType, ModelConfig
 
 FloatArray = NDArray[np.floating]
 
@@ -113,6 +114,16 @@ class Parameters(Mapping[str, FloatArray]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def astype(self, dtype: DType, *, copy: bool = True) -> Parameters:
+        """The same parameters in a dtype, rounded to nearest (beyond its range to infinity).
+
+        Without ``copy``, they are themselves returned if they have that dtype.
+        """
+        if dtype == self.config.dtype and not copy:
+            return self
+        with np.errstate(over="ignore"):
+            return Parameters(dataclasses.replace(self.config, dtype=dtype), self.flat.astype(dtype))
 
     def __repr__(self) -> str:
         return f"<Parameters: {self.flat.size:,} of {self.flat.dtype} in {len(self)} arrays>"

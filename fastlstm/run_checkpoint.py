@@ -187,7 +187,8 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
 def _decode(stored: Stored) -> Checkpoint:
     model, vocab = parse_model(stored.metadata)
-    train = TrainConfig.from_dict(tensor_file.parse_object(stored.metadata, "train"))
+    # Before there was a precision, that of a run was the dtype of its parameters.
+    train = TrainConfig.from_dict({"precision": model.dtype} | tensor_file.parse_object(stored.metadata, "train"))
     text = TextIdentity(**_checked(stored, "text", typing.get_type_hints(TextIdentity)))
     positions = tensor_file.parse_object(stored.metadata, "positions")
     if not all(isinstance(position, int) and position >= 0 for position in positions.values()):

@@ -38,16 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from fastlstm.backend import warm_up
     from fastlstm.model import Model
+    from fastlstm.precision import effective
 
     model = Model.load(options.model)
     prompt = model.vocab.decode(model.vocab.encode(options.prompt))
-    warm_up(computing.backend, model.config, cli.say_compiling)
+    precision = effective(computing.precision, model.config, computing.backend)
+    warm_up(computing.backend, precision.applied(model.config), cli.say_compiling, bf16=precision.bf16)
     started = time.perf_counter()
     settings: dict[str, Any] = {
         "temperature": sampling.temperature,
         "seed": sampling.seed,
         "backend": computing.backend,
         "threads": computing.threads,
+        "precision": precision.name,
     }
     if sampling.num == 1:
         pieces = model.stream(prompt, sampling.length, **settings)
@@ -58,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = time.perf_counter() - started
     if options.json:
         chars = sampling.num * sampling.length
-        cli.print_json({"chars": chars, "seconds": seconds, "chars_per_s": chars / seconds if seconds else 0.0})
+        speed = chars / seconds if seconds else 0.0
+        cli.print_json({"chars": chars, "seconds": seconds, "chars_per_s": speed, "precision": precision.name})
     return 0
 
 

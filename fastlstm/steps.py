@@ -28,7 +28,7 @@ class Steps:
     ----------
     model : configuration of the model.
     lanes : the training text.
-    config : settings of the run.
+    config : settings of the run, with the precision in effect.
     total : number of steps of the whole run.
 
     Attributes
@@ -44,7 +44,10 @@ class Steps:
         dropout = Dropout(
             config.dropout_embedding, config.dropout_layers, config.dropout_output, config.dropout_held, config.seed
         )
-        self._network = build(config.backend, model, config.seq_len, config.batch, config.threads, dropout=dropout)
+        self._network = build(
+            config.backend, model, config.seq_len, config.batch, config.threads, dropout=dropout,
+            bf16=config.precision == "bf16",
+        )  # fmt: skip
         self.gradients = Parameters(model)
         self._x = np.zeros((config.seq_len, config.batch), np.int32)
         self._y = np.zeros_like(self._x)

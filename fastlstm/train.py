@@ -131,8 +131,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(wanted: Given) -> None:
     """Refuse invalid settings before the text is read."""
+    from fastlstm.precision import settled
+
     model, train = wanted.completed(1)
-    ModelConfig(vocab_size=1, **model), TrainConfig(**train)
+    settled(TrainConfig(**train), ModelConfig(vocab_size=1, **model))
 
 
 def _check_alone(options: argparse.Namespace) -> None:
@@ -159,6 +161,7 @@ def _output_folder(out: str | None, data: list[str]) -> Path:
 
 def _begin(wanted: Given) -> _Start:
     """A new run: read the text, choose what is not given, and make the model."""
+    from fastlstm.precision import settled
     from fastlstm.text import read_ids
     from fastlstm.trainer import Trainer
 
@@ -178,7 +181,7 @@ def _begin(wanted: Given) -> _Start:
             f"fine-tuning {wanted.init_from}: {changes.kept:,} symbols kept, {changes.new:,} new"
             f" ({100 * changes.new_share:.2g} % of the text), {changes.lost:,} dropped"
         )
-    config = wanted.fitted(TrainConfig(**train_values), ids).in_effect()
+    config = settled(wanted.fitted(TrainConfig(**train_values), ids).in_effect(), model.config)
     lines.append(_described(model, config))
     chosen = wanted.chosen(model_values, train_values | {"seq_len": config.seq_len, "batch": config.batch})
     lines += [f"chosen: {' '.join(chosen)}; options that are given win"] if chosen else []
@@ -192,11 +195,18 @@ def _new(values: dict[str, Any], vocab: Any, seed: int) -> Content:
 
 
 def _loaded(wanted: Given) -> Content | None:
-    """The model to start from; ``None``: a new one. Raises `ConfigError` if another shape is given."""
+    """The model to start from, in the dtype of the precision; ``None``: a new one.
+
+    Raises
+    ------
+    ConfigError
+        When another shape is given, or this processor lacks the precision.
+    """
     if wanted.init_from is None:
         return None
     from fastlstm import run_checkpoint
     from fastlstm.errors import ConfigError
+    from fastlstm.precision import effective
 
     source = run_checkpoint.load_model(wanted.init_from)
     if wanted.as_bytes and not source.vocab.is_bytes:
@@ -206,7 +216,8 @@ def _loaded(wanted: Given) -> Content | None:
             raise ConfigError(
                 f"{name} of the model {wanted.init_from!r} is {getattr(source.config, name)}, not {value}: leave it out"
             )
-    return source
+    train = TrainConfig(**wanted.train)
+    return source.astype(effective(train.precision, source.config, train.backend).dtype)
 
 
 def _resume(options: argparse.Namespace, started: float) -> int:
@@ -258,16 +269,17 @@ def _go_on(checkpoint: Checkpoint, wanted: Given, train: dict[str, Any], path: P
     vocab, ids = read_ids(wanted.data, as_bytes=checkpoint.vocab.is_bytes)
     config = dataclasses.replace(checkpoint.config, **train)
     make = functools.partial(Trainer.resumed, checkpoint, vocab, ids, config)
-    lines = [f"resuming {path}", _described(checkpoint.last, config)]
+    lines = [f"resuming {path}", _described(checkpoint.last, checkpoint.config)]
     return _Start(wanted, make, lines, dict(checkpoint.positions), {}, step=checkpoint.state.step)
 
 
 def _described(model: Content, config: TrainConfig) -> str:
     shape, count = model.config, len(model.parameters.flat)
     layers = "1 layer" if shape.layers == 1 else f"{shape.layers} layers"
+    precision = ", bf16" if config.precision == "bf16" else ""
     return (
         f"model: {shape.cell}, {layers} of {shape.hidden}, embedding {shape.embedding}, {count:,} parameters;"
-        f" {config.batch} x {config.seq_len} characters per step"
+        f" {config.batch} x {config.seq_len} characters per step{precision}"
     )
 
 

@@ -11,6 +11,7 @@ from fastlstm import config_file, text
 from fastlstm.batches import fit_lanes
 from fastlstm.config import ModelConfig, TrainConfig
 from fastlstm.defaults import chosen
+from fastlstm.precision import dtype_of_new
 from fastlstm.presets import preset
 from fastlstm.settings import as_arguments, given
 
@@ -58,11 +59,15 @@ class Given(NamedTuple):
         return cls(data or [], bool(as_bytes), init_from, model, train, bool(options.preset))
 
     def completed(self, symbols: int) -> tuple[Values, Values]:
-        """All fields of `ModelConfig` and `TrainConfig` that are given, or chosen for a text of so many symbols."""
+        """All fields of `ModelConfig` and `TrainConfig` that are given, or chosen for a text of so many symbols.
+
+        The dtype of a new model follows from the precision.
+        """
+        dtype = {"dtype": dtype_of_new(self.train.get("precision", TrainConfig.precision))}
         if self.is_complete:
-            return self.model, self.train
+            return {**dtype, **self.model}, self.train
         choice = chosen(symbols, self.model, self.train)
-        return {**choice.model, **self.model}, {**choice.train, **self.train}
+        return {**dtype, **choice.model, **self.model}, {**choice.train, **self.train}
 
     def fitted(self, config: TrainConfig, ids: text.IdArray) -> TrainConfig:
         """Reduce T and B to what a short text can fill, except those that are given."""

@@ -25,6 +25,7 @@ from fastlstm.errors import ConfigError, DivergenceError, FastlstmError, Stopped
 from fastlstm.inference import Estimate, Inference, Networks, beginning, smallest_ids
 from fastlstm.observers import Observer, Progress, guessing_nats
 from fastlstm.params import Parameters
+from fastlstm.precision import check_can_go_on, settled
 from fastlstm.recovery import DIVERGED_NATS, MOST_RECOVERIES, RECOVERY_FACTOR, Copies, all_finite, broken
 from fastlstm.run_checkpoint import Checkpoint, TextIdentity, training_record
 from fastlstm.run_state import RunState
@@ -107,14 +108,16 @@ class Trainer:
     state : of the run. Its parameters are finally those of the model that the run leaves.
     training : record of the model's training, before the run and, once it has ended, of this run.
     text : the identity of the text.
-    config : settings of the run; those of a run of so many minutes contain the number of steps once it is known.
+    config : settings of the run, with the precision in effect; those of a run of so many minutes contain the number of
+        steps once it is known.
     observer : as given; to be changed before the first step only.
 
     Raises
     ------
     TextError, ConfigError
-        When the text is too short to train on, or too short for ``seq_len`` and ``batch``; or when patience or the
-        schedule "plateau" need a validation part, and there is none.
+        When the text is too short to train on, or too short for ``seq_len`` and ``batch``; when patience or the
+        schedule "plateau" need a validation part, and there is none; or when the precision is not that of the model's
+        parameters, or needs another processor.
 
     Iterating raises
     ----------------
@@ -135,7 +138,7 @@ class Trainer:
         started: float | None = None,
         begin_from: Checkpoint | None = None,
     ) -> None:
-        self.config = config = config or TrainConfig()
+        self.config = config = settled(config or TrainConfig(), model.config)
         self.observer, self._stop, self._started = observer or Observer(), stop or (lambda: False), started
         ids = smallest_ids(ids, len(model.vocab))
         self._vocab, self.text = model.vocab, begin_from.text if begin_from else _identity(model.vocab, ids)
@@ -156,7 +159,7 @@ class Trainer:
         self._best_at_point = self._best
         self._model, self._guessing = model.config, guessing_nats(model.config)
         self._inference = Inference(
-            Networks(self._model), self.state.parameters, config.backend, config.threads, self._stop
+            Networks(self._model), self.state.parameters, config.backend, config.threads, self._stop, self._is_bf16
         )
         self._validation = Validation(self._inference, val_ids)
         total = 0 if config.minutes else config.total_steps(self._lanes.steps_per_epoch)
@@ -177,7 +180,8 @@ class Trainer:
         checkpoint : its arrays are used, not copied.
         vocab, ids : the vocabulary and the ids (N,) of the run's text, see `fastlstm.text.read_ids`.
         config : ``None``: that of the run. Settings that do not change what a step computes may differ
-            (`fastlstm.settings.Declaration.resumable`), such as the number of steps.
+            (`fastlstm.settings.Declaration.resumable`), such as the number of steps. The precision ``auto`` is that of
+            the run.
         more : as for a new run.
 
         Raises
@@ -185,7 +189,8 @@ class Trainer:
         TextError
             When the text is not that of the run.
         ConfigError
-            When a setting differs that must not, or the run has taken more steps already.
+            When a setting differs that must not, the run has taken more steps already, or it computes in bf16 and this
+            processor cannot.
         """
         given = _identity(vocab, ids)
         if given != checkpoint.text:
@@ -194,8 +199,12 @@ class Trainer:
                 f" {given.sha256[:8]}), that of the run has {checkpoint.text.symbols:,} ({checkpoint.text.sha256[:8]}):"
                 " resume with the same text, or train its model on this one with --init-from"
             )
-        _check_resumable(checkpoint.config, config or checkpoint.config)
-        run = cls(checkpoint.last, ids, config or checkpoint.config, **more, begin_from=checkpoint)
+        config = config or checkpoint.config
+        if config.precision == "auto":
+            config = dataclasses.replace(config, precision=checkpoint.config.precision)
+        _check_resumable(checkpoint.config, config)
+        check_can_go_on(checkpoint.config)
+        run = cls(checkpoint.last, ids, config, **more, begin_from=checkpoint)
         if 0 < run.progress.total < run.state.step:
             raise ConfigError(
                 f"the run has taken {run.state.step:,} steps already, more than {run.progress.total:,}: give more steps"
@@ -269,6 +278,10 @@ class Trainer:
     def _checkpoint(self, state: RunState, best: Parameters | None) -> Checkpoint:
         return Checkpoint(state, self._copies.good, best, self._vocab, self.config, self.text)
 
+    @property
+    def _is_bf16(self) -> bool:
+        return self.config.precision == "bf16"
+
     @functools.cached_property
     def _steps(self) -> Steps:
         return Steps(self._model, self._lanes, self.config, self.progress.total)
@@ -297,7 +310,7 @@ class Trainer:
             announced.append(True)
             self.observer.compiling()
 
-        warm_up(self.config.backend, self._model, compiling)
+        warm_up(self.config.backend, self._model, compiling, bf16=self._is_bf16)
         self._compile_seconds = time.perf_counter() - started
         return bool(announced)
 

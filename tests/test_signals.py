@@ -122,7 +122,7 @@ def test_a_signal_ends_a_run_with_its_model_saved(number, tmp_path):
 
 
 def test_a_signal_while_kernels_are_compiled_replaces_no_model(notes, tmp_path):
-    options = ["--data", "notes.txt", "--out", "run", "--dtype", "float64"]
+    options = ["--data", "notes.txt", "--out", "run", "--precision", "float64"]
     assert python("-m", "fastlstm.train", *QUICK, *options, cwd=tmp_path).returncode == 0
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     env = ENVIRONMENT | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
