@@ -60,7 +60,8 @@ _HOMES = {
 #: names as common as these.
 _MODULES = (
     "batches", "charts", "checkpoint", "config", "corpora", "errors", "event_files", "gradient_check", "history",
-    "model", "params", "progress", "recorder", "run_checkpoint", "run_folder", "text", "trainer",
+    "model", "params", "precision", "precision_check", "progress", "recorder", "run_checkpoint", "run_folder", "text",
+    "trainer",
 )  # fmt: skip
 
 

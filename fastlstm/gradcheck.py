@@ -1,11 +1,11 @@
 """``python -m fastlstm.gradcheck``: check the gradients of a randomly initialised network, or of a trained model.
 
-The check itself is `fastlstm.check_gradients`.
+The check itself is `fastlstm.check_gradients`; in bf16 and float32 it is `fastlstm.precision_check`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from fastlstm.config import ModelConfig, TrainConfig
 from fastlstm.settings import add_options, given, settings_of
 
 if TYPE_CHECKING:
+    from fastlstm.gradient_check import GradientReport
     from fastlstm.params import Parameters
+    from fastlstm.precision_check import PrecisionReport
 
 
 def flip_sign(gradients: Parameters) -> None:
@@ -34,10 +36,16 @@ _SIZES = {"seq_len": 8, "batch": 2}
 #: Default number of entries checked in each parameter of a trained model: all would take hours.
 _ENTRIES_OF_A_MODEL = 50
 
+#: Default precision, the only one in which gradients can be checked numerically.
+_PRECISION = {"precision": "float64"}
+
 
 def parser() -> cli.Parser:
     """The verb's arguments."""
-    made = cli.parser("gradcheck", "Check gradients against centred differences of the loss, in float64.")
+    made = cli.parser(
+        "gradcheck",
+        "Check gradients against centred differences of the loss, in float64; in bf16 or float32, against float64.",
+    )
     model = made.add_argument_group("model")
     model.add_argument("--model", metavar="FILE", help="check a trained model instead of a randomly initialised one")
     add_options(model, ModelConfig, only=_FRESH, defaults=_FRESH)
@@ -47,14 +55,16 @@ def parser() -> cli.Parser:
         "--entries",
         type=int,
         metavar="N",
-        help=f"check N random entries of each parameter (default: all, or {_ENTRIES_OF_A_MODEL} of a trained model)",
+        help="check N random entries of each parameter, in float64"
+        f" (default: all, or {_ENTRIES_OF_A_MODEL} of a trained model)",
     )
     what.add_argument(
         "--inject",
         choices=_INJECTIONS,
         help="negative control: corrupt the gradient (sign: negate that of layers.0.W); the check must then FAIL",
     )
-    add_options(made.add_argument_group("computing"), TrainConfig, only=("seed", "backend"))
+    computing = made.add_argument_group("computing")
+    add_options(computing, TrainConfig, only=("seed", "backend", "precision"), defaults=_PRECISION)
     return made
 
 
@@ -62,37 +72,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check gradients as given by the arguments; returns the exit status: 0 if all are correct, else 1."""
     made = parser()
     options = made.parse_args(argv)
-    shape, what = given(options, ModelConfig), TrainConfig(**(_SIZES | given(options, TrainConfig)))
-    model: ModelConfig | Parameters = ModelConfig(**(_FRESH | shape), dtype="float64")
-    entries: int | None = options.entries
-    if options.model is not None:
-        if shape:
-            declared = settings_of(ModelConfig)
-            brought = " and ".join(str(declared[name].option) for name in shape)
-            made.error(f"--model determines the shape: leave out {brought}")
-        from fastlstm import checkpoint
-
-        model = checkpoint.load(options.model).parameters
-        entries = _ENTRIES_OF_A_MODEL if entries is None else entries
-    from fastlstm.backend import warm_up
-    from fastlstm.gradient_check import check_gradients
-
-    config = model if isinstance(model, ModelConfig) else model.config
-    warm_up(what.backend, dataclasses.replace(config, dtype="float64"), cli.say_compiling)
-    report = check_gradients(
-        model,
-        seq_len=what.seq_len,
-        batch=what.batch,
-        backend=what.backend,
-        seed=what.seed,
-        entries=entries,
-        gradient=_INJECTIONS.get(options.inject),
-    )
+    what = TrainConfig(**(_SIZES | _PRECISION | given(options, TrainConfig)))
+    model = _model(made, options)
+    report = _report(made, options, what, model)
     print(report)
     print("PASS" if report.passed else "FAIL", flush=True)
     if options.json:
         cli.print_json(report.to_dict())
     return 0 if report.passed else cli.FAILURE
+
+
+def _model(made: cli.Parser, options: argparse.Namespace) -> ModelConfig | Parameters:
+    """The configuration of a random network, or the parameters of a trained model."""
+    shape = given(options, ModelConfig)
+    if options.model is None:
+        return ModelConfig(**(_FRESH | shape), dtype="float64")
+    if shape:
+        declared = settings_of(ModelConfig)
+        brought = " and ".join(str(declared[name].option) for name in shape)
+        made.error(f"--model determines the shape: leave out {brought}")
+    from fastlstm import checkpoint
+
+    return checkpoint.load(options.model).parameters
+
+
+def _report(
+    made: cli.Parser, options: argparse.Namespace, what: TrainConfig, model: ModelConfig | Parameters
+) -> GradientReport | PrecisionReport:
+    """The result of the check in the precision that is asked for."""
+    from fastlstm.backend import warm_up
+    from fastlstm.gradient_check import check_gradients
+    from fastlstm.precision import effective
+    from fastlstm.precision_check import compare_gradients
+
+    config = model if isinstance(model, ModelConfig) else model.config
+    precision = effective(what.precision, config, what.backend)
+    if precision.name != "float64" and options.entries is not None:
+        made.error("--entries is for float64: in other precisions all entries are compared")
+    warm_up(what.backend, precision.applied(config), cli.say_compiling, bf16=precision.bf16)
+    settings: dict[str, Any] = {
+        "seq_len": what.seq_len,
+        "batch": what.batch,
+        "backend": what.backend,
+        "seed": what.seed,
+        "gradient": _INJECTIONS.get(options.inject),
+    }
+    if precision.name != "float64":
+        return compare_gradients(model, precision, **settings)
+    usual = None if options.model is None else _ENTRIES_OF_A_MODEL
+    return check_gradients(model, **settings, entries=usual if options.entries is None else options.entries)
 
 
 if __name__ == "__main__":

@@ -24,13 +24,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.backend import build
 from fastlstm.config import BackendName, ModelConfig, TrainConfig
+from fastlstm.contract import Ids
 from fastlstm.dropout import Dropout
 from fastlstm.errors import ConfigError
 from fastlstm.params import Entry, FloatArray, Parameters, initialise, table
@@ -41,6 +42,30 @@ TOLERANCE = 1e-6
 #: h, a little below eps**(1/5). There truncation and rounding errors are equal if the fifth derivative is as large as
 #: the first; in a recurrent network over many steps it is larger.
 STEP = 2.0**-12
+
+
+class Point(NamedTuple):
+    """A point at which gradients are checked.
+
+    Attributes
+    ----------
+    parameters : in float64.
+    x, y : (T, B) int32, random symbols.
+    state : (S, L, B, H) float64, carried in.
+    """
+
+    parameters: Parameters
+    x: Ids
+    y: Ids
+    state: FloatArray
+
+
+def point(model: ModelConfig | Parameters, seq_len: int, batch: int, rng: np.random.Generator) -> Point:
+    """A random point for a configuration, or one with given parameters, which are copied."""
+    parameters = _random_parameters(model, rng) if isinstance(model, ModelConfig) else model.astype("float64")
+    config = parameters.config
+    x, y = rng.integers(config.vocab_size, size=(2, seq_len, batch), dtype=np.int32)
+    return Point(parameters, x, y, 0.5 * rng.standard_normal(config.state_shape(batch)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,11 +173,9 @@ def check_gradients(
     if not (math.isfinite(step) and step > 0):
         raise ConfigError(f"step must be a finite number above 0, not {step!r}")
     rng = np.random.default_rng(seed)
-    parameters = _random_point(model, rng) if isinstance(model, ModelConfig) else _in_float64(model)
+    parameters, x, y, state = point(model, seq_len, batch, rng)
     config = parameters.config
     network = build(backend, config, seq_len, batch, threads, dropout=dropout)
-    x, y = rng.integers(config.vocab_size, size=(2, seq_len, batch), dtype=np.int32)
-    state = 0.5 * rng.standard_normal(config.state_shape(batch))
 
     def loss() -> float:
         return network.forward(parameters, x, y, state.copy(), step=0)
@@ -172,17 +195,12 @@ def check_gradients(
     return GradientReport(nats, floor, tuple(results))
 
 
-def _random_point(config: ModelConfig, rng: np.random.Generator) -> Parameters:
+def _random_parameters(config: ModelConfig, rng: np.random.Generator) -> Parameters:
     """Random parameters without special values: no bias is zero, and no two are equal."""
     parameters = initialise(dataclasses.replace(config, dtype="float64"), rng)
     for view in parameters.values():
         view += 0.2 * rng.standard_normal(view.shape)
     return parameters
-
-
-def _in_float64(parameters: Parameters) -> Parameters:
-    """A copy, in float64."""
-    return Parameters(dataclasses.replace(parameters.config, dtype="float64"), parameters.flat.astype(np.float64))
 
 
 def _places(entry: Entry, x: NDArray[np.integer], entries: int | None, rng: np.random.Generator) -> NDArray[np.intp]:
