@@ -107,7 +107,14 @@ def test_a_given_option_of_training_sets_its_field_and_no_other(option):
 def test_help_shows_the_default_of_every_setting(verb):
     settings = all_settings()
     own = {
-        "gradcheck": {"hidden": 9, "embedding": 5, "vocab_size": 11, "seq_len": 8, "batch": 2},
+        "gradcheck": {
+            "hidden": 9,
+            "embedding": 5,
+            "vocab_size": 11,
+            "seq_len": 8,
+            "batch": 2,
+            "precision": "float64",
+        },
         "sample": {"length": 1000},
         "train": dict.fromkeys(choosable(), "chosen"),
     }.get(verb, {})

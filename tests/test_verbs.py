@@ -126,6 +126,7 @@ def test_evaluate_measures_a_text(verb, run_folder, notes):
         "nats_per_char": ref.nats_per_char,
         "bits_per_char": ref.bits_per_char,
         "perplexity": ref.perplexity,
+        "precision": "float32",
     }
     assert "17 characters" in output.splitlines()[0]
 
