@@ -96,7 +96,7 @@ def _compile_backward(function: Any, name: str) -> None:
 
 
 if not jit.DISABLED:
-    for _function in (forward, expect):
-        _compile_forward(_function, _function.__name__)
-    for _function in (backward, expect_backward):
-        _compile_backward(_function, _function.__name__)
+    for _forward in (forward, expect):
+        _compile_forward(_forward, _forward.__name__)
+    for _backward in (backward, expect_backward):
+        _compile_backward(_backward, _backward.__name__)
