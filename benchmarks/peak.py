@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.arguments import positive
 from benchmarks.timing import seconds_of
 from fastlstm.kernels import jit
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import VECTOR_BYTES, vector_unit, vector_width
 from fastlstm.kernels.simd.arithmetic import splat, sum_of
 from fastlstm.kernels.simd.emit import element_pointer, emit_fma, emit_load, emit_store
 from fastlstm.kernels.simd.memory import load
@@ -31,7 +31,7 @@ from fastlstm.kernels.workspace import aligned_zeros
 from fastlstm.threads import default_threads
 
 #: Accumulators of `multiply_add`: all registers except those of the two operands, and two spare ones.
-CHAINS = vector_unit().registers - 4
+CHAINS = (vector_unit().registers - 4) // vector_unit().per_vector
 
 #: Minimum seconds of a measured run. The best of a few runs counts, because disturbances only slow a run down.
 SHORTEST = 0.02
@@ -88,7 +88,7 @@ def read_all(values: Any, turns: int) -> float:
 
 def multiply_add_rate(threads: int = 1, dtype: str = "float32") -> float:
     """GFLOP/s of ``threads`` cores that compute only multiply-adds."""
-    U = vector_unit().width(np.dtype(dtype).itemsize)
+    U = vector_width(np.dtype(dtype).itemsize)
     operands = [_halves(CHAINS * U, dtype) for _ in range(threads)]
     turns_a_second = _best_rate(threads, lambda worker, turns: multiply_add(operands[worker], turns))
     return 2e-9 * CHAINS * U * threads * turns_a_second
@@ -96,7 +96,7 @@ def multiply_add_rate(threads: int = 1, dtype: str = "float32") -> float:
 
 def read_rate(bytes_in_all: int, threads: int = 1) -> float:
     """GB/s of ``threads`` cores that repeatedly read their equal parts of ``bytes_in_all`` bytes."""
-    unit = 4 * vector_unit().bytes
+    unit = 4 * VECTOR_BYTES
     part = max(unit, bytes_in_all // threads // unit * unit)
     operands = [_halves(part // 4, "float32") for _ in range(threads)]
     turns_a_second = _best_rate(threads, lambda worker, turns: read_all(operands[worker], turns))

@@ -27,7 +27,7 @@ from benchmarks.timing import seconds_of, warm_up
 from benchmarks.workloads import TRAINING, Workload
 from fastlstm.cells import CELLS
 from fastlstm.kernels import step
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import vector_width
 from fastlstm.kernels.network import FastNetwork
 from fastlstm.kernels.recurrent import teams_of
 from fastlstm.kernels.tile.shape import VECTORS
@@ -85,7 +85,7 @@ def costs(network: FastNetwork, parameters: int, slots: int) -> dict[str, Cost]:
     gates, rows, distinct = plan.G * H, T * B, int(network.buffers.counts[0])
     item, workers = network.buffers.arena.itemsize, network.workers.count
     teams = teams_of.py_func(workers, B)
-    strips = -(-N // (VECTORS * vector_unit().width(item)))
+    strips = -(-N // (VECTORS * vector_width(item)))
     table = distinct * N + E * N + distinct * E
     above = (L - 1) * (N * H + rows * (2 * N + H))
 

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import multiply_add, vector_unit, vector_width
 
 I32 = ir.IntType(32)
 
@@ -16,7 +16,7 @@ I32 = ir.IntType(32)
 def llvm_type(dtype: types.Float | types.Integer) -> ir.VectorType:
     """LLVM's type of a vector of ``dtype``."""
     number = {types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.uint64: ir.IntType(64)}[dtype]
-    return ir.VectorType(number, vector_unit().width(dtype.bitwidth // 8))
+    return ir.VectorType(number, vector_width(dtype.bitwidth // 8))
 
 
 def element_pointer(
@@ -84,7 +84,55 @@ def emit_call(builder: ir.IRBuilder, name: str, dtype: types.Float, *args: Any) 
 
 
 def emit_fma(builder: ir.IRBuilder, dtype: types.Float, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c`` of vectors: rounded once with a fused multiply-add, twice on a processor that has none."""
-    if vector_unit().fma:
+    """``a * b + c`` of vectors, see `fastlstm.kernels.host.multiply_add`."""
+    how = multiply_add()
+    if how == "fused":
         return emit_call(builder, "fma", dtype, a, b, c)
+    if how == "exact" and dtype == types.float32:
+        return _emit_by_registers(builder, _emit_exact_fma, a, b, c)
     return builder.fadd(builder.fmul(a, b), c)
+
+
+def _emit_by_registers(builder: ir.IRBuilder, emit: Any, *vectors: Any) -> Any:
+    """Emit an elementwise function of vectors for one register after another: all at once, it would need too many."""
+    registers = vector_unit().per_vector
+    parts = [emit(builder, *(_emit_part(builder, vector, n, registers) for vector in vectors)) for n in range(registers)]
+    while len(parts) > 1:
+        parts = [_emit_joined(builder, *parts[n : n + 2]) for n in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def _emit_part(builder: ir.IRBuilder, vector: Any, n: int, parts: int) -> Any:
+    """Part ``n`` of a vector that is cut into equal ``parts``."""
+    size = vector.type.count // parts
+    elements = ir.Constant(ir.VectorType(I32, size), list(range(n * size, (n + 1) * size)))
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), elements)
+
+
+def _emit_joined(builder: ir.IRBuilder, low: Any, high: Any) -> Any:
+    """The vector of two halves."""
+    size = 2 * low.type.count
+    return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(I32, size), list(range(size))))
+
+
+def _emit_exact_fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c`` of vectors of float32, rounded once, without an instruction for it.
+
+    The product is exact in float64. Their sum is not, and rounding it to float64 and then to float32 could differ from
+    rounding it once. But if the first rounding is *to odd* (towards zero, then the last bit is set if anything was
+    lost), the second one gives what a single one would (Boldo and Melquiond 2008). What the sum has lost, also exact,
+    is found by TwoSum (Knuth). It is NaN if the sum is not finite, which then stays as it is.
+    """
+    count = a.type.count
+    doubles, words = ir.VectorType(ir.DoubleType(), count), ir.VectorType(ir.IntType(64), count)
+    a, b, c = (builder.fpext(value, doubles) for value in (a, b, c))
+    product = builder.fmul(a, b)
+    total = builder.fadd(product, c)
+    of_c = builder.fsub(total, product)
+    lost = builder.fadd(builder.fsub(product, builder.fsub(total, of_c)), builder.fsub(c, of_c))
+    bits = builder.bitcast(total, words)
+    inexact = builder.zext(builder.fcmp_ordered("!=", lost, ir.Constant(doubles, None)), words)
+    away = builder.xor(bits, builder.bitcast(lost, words))  # negative: the sum was rounded away from zero
+    too_large = builder.and_(builder.lshr(away, ir.Constant(words, [63] * count)), inexact)
+    odd = builder.or_(builder.sub(bits, too_large), inexact)
+    return builder.fptrunc(builder.bitcast(odd, doubles), ir.VectorType(ir.FloatType(), count))

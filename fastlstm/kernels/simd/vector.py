@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import vector_width
 from fastlstm.kernels.simd.emit import emit_splat, llvm_type
 
 
@@ -20,7 +20,7 @@ class Vector(types.Type):
 
     def __init__(self, dtype: types.Float | types.Integer) -> None:
         self.dtype = dtype
-        self.width = vector_unit().width(dtype.bitwidth // 8)
+        self.width = vector_width(dtype.bitwidth // 8)
         super().__init__(name=f"Vector({dtype} x {self.width})")
 
 
@@ -80,7 +80,7 @@ def or_numpy(numpy_version: Callable[..., Any]) -> Callable[[Any], Any]:
     return (lambda _: numpy_version) if jit.DISABLED else (lambda typed: typed)
 
 
-@or_numpy(lambda array: vector_unit().width(array.itemsize))
+@or_numpy(lambda array: vector_width(array.itemsize))
 @intrinsic
 def width(typingctx: Any, array: Any) -> Any:
     """Elements of ``array``'s dtype in a vector: a constant of the compiled kernel."""

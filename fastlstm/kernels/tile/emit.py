@@ -9,9 +9,14 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastlstm.kernels.simd.emit import emit_fma, emit_load, emit_splat, emit_store, llvm_type
-from fastlstm.kernels.tile.shape import ROWS, VECTORS, VECTORS_ONE_ROW
+from fastlstm.kernels.tile.shape import ROWS, SUMMED, SUMMED_ONE_ROW, VECTORS, VECTORS_ONE_ROW
 
 _I64 = ir.IntType(64)
+
+
+def _offset(builder: ir.IRBuilder, pointer: Any, stride: Any, n: int) -> Any:
+    """``pointer`` moved by ``n`` strides, which are counted in elements."""
+    return builder.gep(pointer, [builder.mul(stride, ir.Constant(_I64, n))], inbounds=True)
 
 
 def _emit_tile(
@@ -22,13 +27,11 @@ def _emit_tile(
     vector = llvm_type(dtype)
     zero = ir.Constant(_I64, 0)
 
-    def offset(pointer: Any, stride: Any, n: int) -> Any:
-        return builder.gep(pointer, [builder.mul(stride, ir.Constant(_I64, n))], inbounds=True)
-
-    a_rows = [offset(a, a_row, r) for r in range(rows)]
-    b_vectors = [offset(b, b_vector, v) for v in range(vectors)]
+    a_rows = [_offset(builder, a, a_row, r) for r in range(rows)]
+    b_vectors = [_offset(builder, b, b_vector, v) for v in range(vectors)]
     U = ir.Constant(_I64, vector.count)
-    c_tiles = [[offset(offset(c, c_row, r), U, v) for v in range(vectors)] for r in range(rows)]
+    c_rows = [_offset(builder, c, c_row, r) for r in range(rows)]
+    c_tiles = [[_offset(builder, c_rows[r], U, v) for v in range(vectors)] for r in range(rows)]
 
     entry = builder.block
     read, loop, done = (builder.append_basic_block(name) for name in ("read_sums", "over_k", "write_sums"))
@@ -106,9 +109,14 @@ def all_shapes(
                 block = builder.append_basic_block(f"tile_{n_rows}x{n_vectors}")
                 switch.add_case(ir.Constant(_I64, 16 * n_rows + n_vectors), block)
                 builder.position_at_end(block)
-                _emit_tile(
-                    builder, a.dtype, n_rows, n_vectors, depth, pa, a_row, a_k, pb, b_vector, b_k, pc, c_row, add
-                )
+                summed = SUMMED if n_rows > 1 else SUMMED_ONE_ROW
+                for v in range(0, n_vectors, summed):
+                    b_at = _offset(builder, pb, b_vector, v)
+                    c_at = _offset(builder, pc, ir.Constant(_I64, llvm_type(a.dtype).count), v)
+                    _emit_tile(
+                        builder, a.dtype, n_rows, min(summed, n_vectors - v), depth, pa, a_row, a_k, b_at, b_vector,
+                        b_k, c_at, c_row, add,
+                    )  # fmt: skip
                 builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
