@@ -39,7 +39,7 @@ class VectorUnit(NamedTuple):
 
     @property
     def per_vector(self) -> int:
-        """Registers that hold a vector."""
+        """Number of registers that a vector takes."""
         return VECTOR_BYTES // self.bytes
 
     @property

@@ -13,10 +13,10 @@ from fastlstm.kernels.host import multiply_add, vector_unit, vector_width
 I32 = ir.IntType(32)
 
 
-def llvm_type(dtype: types.Float | types.Integer) -> ir.VectorType:
-    """LLVM's type of a vector of ``dtype``."""
+def llvm_type(dtype: types.Float | types.Integer, parts: int = 1) -> ir.VectorType:
+    """LLVM's type of a vector of ``dtype``, or of one of so many equal ``parts`` of it."""
     number = {types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.uint64: ir.IntType(64)}[dtype]
-    return ir.VectorType(number, vector_width(dtype.bitwidth // 8))
+    return ir.VectorType(number, vector_width(dtype.bitwidth // 8) // parts)
 
 
 def element_pointer(
@@ -27,16 +27,16 @@ def element_pointer(
     return builder.gep(data, [index], inbounds=inbounds)
 
 
-def emit_load(builder: ir.IRBuilder, pointer: Any, dtype: types.Float) -> Any:
-    """Load a vector from an element pointer, which need not be aligned to the vector."""
-    value = builder.load(builder.bitcast(pointer, llvm_type(dtype).as_pointer()))
+def emit_load(builder: ir.IRBuilder, pointer: Any, dtype: types.Float, parts: int = 1) -> Any:
+    """Load a vector, or a part of one, from an element pointer, which need not be aligned to the vector."""
+    value = builder.load(builder.bitcast(pointer, llvm_type(dtype, parts).as_pointer()))
     value.align = dtype.bitwidth // 8
     return value
 
 
 def emit_store(builder: ir.IRBuilder, pointer: Any, value: Any, dtype: types.Float) -> None:
-    """Store a vector at an element pointer, which need not be aligned to the vector."""
-    instruction = builder.store(value, builder.bitcast(pointer, llvm_type(dtype).as_pointer()))
+    """Store a vector, or a part of one, at an element pointer, which need not be aligned to the vector."""
+    instruction = builder.store(value, builder.bitcast(pointer, value.type.as_pointer()))
     instruction.align = dtype.bitwidth // 8
 
 
@@ -76,8 +76,8 @@ def emit_splat(builder: ir.IRBuilder, scalar: Any, U: int) -> Any:
 
 
 def emit_call(builder: ir.IRBuilder, name: str, dtype: types.Float, *args: Any) -> Any:
-    """Call LLVM's intrinsic ``name`` on vectors of ``dtype``."""
-    vector = llvm_type(dtype)
+    """Call LLVM's intrinsic ``name`` on vectors of ``dtype``, or on parts of vectors."""
+    vector = args[0].type
     function_type = ir.FunctionType(vector, [vector] * len(args))
     full_name = f"llvm.{name}.v{vector.count}f{dtype.bitwidth}"
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, full_name), args)
@@ -95,7 +95,7 @@ def emit_fma(builder: ir.IRBuilder, dtype: types.Float, a: Any, b: Any, c: Any) 
 
 def _emit_by_registers(builder: ir.IRBuilder, emit: Any, *vectors: Any) -> Any:
     """Emit an elementwise function of vectors for one register after another: all at once, it would need too many."""
-    registers = vector_unit().per_vector
+    registers = max(1, vectors[0].type.count * 4 // vector_unit().bytes)
     parts = [emit(builder, *(_emit_part(builder, vector, n, registers) for vector in vectors)) for n in range(registers)]
     while len(parts) > 1:
         parts = [_emit_joined(builder, *parts[n : n + 2]) for n in range(0, len(parts), 2)]

@@ -8,6 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastlstm.kernels.host import vector_unit
 from fastlstm.kernels.simd.emit import emit_fma, emit_load, emit_splat, emit_store, llvm_type
 from fastlstm.kernels.tile.shape import ROWS, SUMMED, SUMMED_ONE_ROW, VECTORS, VECTORS_ONE_ROW
 
@@ -23,15 +24,22 @@ def _emit_tile(
     builder: ir.IRBuilder, dtype: types.Float, rows: int, vectors: int, depth: Any, a: Any, a_row: Any, a_k: Any,
     b: Any, b_vector: Any, b_k: Any, c: Any, c_row: Any, accumulate: Any,
 ) -> None:  # fmt: skip
-    """Emit one tile of fixed shape: load the sums, loop over k, store the sums."""
-    vector = llvm_type(dtype)
+    """Emit one tile of fixed shape: load the sums, loop over k, store the sums.
+
+    A vector is computed register by register: here ``v`` counts registers.
+    """
+    parts = vector_unit().per_vector
+    vector = llvm_type(dtype, parts)
+    vectors *= parts
     zero = ir.Constant(_I64, 0)
 
     a_rows = [_offset(builder, a, a_row, r) for r in range(rows)]
-    b_vectors = [_offset(builder, b, b_vector, v) for v in range(vectors)]
-    U = ir.Constant(_I64, vector.count)
+    register = ir.Constant(_I64, vector.count)
+    b_vectors = [
+        _offset(builder, _offset(builder, b, b_vector, v // parts), register, v % parts) for v in range(vectors)
+    ]
     c_rows = [_offset(builder, c, c_row, r) for r in range(rows)]
-    c_tiles = [[_offset(builder, c_rows[r], U, v) for v in range(vectors)] for r in range(rows)]
+    c_tiles = [[_offset(builder, c_rows[r], register, v) for v in range(vectors)] for r in range(rows)]
 
     entry = builder.block
     read, loop, done = (builder.append_basic_block(name) for name in ("read_sums", "over_k", "write_sums"))
@@ -39,7 +47,7 @@ def _emit_tile(
     builder.cbranch(accumulate, read, ready)
 
     builder.position_at_end(read)
-    stored = [[emit_load(builder, c_tiles[r][v], dtype) for v in range(vectors)] for r in range(rows)]
+    stored = [[emit_load(builder, c_tiles[r][v], dtype, parts) for v in range(vectors)] for r in range(rows)]
     builder.branch(ready)
 
     builder.position_at_end(ready)
@@ -61,7 +69,7 @@ def _emit_tile(
     added: list[list[Any]] = [[None] * vectors for _ in range(rows)]
     for v in range(vectors):
         # One vector of B at a time: all four at once would not leave registers for the sums.
-        b_value = emit_load(builder, builder.gep(b_vectors[v], [b_at], inbounds=True), dtype)
+        b_value = emit_load(builder, builder.gep(b_vectors[v], [b_at], inbounds=True), dtype, parts)
         for r in range(rows):
             added[r][v] = emit_fma(builder, dtype, spread[r], b_value, sums[r][v])
     k_next = builder.add(k, ir.Constant(_I64, 1))
