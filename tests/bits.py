@@ -1,14 +1,13 @@
-"""The bits of training and sampling in float32, on each vector unit: they must be the same.
+"""The bits of training and sampling in float32, on every vector unit: they must be the same.
 
-usage: python -m tests.bits [--tests] [--arm PYTHON] [--units NAME ...] [--runs NAME ...]
+usage: python -m tests.bits [--arm PYTHON] [--units NAME ...] [--runs NAME ...] [--tests]
 
-Each of `RUNS` is trained and sampled from, in a process for each of `UNITS`, and a table of hashes is printed. Narrower
-units than that of this machine are selected by numba's variables, and so is the code that numba generates for them.
-``--arm PYTHON`` adds another machine: a program that runs a Python for ARM64, for example in an emulator. ``--tests``
-runs the tests of vectors, functions and tiles on each unit first. The exit status is 1 if a hash differs or a test fails.
+Each of `RUNS` is trained and sampled from, with one thread and with two, on this machine as it is and on each of
+`UNITS` that it can stand for: numba's variables make it generate code for these, with other registers and instructions.
+``--arm PYTHON`` adds a program that runs Python on ARM64, which may be an emulator. ``--tests`` also runs tests there:
+those of vectors, functions, tiles and whole training steps. A table of hashes is printed. The exit status is 1 if one
+of them differs between units, or a test fails.
 """
-
-from __future__ import annotations
 
 import argparse
 import hashlib
@@ -16,10 +15,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import llvmlite.binding as llvm
 import numpy as np
 
 from fastlstm import Model, Observer, TrainConfig
@@ -29,17 +30,23 @@ ROOT = Path(__file__).parents[1]
 _SSE2 = "+sse,+sse2,+cx8,+cmov,+fxsr,+mmx"
 _AVX = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx"
 _AVX2 = f"{_AVX},+avx2,+fma,+bmi,+bmi2,+lzcnt,+movbe"
+_AVX512 = f"{_AVX2},+avx512f,+avx512dq,+avx512bw,+avx512vl"
 
-#: The variables that make numba generate code for another vector unit of x86, the widest first.
+
+def _unit(processor, features):
+    return {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}
+
+
+#: The variables for units of x86: registers of 64, 32, 32 and 16 bytes, the last two without fused multiply-adds.
 UNITS = {
-    "avx512": {"NUMBA_CPU_NAME": "skylake-avx512", "NUMBA_CPU_FEATURES": f"{_AVX2},+avx512f,+avx512dq,+avx512bw,+avx512vl"},
-    "avx2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": _AVX2},
-    "avx": {"NUMBA_CPU_NAME": "sandybridge", "NUMBA_CPU_FEATURES": _AVX},
-    "sse2": {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": _SSE2},
-}  # fmt: skip
+    "avx512": _unit("skylake-avx512", _AVX512),
+    "avx2": _unit("haswell", _AVX2),
+    "avx": _unit("sandybridge", _AVX),
+    "sse2": _unit("generic", _SSE2),
+}
 
-#: Tests that are run on each unit: those of all that depends on it.
-TESTS = ("test_simd.py", "test_functions.py", "test_tile.py", "test_dropout.py")
+#: The tests that ``--tests`` runs, as an expression of pytest.
+TESTS = "test_simd or test_functions or (test_tile and not slow) or (training_steps and float32)"
 
 TEXT = "the cat sat on the mat; so did the dog, at last.\nWho knows why? 'I do', said 7 of 10.\n" * 60
 
@@ -47,8 +54,8 @@ TEXT = "the cat sat on the mat; so did the dog, at last.\nWho knows why? 'I do',
 class Run(NamedTuple):
     """A model and its training: what differs from `_MODEL` and `_TRAINING`."""
 
-    model: dict[str, object]
-    training: dict[str, object]
+    model: Mapping[str, object]
+    training: Mapping[str, object]
 
 
 _MODEL = {"hidden": 37, "embedding": 13}
@@ -83,7 +90,7 @@ class _Losses(Observer):
         self.nats += [progress.train_nats, progress.val_nats]
 
 
-def hashes(run: Run, threads: int) -> dict[str, str]:
+def hashes(run, threads):
     """Train and sample; returns the hash of what is computed, by kind."""
     model = Model.for_text(TEXT, **_MODEL | run.model, dtype="float32")
     losses = _Losses()
@@ -105,18 +112,91 @@ def hashes(run: Run, threads: int) -> dict[str, str]:
     return {kind: hashlib.sha256(b"".join(parts)).hexdigest()[:8] for kind, parts in kinds.items()}
 
 
-def main() -> int:
+def here(names):
+    """Hashes of runs on this machine, by the run and the number of threads, then by kind."""
+    return {f"{name}, {threads} threads": hashes(RUNS[name], threads) for name in names for threads in (1, 2)}
+
+
+def supported():
+    """Names of the units that this machine can stand for."""
+    has = llvm.get_host_cpu_features()
+    return [
+        name
+        for name, unit in UNITS.items()
+        if all(has.get(feature[1:]) for feature in unit["NUMBA_CPU_FEATURES"].split(","))
+    ]
+
+
+class Machine(NamedTuple):
+    """A program that runs Python, and environment variables for it."""
+
+    python: str
+    variables: Mapping[str, str]
+
+    def run(self, *arguments):
+        """Run Python with warnings as errors: one may say that code cannot be cached."""
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | self.variables
+        command = [self.python, "-W", "error", *arguments]
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+
+    def hashes(self, names):
+        """The result of `here`."""
+        done = self.run("-m", "tests.bits", "--here", "--runs", *names)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        return json.loads(done.stdout)
+
+    def passes_tests(self):
+        """Run `TESTS`; returns whether they pass, and prints what pytest says if they do not."""
+        files = (f"tests/test_{name}.py" for name in ("simd", "functions", "tile", "equivalence"))
+        done = self.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", TESTS, *files)
+        print("  tests:", done.stdout.splitlines()[-1:] if done.returncode == 0 else done.stdout + done.stderr)
+        return done.returncode == 0
+
+
+def differences(found):
+    """The runs and kinds whose hashes are not the same on all machines; ``found`` has the hashes of each."""
+    first = next(iter(found.values()))
+    pairs = [(name, kind) for name, kinds in first.items() for kind in kinds]
+    return [f"{kind} of {name}" for name, kind in pairs if len({one[name][kind] for one in found.values()}) > 1]
+
+
+def print_table(found):
+    """Print a row for each run and a column for each machine: a hash of all kinds."""
+    first = next(iter(found.values()))
+    print(f"{'':30}", *(f"{machine:10}" for machine in found))
+    for name in first:
+        row = (hashlib.sha256("".join(one[name].values()).encode()).hexdigest()[:8] for one in found.values())
+        print(f"{name:30}", *(f"{cell:10}" for cell in row))
+
+
+def main():
     parser = argparse.ArgumentParser(prog="python -m tests.bits", description="Compare bits between vector units.")
-    parser.add_argument("--tests", action="store_true", help="also run tests on each unit")
     parser.add_argument("--arm", metavar="PYTHON", help="a program that runs Python on ARM64")
-    parser.add_argument("--units", nargs="+", choices=UNITS, metavar="NAME", help=f"of {', '.join(UNITS)}")
-    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), metavar="NAME", help="of " + ", ".join(RUNS))
-    parser.add_argument("--here", action="store_true", help="print the hashes of this machine as JSON")
+    parser.add_argument("--units", nargs="*", choices=UNITS, metavar="NAME", help=f"{', '.join(UNITS)} (all it can)")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, metavar="NAME", help=f"{', '.join(RUNS)} (all)")
+    parser.add_argument("--tests", action="store_true", help="also run tests on each unit")
+    parser.add_argument("--here", action="store_true", help="only print the hashes of this machine, as JSON")
     options = parser.parse_args()
+    runs = options.runs or list(RUNS)
     if options.here:
-        print(json.dumps({f"{name} {n}": hashes(RUNS[name], n) for name in options.runs for n in (1, 2)}))
+        print(json.dumps(here(runs)))
         return 0
-    return 0
+    machines = {"this one": Machine(sys.executable, {})}
+    for name in supported() if options.units is None else options.units:
+        machines[name] = Machine(sys.executable, UNITS[name])
+    if options.arm:
+        machines["neon"] = Machine(os.path.abspath(options.arm), {})
+    found, passed = {}, True
+    for name, machine in machines.items():
+        print(name, flush=True)
+        if options.tests:
+            passed = machine.passes_tests() and passed
+        found[name] = machine.hashes(runs)
+    print_table(found)
+    different = differences(found)
+    print("\n".join(f"not the same everywhere: {what}" for what in different) or "the same bits everywhere")
+    return 0 if passed and not different else 1
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from fastlstm.kernels.host import multiply_add, vector_unit, vector_width
 
 I32 = ir.IntType(32)
 
+#: How kernels multiply and add, chosen when this is imported: a wrong choice then is an error before any compilation.
+MULTIPLY_ADD = multiply_add()
+
 
 def llvm_type(dtype: types.Float | types.Integer, parts: int = 1) -> ir.VectorType:
     """LLVM's type of a vector of ``dtype``, or of one of so many equal ``parts`` of it."""
@@ -85,18 +88,22 @@ def emit_call(builder: ir.IRBuilder, name: str, dtype: types.Float, *args: Any) 
 
 def emit_fma(builder: ir.IRBuilder, dtype: types.Float, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c`` of vectors, see `fastlstm.kernels.host.multiply_add`."""
-    how = multiply_add()
-    if how == "fused":
+    if MULTIPLY_ADD == "fused":
         return emit_call(builder, "fma", dtype, a, b, c)
-    if how == "exact" and dtype == types.float32:
-        return _emit_by_registers(builder, _emit_exact_fma, a, b, c)
+    if MULTIPLY_ADD == "exact" and dtype == types.float32:
+        return emit_exact_fma(builder, a, b, c)
     return builder.fadd(builder.fmul(a, b), c)
 
 
-def _emit_by_registers(builder: ir.IRBuilder, emit: Any, *vectors: Any) -> Any:
-    """Emit an elementwise function of vectors for one register after another: all at once, it would need too many."""
-    registers = max(1, vectors[0].type.count * 4 // vector_unit().bytes)
-    parts = [emit(builder, *(_emit_part(builder, vector, n, registers) for vector in vectors)) for n in range(registers)]
+def emit_exact_fma(builder: ir.IRBuilder, *operands: Any) -> Any:
+    """``a * b + c`` of vectors of float32 or parts of them, rounded once, without an instruction for it.
+
+    One register after another: all at once, they would need too many.
+    """
+    registers = max(1, operands[0].type.count * 4 // vector_unit().bytes)
+    parts = []
+    for n in range(registers):
+        parts.append(_emit_rounded_once(builder, *(_emit_part(builder, vector, n, registers) for vector in operands)))
     while len(parts) > 1:
         parts = [_emit_joined(builder, *parts[n : n + 2]) for n in range(0, len(parts), 2)]
     return parts[0]
@@ -115,8 +122,8 @@ def _emit_joined(builder: ir.IRBuilder, low: Any, high: Any) -> Any:
     return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(I32, size), list(range(size))))
 
 
-def _emit_exact_fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c`` of vectors of float32, rounded once, without an instruction for it.
+def _emit_rounded_once(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c`` of registers of float32, rounded once.
 
     The product is exact in float64. Their sum is not, and rounding it to float64 and then to float32 could differ from
     rounding it once. But if the first rounding is *to odd* (towards zero, then the last bit is set if anything was

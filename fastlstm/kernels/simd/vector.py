@@ -16,7 +16,7 @@ from fastlstm.kernels.simd.emit import emit_splat, llvm_type
 
 
 class Vector(types.Type):
-    """Numba type of a register of ``dtype`` elements: float32, float64 or uint64."""
+    """Numba type of a vector of ``dtype`` elements: float32, float64 or uint64."""
 
     def __init__(self, dtype: types.Float | types.Integer) -> None:
         self.dtype = dtype
