@@ -41,7 +41,7 @@ def test_multiply_adds_round_once_unless_told_otherwise(features, chosen, how, m
 
 def test_another_choice_is_refused_on_every_machine(monkeypatch):
     monkeypatch.setenv(host.FMA_VARIABLE, "quick")
-    with pytest.raises(ConfigError, match="^FASTLSTM_FMA must be exact or fast, not 'quick'$"):
+    with pytest.raises(ConfigError, match=r"^FASTLSTM_FMA must be exact or fast, not 'quick'$"):
         host.multiply_add()
 
 
