@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.arguments import positive
 from benchmarks.timing import seconds_of
 from fastlstm.kernels import jit
-from fastlstm.kernels.host import has_bf16, vector_unit
+from fastlstm.kernels.host import VECTOR_BYTES, has_bf16, vector_unit, vector_width
 from fastlstm.kernels.simd.arithmetic import splat, sum_of
 from fastlstm.kernels.simd.emit import element_pointer, emit_dot_pairs, emit_fma, emit_load, emit_store
 from fastlstm.kernels.simd.memory import load
@@ -32,7 +32,7 @@ from fastlstm.kernels.workspace import aligned_zeros
 from fastlstm.threads import default_threads
 
 #: Accumulators of `multiply_add`: all registers except those of the two operands, and two spare ones.
-CHAINS = vector_unit().registers - 4
+CHAINS = (vector_unit().registers - 4) // vector_unit().per_vector
 
 #: Minimum seconds of a measured run. The best of a few runs counts, because disturbances only slow a run down.
 SHORTEST = 0.02
@@ -121,7 +121,7 @@ def multiply_add_rate(threads: int = 1, dtype: str = "float32") -> float:
     """
     pairs = dtype == BFLOAT16
     stored, run = ("float32", dot_pairs) if pairs else (dtype, multiply_add)
-    U = vector_unit().width(np.dtype(stored).itemsize)
+    U = vector_width(np.dtype(stored).itemsize)
     operands = [_halves(CHAINS * U, stored) for _ in range(threads)]
     turns_a_second = _best_rate(threads, lambda worker, turns: run(operands[worker], turns))
     return 1e-9 * (4 if pairs else 2) * CHAINS * U * threads * turns_a_second
@@ -129,7 +129,7 @@ def multiply_add_rate(threads: int = 1, dtype: str = "float32") -> float:
 
 def read_rate(bytes_in_all: int, threads: int = 1) -> float:
     """GB/s of ``threads`` cores that repeatedly read their equal parts of ``bytes_in_all`` bytes."""
-    unit = 4 * vector_unit().bytes
+    unit = 4 * VECTOR_BYTES
     part = max(unit, bytes_in_all // threads // unit * unit)
     operands = [_halves(part // 4, "float32") for _ in range(threads)]
     turns_a_second = _best_rate(threads, lambda worker, turns: read_all(operands[worker], turns))

@@ -27,7 +27,7 @@ from benchmarks.timing import seconds_of, warm_up
 from benchmarks.workloads import TRAINING, Workload
 from fastlstm.cells import CELLS
 from fastlstm.kernels import step
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import vector_width
 from fastlstm.kernels.network import FastNetwork
 from fastlstm.kernels.recurrent import teams_of
 from fastlstm.kernels.tile.shape import VECTORS
@@ -97,7 +97,7 @@ def costs(network: FastNetwork, parameters: int, slots: int) -> dict[str, Cost]:
     number, operand = network.buffers.arena.itemsize, network.buffers.operands.itemsize
     copies = L * rows * Hp if network.bf16 else 0
     teams = teams_of.py_func(workers, B)
-    strips = -(-N // (VECTORS * vector_unit().width(number)))
+    strips = -(-N // (VECTORS * vector_width(number)))
     table = E * N + distinct * E
     above = (L - 1) * rows
 

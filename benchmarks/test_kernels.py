@@ -11,7 +11,7 @@ from benchmarks.reporting import median_of, report
 from benchmarks.timing import warm_up
 from benchmarks.workloads import TRAINING
 from fastlstm.kernels import functions, jit
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import vector_width
 from fastlstm.kernels.simd.memory import load, store
 from fastlstm.kernels.simd.vector import width
 from fastlstm.kernels.tile.call import register
@@ -69,7 +69,7 @@ def test_product(benchmark, dtype, shape):
     rows, columns, depth = SHAPES[shape]
     register(dtype)
     a, b, c = (random_floats(n, dtype) for n in (rows * depth, depth * columns, rows * columns))
-    vectors = columns // vector_unit().width(c.itemsize)
+    vectors = columns // vector_width(c.itemsize)
     flops = 2 * rows * columns * depth
     calls = max(1, 20_000_000 // flops)
     benchmark(multiply, rows, vectors, depth, a, b, c, calls)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.checkpoint import Content
+from fastlstm.elementary import log
 from fastlstm.errors import ConfigError
 from fastlstm.params import Parameters
 from fastlstm.text import IdArray, Vocab
@@ -103,7 +104,7 @@ def _begin(parameters: Parameters, known: NDArray[np.bool_], counts: NDArray[np.
     """Set the embeddings and biases of new symbols, as the module's docstring describes."""
     embedding, bias = parameters["embedding"], parameters["output.b"]
     # One more of each: a symbol of the vocabulary need not be in the text.
-    log_share = np.log((counts + 1) / (counts + 1).sum())
+    log_share = np.array([log(share) for share in (counts + 1) / (counts + 1).sum()])
     embedding[~known] = embedding[known].mean(axis=0, dtype=np.float64)
     bias[~known] = log_share[~known] + np.mean(bias[known] - log_share[known])
 

@@ -6,13 +6,14 @@ import math
 import time
 
 from fastlstm.config import ModelConfig
+from fastlstm.elementary import log
 from fastlstm.run_checkpoint import Checkpoint
 from fastlstm.run_state import RunState
 
 
 def guessing_nats(config: ModelConfig) -> float:
     """The loss of uniform guessing, log V, in nats per symbol."""
-    return math.log(config.vocab_size)
+    return log(config.vocab_size)
 
 
 class Progress:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from fastlstm.elementary import power
+
 OptimizerName = Literal["adagrad", "sgd", "rmsprop", "adam", "adamw"]
 
 #: The formulas of an update, which `UpdateRule.formula` selects at run time.
@@ -107,8 +109,8 @@ class Optimizer(NamedTuple):
             add_mean=1.0 - beta1 if self.averages else 1.0,
             keep_square=beta2,
             add_square=1.0 - beta2,
-            mean_scale=1.0 / (1.0 - beta1**done) if self.averages else 1.0,
-            square_scale=1.0 / (1.0 - beta2**done) if self.averages else 1.0,
+            mean_scale=1.0 / (1.0 - power(beta1, done)) if self.averages else 1.0,
+            square_scale=1.0 / (1.0 - power(beta2, done)) if self.averages else 1.0,
             nesterov=float(values.get("nesterov", 0.0)),
             l2=0.0 if self.decoupled else decay,
             shrink=lr * decay if self.decoupled else 0.0,

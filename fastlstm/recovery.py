@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from fastlstm.elementary import log
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.run_state import RunState
 
@@ -24,7 +25,7 @@ _COPY_SYMBOLS, _FEWEST_STEPS, _MOST_STEPS = 20_000, 10, 200
 
 def worse_than_guessing(nats: float, vocab_size: int) -> bool:
     """Whether a loss, in nats per symbol, is NaN or clearly above log V, the loss of uniform guessing."""
-    return not nats <= math.log(vocab_size) + _WORSE_NATS
+    return not nats <= log(vocab_size) + _WORSE_NATS
 
 
 def broken(loss: float, state: RunState, gradients: Parameters) -> str:

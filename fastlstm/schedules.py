@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from fastlstm.config import TrainConfig
+from fastlstm.elementary import cos, power
 
 
 def rate(config: TrainConfig, step: int, total: int) -> float:
@@ -19,7 +20,7 @@ def rate(config: TrainConfig, step: int, total: int) -> float:
         return config.highest_rate * (step + 1) / (warmup + 1)
     done, steps = step - warmup, max(total - warmup, 1)
     if config.schedule == "step":
-        return config.highest_rate * config.decay_factor ** _decays(config, done, steps)
+        return config.highest_rate * power(config.decay_factor, _decays(config, done, steps))
     return config.highest_rate * (config.final_rate + (1.0 - config.final_rate) * _shape(config, done / steps))
 
 
@@ -31,7 +32,8 @@ def _decays(config: TrainConfig, done: int, steps: int) -> int:
 def _shape(config: TrainConfig, part: float) -> float:
     """The schedule's curve from 1 to 0 over ``part``, the fraction of the steps that are done."""
     if config.schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * part))
+        root = cos(0.5 * math.pi * part)
+        return root * root  # (1 + cos(pi part)) / 2
     if config.schedule == "linear":
         return 1.0 - part
     if config.schedule == "wsd":

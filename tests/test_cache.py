@@ -176,6 +176,7 @@ def cache_hits():
         (numba.config, "OPT", 1),
         (numba.config, "BOUNDSCHECK", 1),
         (numba_internals, "source_fingerprint", lambda: "an edit of some kernel"),
+        (numba_internals, "multiply_add", lambda: "fast"),
     ],
 )
 def test_the_key_covers_what_the_code_depends_on(where, name, value, tmp_path, monkeypatch):
@@ -188,7 +189,8 @@ def test_the_key_covers_what_the_code_depends_on(where, name, value, tmp_path, m
 KERNELS = Path(numba_internals.__file__).parent
 
 
-SOURCES = [KERNELS.parent / "optimizers.py", *sorted(KERNELS.rglob("*.py"))]
+OTHERS = [KERNELS.parent / name for name in ("optimizers.py", "elementary.py")]
+SOURCES = [*OTHERS, *sorted(KERNELS.rglob("*.py"))]
 
 
 @pytest.mark.parametrize("path", [path.relative_to(KERNELS.parent) for path in SOURCES], ids=str)
@@ -197,7 +199,8 @@ def test_the_key_covers_the_source_of_all_kernels(path, tmp_path, monkeypatch):
     fingerprint = numba_internals.source_fingerprint.__wrapped__
     before = fingerprint()
     shutil.copytree(KERNELS, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(SOURCES[0], tmp_path)
+    for other in OTHERS:
+        shutil.copy(other, tmp_path)
     monkeypatch.setattr(numba_internals, "__file__", str(tmp_path / "kernels" / "numba_internals.py"))
     assert fingerprint() == before
     with open(tmp_path / path, "a") as file:

@@ -8,6 +8,8 @@ import sys
 import numba
 import pytest
 
+from fastlstm.errors import ConfigError
+from fastlstm.kernels import host
 from fastlstm.kernels.host import vector_unit
 
 x86_only = pytest.mark.skipif(
@@ -25,13 +27,31 @@ def test_the_vector_unit_follows_from_the_features(monkeypatch):
         assert vector_unit.__wrapped__() == expected
 
 
-# The code that numba generates has vectors of exactly the unit's width, fused multiply-adds if the unit has them, and
+@pytest.mark.parametrize(
+    ("features", "chosen", "how"),
+    [("+avx2,+fma", "fast", "fused"), ("+avx", "fast", "fast"), ("+avx", "exact", "exact"), ("", " ", "exact")],
+)
+def test_multiply_adds_round_once_unless_told_otherwise(features, chosen, how, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
+    monkeypatch.setattr(host, "vector_unit", vector_unit.__wrapped__)
+    monkeypatch.setenv(host.FMA_VARIABLE, chosen)
+    assert host.multiply_add() == how
+
+
+def test_another_choice_is_refused_on_every_machine(monkeypatch):
+    monkeypatch.setenv(host.FMA_VARIABLE, "quick")
+    with pytest.raises(ConfigError, match=r"^FASTLSTM_FMA must be exact or fast, not 'quick'$"):
+        host.multiply_add()
+
+
+# The code that numba generates uses registers of the unit, fused multiply-adds if the unit has them, and
 # no calls of the C library. Most multiply-adds are in the tile, most others in functions.
 GENERATED = """
 import re
 import numpy as np
 from fastlstm.kernels import functions, jit
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import vector_unit, vector_width
 from fastlstm.kernels.simd.memory import load, store
 from fastlstm.kernels.tile.call import register
 
@@ -40,9 +60,9 @@ def tanh(a):
     store(a, 0, functions.tanh(load(a, 0)))
 
 unit = vector_unit()
-a = np.full(16, 0.5, np.float32)
+a = np.full(32, 0.5, np.float32)
 tanh(a)
-U = unit.width(4)
+U = vector_width(4)
 assert np.allclose(a[:U], np.tanh(0.5), rtol=1e-6) and np.all(a[U:] == 0.5), a
 assemblies = [tanh.inspect_asm(tanh.signatures[0])]
 if not unit.fma:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.host import has_bf16, vector_unit
+from fastlstm.kernels.host import has_bf16, vector_width
 from fastlstm.kernels.pack import pack, pack_transposed
 from fastlstm.kernels.simd.arithmetic import dot_pairs
 from fastlstm.kernels.simd.groups import add_group, copy_group
@@ -22,7 +22,7 @@ from fastlstm.kernels.tile.shape import DEPTH, pitch
 
 pytestmark = pytest.mark.skipif(not has_bf16(), reason="this processor has no dot products of bfloat16 numbers")
 campaign = settings(max_examples=60, derandomize=True)
-U = vector_unit().width(4)
+U = vector_width(4)
 BFLOAT16 = np.uint16
 SMALLEST_NORMAL = 2.0**-126
 

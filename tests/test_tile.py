@@ -1,4 +1,4 @@
-"""The register tile, products and the packing of weights give the results of NumPy, for any shape and vector width."""
+"""The register tile, products and the packing of weights give the results of NumPy, for any shape and vector unit."""
 
 import os
 import subprocess
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bits import UNITS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import vector_unit, vector_width
 from fastlstm.kernels.pack import column, pack, pack_transposed
 from fastlstm.kernels.tile.call import register, tile
 from fastlstm.kernels.tile.operands import Elements, Packed, Rows, Vectors
@@ -50,7 +51,7 @@ def registered():
 
 
 def width_of(dtype):
-    return vector_unit().width(np.dtype(dtype).itemsize)
+    return vector_width(np.dtype(dtype).itemsize)
 
 
 def whole(n, dtype):
@@ -222,7 +223,7 @@ import numpy as np
 sys.path.insert(0, {tests!r})
 from problems import problem
 from fastlstm.cells import CELLS
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import vector_unit, vector_width
 from test_equivalence import assert_same, bound, fast_run, reference_run
 assert vector_unit() == (16, 16, False), vector_unit()
 for cell in CELLS:
@@ -231,20 +232,17 @@ for cell in CELLS:
 """
 
 
-@pytest.mark.skipif(sys.platform == "darwin" or vector_unit().bytes == 16, reason="no narrower vectors here")
+@pytest.mark.skipif(sys.platform == "darwin" or vector_unit().bytes == 16, reason="no narrower registers here")
 @pytest.mark.slow  # it compiles all kernels for another machine
-def test_a_machine_with_narrower_vectors_computes_the_same():
-    """x86-64 of 2003: vectors of 16 bytes, no fused multiply-add instruction, other tiles and layouts."""
+def test_a_machine_with_narrower_registers_computes_the_same():
+    """x86-64 of 2003: registers of 16 bytes, no fused multiply-add instruction, other tiles."""
     tests = os.path.dirname(__file__)
-    narrow = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse,+sse2,+cx8,+cmov,+fxsr,+mmx"}
-    subprocess.run([sys.executable, "-c", NARROW.format(tests=tests)], env=os.environ | narrow, check=True)
-
-
-AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+movbe"
+    environment = os.environ | UNITS["sse2"]
+    subprocess.run([sys.executable, "-c", NARROW.format(tests=tests)], env=environment, check=True)
 
 
 @pytest.mark.slow  # it compiles kernels for another machine
-@pytest.mark.skipif(vector_unit().bytes != 64, reason="this machine's vectors are not wider than AVX2")
+@pytest.mark.skipif(vector_unit().bytes != 64, reason="this machine's registers are not wider than AVX2")
 @pytest.mark.parametrize(
     ("file", "chosen"),
     [
@@ -258,9 +256,8 @@ AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx,+avx2,+fma,+b
     ],
 )
 def test_a_machine_with_avx2_passes_the_same_tests(file, chosen):
-    """Vectors of 32 bytes and tiles of three rows: what most machines have."""
+    """Registers of 32 bytes and tiles of three rows: what most machines have."""
     tests = Path(__file__).parent
-    avx2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, str(tests / file)]
-    done = subprocess.run(command, env=os.environ | avx2, cwd=tests.parent, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | UNITS["avx2"], cwd=tests.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

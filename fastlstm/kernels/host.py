@@ -1,30 +1,46 @@
-"""The vector unit of this machine, as numba generates code for it."""
+"""The vector unit of this machine, as numba generates code for it, and the size of a vector on all machines."""
 
 from __future__ import annotations
 
 import functools
+import os
 import platform
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import llvmlite.binding as llvm
 import numba
+
+from fastlstm.errors import ConfigError
+
+#: Bytes of a vector on every machine: those of AVX-512's registers. Where registers are smaller, LLVM puts a vector
+#: into several. So layouts and the order of sums, and with them the bits of results, do not depend on the machine.
+VECTOR_BYTES = 64
+
+#: Environment variable that says how float32 is multiplied and added where no instruction does it with one rounding:
+#: with one (``exact``, the default), or with two (``fast``).
+FMA_VARIABLE = "FASTLSTM_FMA"
+
+
+def vector_width(itemsize: int) -> int:
+    """Elements of ``itemsize`` bytes in a vector."""
+    return VECTOR_BYTES // itemsize
 
 
 class VectorUnit(NamedTuple):
     """Bytes of a vector register, number of registers, and whether the unit has a fused multiply-add.
 
     ``fma`` is False on x86 processors before 2013. LLVM would call the C library for every element there, so kernels
-    multiply and add instead (`fastlstm.kernels.simd.emit.emit_fma`). Both operations round, so results differ in the
-    last bits from those of a processor with FMA.
+    have code of their own (`multiply_add`).
     """
 
     bytes: int
     registers: int
     fma: bool
 
-    def width(self, itemsize: int) -> int:
-        """Elements of ``itemsize`` bytes in a vector."""
-        return self.bytes // itemsize
+    @property
+    def per_vector(self) -> int:
+        """Number of registers that a vector takes."""
+        return VECTOR_BYTES // self.bytes
 
     @property
     def tile_rows(self) -> int:
@@ -52,6 +68,24 @@ def vector_unit() -> VectorUnit:
         return VectorUnit(64, 32, fma=True)
     fma = "fma" in features
     return VectorUnit(32 if fma or features & {"avx", "avx2"} else 16, 16, fma)
+
+
+def multiply_add() -> Literal["fused", "exact", "fast"]:
+    """How kernels multiply and add in float32: by the processor's instruction, or else by ``FASTLSTM_FMA``.
+
+    Fused and exact give the same bits. float64 is as if fast where it is not fused.
+
+    Raises
+    ------
+    ConfigError
+        When ``FASTLSTM_FMA`` is neither ``exact`` nor ``fast``.
+    """
+    chosen = os.environ.get(FMA_VARIABLE, "").strip() or "exact"
+    if chosen not in ("exact", "fast"):
+        raise ConfigError(f"{FMA_VARIABLE} must be exact or fast, not {chosen!r}")
+    if vector_unit().fma:
+        return "fused"
+    return "exact" if chosen == "exact" else "fast"
 
 
 @functools.cache

@@ -46,6 +46,15 @@ def device(function: F) -> F:
     return numba.njit(**_DEVICE_OPTIONS)(function)
 
 
+def inlined(function: F) -> F:
+    """As `device`, and always copied into its callers.
+
+    For functions whose arguments are functions. A call would pass those at run time, by their addresses in this
+    process, and code with such addresses cannot be cached.
+    """
+    return numba.njit(**_DEVICE_OPTIONS, forceinline=True)(function)
+
+
 def kernel(function: F) -> F:
     """Compile an entry point, called from Python, and cache the machine code on disk."""
     compiled = numba.njit(**_KERNEL_OPTIONS)(function)

@@ -25,6 +25,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.options import DefaultOptions
 
 from fastlstm.kernels.code_cache import Key, VerifiedFiles
+from fastlstm.kernels.host import multiply_add
 from fastlstm.kernels.notices import warn_of_cache, warn_of_numba
 
 # --- compiling ----------------------------------------------------------------------------------------
@@ -130,9 +131,10 @@ _SETTINGS = (
 
 @functools.cache
 def source_fingerprint() -> str:
-    """Digest of all source that kernels are compiled from: their package, and the module of `UpdateRule`."""
+    """Digest of all source that kernels are compiled from: their package, and modules that it takes functions from."""
     digest, kernels = hashlib.sha256(), Path(__file__).parent
-    for path in (*sorted(kernels.rglob("*.py")), kernels.parent / "optimizers.py"):
+    others = (kernels.parent / name for name in ("optimizers.py", "elementary.py"))
+    for path in (*sorted(kernels.rglob("*.py")), *others):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -149,7 +151,7 @@ class _KernelCache(FunctionCache):
 
     def _index_key(self, sig: Any, codegen: Any) -> Key:
         _, processor, bytecode = super()._index_key(sig, codegen)
-        settings = [str(getattr(numba.config, name, None)) for name in _SETTINGS]
+        settings = [multiply_add(), *(str(getattr(numba.config, name, None)) for name in _SETTINGS)]
         versions = (numba.__version__, llvmlite.__version__, llvm.llvm_version_info)
         source = (source_fingerprint(), self._impl.locator.get_source_stamp(), bytecode)
         return Key(variant=str((str(sig), processor, settings)), origin=str((versions, source)))

@@ -5,14 +5,13 @@ No row depends on another here, so the T*B rows are split evenly among the worke
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from fastlstm.kernels import jit
 from fastlstm.kernels.dropout import dropped, inputs_of, mask_gradients, mask_states
-from fastlstm.kernels.functions import exp
+from fastlstm.kernels.functions import exp, log
 from fastlstm.kernels.partition import split
 from fastlstm.kernels.simd.arithmetic import max_of, maximum, splat, sum_of
 from fastlstm.kernels.simd.memory import copy_vectors, load, store
@@ -111,7 +110,7 @@ def predict(plan: Any, buffers: Any, y: Any, worker: int, workers: int) -> None:
             at = plan.p + row * Vp
             target = arena[at + y[row]]
             highest, total = softmax_row(arena, at, Vp, 1.0)
-            nats[row] = math.log(np.float64(total)) + (np.float64(highest) - np.float64(target))
+            nats[row] = log(np.float64(total)) + (np.float64(highest) - np.float64(target))
             for j in range(0, Vp, U):
                 store(arena, at + j, load(arena, at + j) / total)
 

@@ -135,7 +135,7 @@ def write_part(array: Any, at: int, n: int, value: Any) -> None:
 # whose gradient, new parameter or new slots are not finite: 0 times these is NaN.
 
 
-@jit.device
+@jit.inlined
 def apply_1(formula: Any, read: Any, write: Any, p: Any, g: Any, slots: Any, how: Any, at: int, n: int) -> Any:
     """Apply a formula with one slot."""
     slot = slots[0]
@@ -147,7 +147,7 @@ def apply_1(formula: Any, read: Any, write: Any, p: Any, g: Any, slots: Any, how
     return fma(new_slot, 0.0, fma(new_p, 0.0, old_g * 0.0))
 
 
-@jit.device
+@jit.inlined
 def apply_2(formula: Any, read: Any, write: Any, p: Any, g: Any, slots: Any, how: Any, at: int, n: int) -> Any:
     """Apply a formula with two slots."""
     first, second = slots[0], slots[1]
@@ -160,7 +160,7 @@ def apply_2(formula: Any, read: Any, write: Any, p: Any, g: Any, slots: Any, how
     return fma(new_second, 0.0, fma(new_first, 0.0, fma(new_p, 0.0, old_g * 0.0)))
 
 
-@jit.device
+@jit.inlined
 def sweep(apply: Any, formula: Any, p: Any, g: Any, slots: Any, how: Any, start: int, stop: int) -> float:
     """Apply a formula to elements ``start`` to ``stop``; returns 0, or NaN if any value is not finite.
 

@@ -24,7 +24,7 @@ from fastlstm.config import ModelConfig
 from fastlstm.errors import ConfigError
 from fastlstm.kernels import jit
 from fastlstm.kernels.cells import Chosen
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import vector_width
 from fastlstm.kernels.sync import FIRST_TEAM
 from fastlstm.kernels.tile.shape import ROWS, VECTORS, VECTORS_ONE_ROW, pitch
 from fastlstm.params import decay_spans
@@ -201,7 +201,7 @@ def dimensions(
         raise ConfigError(
             f"the cell {config.cell} has {G} gates, and the kernels take at most {VECTORS}: use the backend reference"
         )
-    U = vector_unit().width(np.dtype(config.dtype).itemsize)
+    U = vector_width(np.dtype(config.dtype).itemsize)
     Hp, Vp, Ep = (-(-n // U) * U for n in (H, V, E))
     N = G * Hp
     all_symbols = not training and V * N <= LARGEST_TABLE

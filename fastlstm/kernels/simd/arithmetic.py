@@ -32,8 +32,8 @@ def splat(typingctx: Any, array: Any, scalar: Any) -> Any:
 def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c``; scalars are broadcast to all elements.
 
-    Rounded once, except on a processor without a fused multiply-add (`fastlstm.kernels.host.VectorUnit`): there the
-    product is rounded too, and the last bits of results differ.
+    Rounded once, but for float64 on a processor without a fused multiply-add, and where ``FASTLSTM_FMA=fast`` asks for
+    two roundings (`fastlstm.kernels.host.multiply_add`).
     """
     vector = result_type((a, b, c))
     if vector is None:

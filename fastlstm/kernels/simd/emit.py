@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import multiply_add, vector_unit, vector_width
 
 I16, I32 = ir.IntType(16), ir.IntType(32)
 
@@ -22,11 +22,14 @@ class _BFloat(ir.Type):
 
 BFLOAT = _BFloat()
 
+#: How kernels multiply and add, chosen when this is imported: a wrong choice then is an error before any compilation.
+MULTIPLY_ADD = multiply_add()
 
-def llvm_type(dtype: types.Float | types.Integer) -> ir.VectorType:
-    """LLVM's type of a vector of ``dtype``."""
+
+def llvm_type(dtype: types.Float | types.Integer, parts: int = 1) -> ir.VectorType:
+    """LLVM's type of a vector of ``dtype``, or of one of so many equal ``parts`` of it."""
     number = {types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.uint64: ir.IntType(64)}[dtype]
-    return ir.VectorType(number, vector_unit().width(dtype.bitwidth // 8))
+    return ir.VectorType(number, vector_width(dtype.bitwidth // 8) // parts)
 
 
 def element_pointer(
@@ -37,9 +40,11 @@ def element_pointer(
     return builder.gep(data, [index], inbounds=inbounds)
 
 
-def stored_type(dtype: types.Float | types.Integer) -> ir.VectorType:
-    """LLVM's type of a vector in an array of ``dtype``: for bfloat16 (``uint16``) the integers that hold it."""
-    return ir.VectorType(I16, llvm_type(types.float32).count) if dtype == types.uint16 else llvm_type(dtype)
+def stored_type(dtype: types.Float | types.Integer, parts: int = 1) -> ir.VectorType:
+    """`llvm_type` in an array of ``dtype``: for bfloat16 (``uint16``) the integers that hold its numbers."""
+    if dtype == types.uint16:
+        return ir.VectorType(I16, llvm_type(types.float32, parts).count)
+    return llvm_type(dtype, parts)
 
 
 def emit_widen(builder: ir.IRBuilder, value: Any, dtype: types.Float | types.Integer) -> Any:
@@ -71,13 +76,13 @@ def emit_write(builder: ir.IRBuilder, pointer: Any, value: Any, dtype: types.Flo
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = dtype.bitwidth // 8
 
 
-def emit_load(builder: ir.IRBuilder, pointer: Any, dtype: types.Float | types.Integer) -> Any:
-    """Load a vector from an element pointer, which need not be aligned to the vector."""
-    return emit_widen(builder, emit_read(builder, pointer, dtype, stored_type(dtype)), dtype)
+def emit_load(builder: ir.IRBuilder, pointer: Any, dtype: types.Float | types.Integer, parts: int = 1) -> Any:
+    """Load a vector, or a part of one, from an element pointer, which need not be aligned to the vector."""
+    return emit_widen(builder, emit_read(builder, pointer, dtype, stored_type(dtype, parts)), dtype)
 
 
 def emit_store(builder: ir.IRBuilder, pointer: Any, value: Any, dtype: types.Float | types.Integer) -> None:
-    """Store a vector at an element pointer, which need not be aligned to the vector."""
+    """Store a vector, or a part of one, at an element pointer, which need not be aligned to the vector."""
     emit_write(builder, pointer, emit_narrow(builder, value, dtype), dtype)
 
 
@@ -141,15 +146,67 @@ def emit_dot_pairs(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
 
 
 def emit_call(builder: ir.IRBuilder, name: str, dtype: types.Float, *args: Any) -> Any:
-    """Call LLVM's intrinsic ``name`` on vectors of ``dtype``."""
-    vector = llvm_type(dtype)
+    """Call LLVM's intrinsic ``name`` on vectors of ``dtype``, or on parts of vectors."""
+    vector = args[0].type
     function_type = ir.FunctionType(vector, [vector] * len(args))
     full_name = f"llvm.{name}.v{vector.count}f{dtype.bitwidth}"
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, full_name), args)
 
 
 def emit_fma(builder: ir.IRBuilder, dtype: types.Float, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c`` of vectors: rounded once with a fused multiply-add, twice on a processor that has none."""
-    if vector_unit().fma:
+    """``a * b + c`` of vectors, see `fastlstm.kernels.host.multiply_add`."""
+    if MULTIPLY_ADD == "fused":
         return emit_call(builder, "fma", dtype, a, b, c)
+    if MULTIPLY_ADD == "exact" and dtype == types.float32:
+        return emit_exact_fma(builder, a, b, c)
     return builder.fadd(builder.fmul(a, b), c)
+
+
+def emit_exact_fma(builder: ir.IRBuilder, *operands: Any) -> Any:
+    """``a * b + c`` of vectors of float32 or parts of them, rounded once, without an instruction for it.
+
+    One register after another: all at once, they would need too many.
+    """
+    registers = max(1, operands[0].type.count * 4 // vector_unit().bytes)
+    parts = []
+    for n in range(registers):
+        parts.append(_emit_rounded_once(builder, *(_emit_part(builder, vector, n, registers) for vector in operands)))
+    while len(parts) > 1:
+        parts = [_emit_joined(builder, *parts[n : n + 2]) for n in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def _emit_part(builder: ir.IRBuilder, vector: Any, n: int, parts: int) -> Any:
+    """Part ``n`` of a vector that is cut into equal ``parts``."""
+    size = vector.type.count // parts
+    elements = ir.Constant(ir.VectorType(I32, size), list(range(n * size, (n + 1) * size)))
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), elements)
+
+
+def _emit_joined(builder: ir.IRBuilder, low: Any, high: Any) -> Any:
+    """The vector of two halves."""
+    size = 2 * low.type.count
+    return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(I32, size), list(range(size))))
+
+
+def _emit_rounded_once(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c`` of registers of float32, rounded once.
+
+    The product is exact in float64. Their sum is not, and rounding it to float64 and then to float32 could differ from
+    rounding it once. But if the first rounding is *to odd* (towards zero, then the last bit is set if anything was
+    lost), the second one gives what a single one would (Boldo and Melquiond 2008). What the sum has lost, also exact,
+    is found by TwoSum (Knuth). It is NaN if the sum is not finite, which then stays as it is.
+    """
+    count = a.type.count
+    doubles, words = ir.VectorType(ir.DoubleType(), count), ir.VectorType(ir.IntType(64), count)
+    a, b, c = (builder.fpext(value, doubles) for value in (a, b, c))
+    product = builder.fmul(a, b)
+    total = builder.fadd(product, c)
+    of_c = builder.fsub(total, product)
+    lost = builder.fadd(builder.fsub(product, builder.fsub(total, of_c)), builder.fsub(c, of_c))
+    bits = builder.bitcast(total, words)
+    inexact = builder.zext(builder.fcmp_ordered("!=", lost, ir.Constant(doubles, None)), words)
+    away = builder.xor(bits, builder.bitcast(lost, words))  # negative: the sum was rounded away from zero
+    too_large = builder.and_(builder.lshr(away, ir.Constant(words, [63] * count)), inexact)
+    odd = builder.or_(builder.sub(bits, too_large), inexact)
+    return builder.fptrunc(builder.bitcast(odd, doubles), ir.VectorType(ir.FloatType(), count))

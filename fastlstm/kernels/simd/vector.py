@@ -12,16 +12,16 @@ from numba import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import vector_width
 from fastlstm.kernels.simd.emit import emit_splat, llvm_type
 
 
 class Vector(types.Type):
-    """Numba type of a register of ``dtype`` elements: float32, float64 or uint64."""
+    """Numba type of a vector of ``dtype`` elements: float32, float64 or uint64."""
 
     def __init__(self, dtype: types.Float | types.Integer) -> None:
         self.dtype = dtype
-        self.width = vector_unit().width(dtype.bitwidth // 8)
+        self.width = vector_width(dtype.bitwidth // 8)
         super().__init__(name=f"Vector({dtype} x {self.width})")
 
 
@@ -112,7 +112,7 @@ def or_numpy(numpy_version: Callable[..., Any]) -> Callable[[Any], Any]:
     return (lambda _: numpy_version) if jit.DISABLED else (lambda typed: typed)
 
 
-@or_numpy(lambda array: vector_unit().width(max(array.itemsize, 4)))
+@or_numpy(lambda array: vector_width(max(array.itemsize, 4)))
 @intrinsic
 def width(typingctx: Any, array: Any) -> Any:
     """Elements of ``array`` that are computed with as a vector: a constant of the compiled kernel."""

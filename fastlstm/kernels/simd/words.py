@@ -9,12 +9,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastlstm.kernels.host import vector_unit
+from fastlstm.kernels.host import vector_width
 from fastlstm.kernels.simd.emit import element_pointer, emit_splat, llvm_type
 from fastlstm.kernels.simd.vector import Vector, as_vector, or_numpy
 
 #: Elements of a vector of uint64.
-WORDS = vector_unit().width(8)
+WORDS = vector_width(8)
 
 
 @or_numpy(lambda first: np.arange(WORDS, dtype=np.uint64) + np.uint64(first))

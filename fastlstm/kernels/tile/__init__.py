@@ -10,7 +10,8 @@ reduction::
 
 Each k costs ``rows + vectors`` loads and ``rows * vectors`` fused multiply-adds, so a larger tile makes better use of
 the multipliers, until the registers are used up. The registers hold ``rows * 4`` sums, ``rows`` broadcast elements and
-one vector of B: 3 rows fill the 16 registers of AVX2 (12 + 3 + 1), 5 rows use 26 of the 32 of AVX-512 and NEON.
+one of B: 3 rows fill the 16 registers of AVX2 (12 + 3 + 1), 5 rows use 26 of the 32 of AVX-512 and NEON. Where a
+vector takes several registers, a tile is computed in parts of four registers, one part after another.
 (6 rows would need 31, but LLVM loads vectors of B ahead and spills sums: 68 GFLOP/s, where 5 rows reach 115 of 117.)
 Without fused multiply-adds each product needs a register before it is added, so a tile has 2 rows: 3 would spill sums.
 Four vectors are also the four gates of one group of LSTM units.

@@ -8,6 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastlstm.kernels.host import vector_unit
 from fastlstm.kernels.simd.emit import (
     I32,
     emit_dot_pairs,
@@ -18,13 +19,13 @@ from fastlstm.kernels.simd.emit import (
     emit_store,
     llvm_type,
 )  # fmt: skip
-from fastlstm.kernels.tile.shape import ROWS, VECTORS, VECTORS_ONE_ROW
+from fastlstm.kernels.tile.shape import ROWS, SUMMED, SUMMED_ONE_ROW, VECTORS, VECTORS_ONE_ROW
 
 _I64 = ir.IntType(64)
 
 
 class _Floats:
-    """The arithmetic of a tile whose operands are of the dtype of its sums.
+    """The arithmetic of a tile whose operands are of the dtype of its sums, for one register of a vector.
 
     Parameters
     ----------
@@ -32,15 +33,16 @@ class _Floats:
     """
 
     def __init__(self, dtype: types.Float) -> None:
-        self._dtype, self._vector = dtype, llvm_type(dtype)
+        self._dtype, self._parts = dtype, vector_unit().per_vector
+        self._vector = llvm_type(dtype, self._parts)
 
     def read_a(self, builder: ir.IRBuilder, pointer: Any) -> Any:
-        """The element of A at a pointer, in every element of a vector."""
+        """The element of A at a pointer, in every element of a register."""
         return emit_splat(builder, builder.load(pointer), self._vector.count)
 
     def read_b(self, builder: ir.IRBuilder, pointer: Any) -> Any:
-        """The vector of B at a pointer."""
-        return emit_load(builder, pointer, self._dtype)
+        """The register of B at a pointer."""
+        return emit_load(builder, pointer, self._dtype, self._parts)
 
     def multiply_add(self, builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
         """``a * b + c``."""
@@ -66,21 +68,31 @@ class _Pairs(_Floats):
         return emit_dot_pairs(builder, a, b, c)
 
 
+def _offset(builder: ir.IRBuilder, pointer: Any, stride: Any, n: int) -> Any:
+    """``pointer`` moved by ``n`` strides, which are counted in elements."""
+    return builder.gep(pointer, [builder.mul(stride, ir.Constant(_I64, n))], inbounds=True)
+
+
 def _emit_tile(
     builder: ir.IRBuilder, arithmetic: _Floats, dtype: types.Float, rows: int, vectors: int, depth: Any,
     a: Any, a_row: Any, a_k: Any, b: Any, b_vector: Any, b_k: Any, c: Any, c_row: Any, accumulate: Any,
 ) -> None:  # fmt: skip
-    """Emit one tile of fixed shape: load the sums, loop over k, store the sums."""
-    vector = llvm_type(dtype)
+    """Emit one tile of fixed shape: load the sums, loop over k, store the sums.
+
+    A vector is computed register by register: here ``v`` counts registers.
+    """
+    parts = vector_unit().per_vector
+    vector = llvm_type(dtype, parts)
+    vectors *= parts
     zero = ir.Constant(_I64, 0)
 
-    def offset(pointer: Any, stride: Any, n: int) -> Any:
-        return builder.gep(pointer, [builder.mul(stride, ir.Constant(_I64, n))], inbounds=True)
-
-    a_rows = [offset(a, a_row, r) for r in range(rows)]
-    b_vectors = [offset(b, b_vector, v) for v in range(vectors)]
-    U = ir.Constant(_I64, vector.count)
-    c_tiles = [[offset(offset(c, c_row, r), U, v) for v in range(vectors)] for r in range(rows)]
+    a_rows = [_offset(builder, a, a_row, r) for r in range(rows)]
+    register = ir.Constant(_I64, vector.count)
+    b_vectors = [
+        _offset(builder, _offset(builder, b, b_vector, v // parts), register, v % parts) for v in range(vectors)
+    ]
+    c_rows = [_offset(builder, c, c_row, r) for r in range(rows)]
+    c_tiles = [[_offset(builder, c_rows[r], register, v) for v in range(vectors)] for r in range(rows)]
 
     entry = builder.block
     read, loop, done = (builder.append_basic_block(name) for name in ("read_sums", "over_k", "write_sums"))
@@ -88,7 +100,7 @@ def _emit_tile(
     builder.cbranch(accumulate, read, ready)
 
     builder.position_at_end(read)
-    stored = [[emit_load(builder, c_tiles[r][v], dtype) for v in range(vectors)] for r in range(rows)]
+    stored = [[emit_load(builder, c_tiles[r][v], dtype, parts) for v in range(vectors)] for r in range(rows)]
     builder.branch(ready)
 
     builder.position_at_end(ready)
@@ -156,10 +168,14 @@ def all_shapes(
                 block = builder.append_basic_block(f"tile_{n_rows}x{n_vectors}")
                 switch.add_case(ir.Constant(_I64, 16 * n_rows + n_vectors), block)
                 builder.position_at_end(block)
-                _emit_tile(
-                    builder, arithmetic, c.dtype, n_rows, n_vectors, depth,
-                    pa, a_row, a_k, pb, b_vector, b_k, pc, c_row, add,
-                )  # fmt: skip
+                summed = SUMMED if n_rows > 1 else SUMMED_ONE_ROW
+                for v in range(0, n_vectors, summed):
+                    b_at = _offset(builder, pb, b_vector, v)
+                    c_at = _offset(builder, pc, ir.Constant(_I64, llvm_type(c.dtype).count), v)
+                    _emit_tile(
+                        builder, arithmetic, c.dtype, n_rows, min(summed, n_vectors - v), depth,
+                        pa, a_row, a_k, b_at, b_vector, b_k, c_at, c_row, add,
+                    )  # fmt: skip
                 builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()

@@ -10,6 +10,9 @@ ROWS = vector_unit().tile_rows
 VECTORS = 4
 VECTORS_ONE_ROW = 8
 
+#: How many of these are summed at a time: those whose sums stay in this machine's registers.
+SUMMED, SUMMED_ONE_ROW = (n // vector_unit().per_vector for n in (VECTORS, VECTORS_ONE_ROW))
+
 #: Maximum groups of a reduction done at a time: their four vectors of B stay in the second-level cache.
 DEPTH = 512
 

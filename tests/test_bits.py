@@ -1,0 +1,37 @@
+"""Training and sampling in float32 give the same bits on every machine."""
+
+import sys
+
+import pytest
+from bits import RUNS, UNITS, Machine, differences, hashes, here, supported
+
+from fastlstm.kernels import jit
+from fastlstm.kernels.host import multiply_add
+
+pytestmark = pytest.mark.skipif(
+    jit.DISABLED or multiply_add() == "fast", reason="the bits are those of compiled kernels that round once"
+)
+
+#: The hashes of `RUNS["lstm"]` on every machine. A change of the arithmetic changes them, and then this.
+PINNED = {"parameters": "b1c042de", "slots": "a925ad6c", "nats": "17ff22f5", "samples": "4c28a8cc"}
+
+
+def test_a_run_gives_the_very_bits_that_it_gives_everywhere():
+    assert hashes(RUNS["lstm"], threads=2) == PINNED
+
+
+@pytest.mark.slow  # it compiles all kernels for other units
+@pytest.mark.parametrize("unit", UNITS)
+def test_another_vector_unit_gives_the_same_bits(unit):
+    if unit not in supported():
+        pytest.skip("this machine cannot stand for it")
+    machines = {"this one": here(RUNS), unit: Machine(sys.executable, UNITS[unit]).hashes(RUNS)}
+    assert differences(machines) == []
+
+
+def test_a_difference_is_found():
+    """A negative control: one kind of one run, on one machine."""
+    same = {"rnn": {"nats": "1", "slots": "2"}, "gru": {"nats": "3", "slots": "4"}}
+    other = same | {"gru": {"nats": "3", "slots": "5"}}
+    assert differences({"a": same, "b": same}) == []
+    assert differences({"a": same, "b": same, "c": other}) == ["slots of gru"]
