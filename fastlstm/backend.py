@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,7 +55,8 @@ def has_bf16(name: BackendName) -> bool:
     """Whether networks of backend ``name`` can round operands to bfloat16 on this processor."""
     if name == "reference":
         return True
-    default_threads()  # as in `build`
+    if "numba" not in sys.modules:
+        default_threads()  # as in `build`
     from fastlstm.kernels import host
 
     return host.has_bf16()
