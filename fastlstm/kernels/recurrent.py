@@ -131,7 +131,7 @@ def places_of(layer: Any, t: int, b: int, unit: int, inputs: int, recurrent: int
     )
 
 
-@jit.device
+@jit.inlined
 def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     """This worker's share of a layer over all time steps: gates and state of its lanes and units.
 
@@ -176,7 +176,7 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
         barrier(buffers.sync, share.team_barrier, share.members)
 
 
-@jit.device
+@jit.inlined
 def carry_state(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     """Copy this worker's share of entry T of a layer's state to entry 0."""
     arena, vectors = buffers.arena, share.last_unit - share.first_unit

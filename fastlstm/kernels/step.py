@@ -205,7 +205,7 @@ def draw(arena: Any, at: int, symbols: int, padded: int, u: float, temperature: 
     return symbols - 1
 
 
-@jit.device
+@jit.inlined
 def read_symbols(
     plan: Any, buffers: Any, parameters: Any, symbols: Any, share: Any, worker: int, workers: int, teams: int
 ) -> None:
@@ -228,7 +228,7 @@ def read_symbols(
         carry_state(plan, buffers, layer, share)
 
 
-@jit.device
+@jit.inlined
 def draw_symbols(
     plan: Any, buffers: Any, uniforms: Any, temperature: float, ids: Any, worker: int, workers: int, teams: int
 ) -> None:
