@@ -54,19 +54,22 @@ ONNX_BOUND = Library("onnx_bound_ms", "ONNX Runtime bound", "#2f4f44", "onnxrunt
 def _alone(library: Library, colour: str) -> Library:
     """The same with one thread, for inference: a single character has little work to share."""
     return library._replace(
-        field=library.alone_field, label=f"{library.label}, 1 thread", colour=colour, verbs=_INFERENCE, threads=1
-    )
+        field=library.alone_field, label=f"{library.label}, 1 thread", colour=colour, threads=1,
+        verbs=tuple(verb for verb in library.verbs if verb in _INFERENCE),
+    )  # fmt: skip
 
 
 OURS_ALONE = _alone(OURS, "#e8a0aa")
 OURS_BF16_ALONE = _alone(OURS_BF16, "#b8707c")
 ONNX_ALONE = _alone(ONNX, "#a9cbbf")
+ONNX_BOUND_ALONE = _alone(ONNX_BOUND, "#8aa8a0")
 TORCH_ALONE = _alone(TORCH, "#7d9cb8")
+TORCH_BF16_ALONE = _alone(TORCH_BF16, "#c3d9ee")
 
 #: With all threads, each library followed by the same with one thread.
 LIBRARIES = (
-    OURS, OURS_ALONE, ONNX, ONNX_ALONE, ONNX_BOUND, TORCH, TORCH_ALONE, JAX,
-    OURS_BF16, OURS_BF16_ALONE, TORCH_BF16,
+    OURS, OURS_ALONE, ONNX, ONNX_ALONE, ONNX_BOUND, ONNX_BOUND_ALONE, TORCH, TORCH_ALONE, JAX,
+    OURS_BF16, OURS_BF16_ALONE, TORCH_BF16, TORCH_BF16_ALONE,
 )  # fmt: skip
 
 

@@ -139,7 +139,7 @@ def read_rate(bytes_in_all: int, threads: int = 1) -> float:
 def _halves(count: int, dtype: str) -> np.ndarray:
     """Numbers for which ``s * a + b`` stays near 1, far from infinities and subnormal numbers.
 
-    The bits of 0.5 in float32 are the pair (0.5, 0) in bfloat16, for which ``s + a * b`` grows slowly until it rounds
+    The bits of 0.5 in float32 are the pair (0, 0.5) in bfloat16, for which ``s + a * b`` grows slowly until it rounds
     to ``s``.
     """
     values = aligned_zeros(count, dtype)

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.arguments import output_file, positive
 from benchmarks.charts import draw_peers
-from benchmarks.libraries import LIBRARIES, ONNX, OURS, OURS_BF16, TORCH_BF16, Library, libraries
+from benchmarks.libraries import LIBRARIES, ONNX, OURS, OURS_BF16, TORCH_BF16, TORCH_BF16_ALONE, Library, libraries
 from benchmarks.peak import BFLOAT16, multiply_add_rate
 from benchmarks.protocol import Job, request_line
 from benchmarks.table import BUSY, Result, cells, conditions, header
@@ -198,9 +198,11 @@ def ratios(medians: dict[Library, float]) -> dict[str, Any]:
     peer = None if fastest is None else medians[fastest]
     onnx = fastest_of(medians, [one for one in LIBRARIES if one.peer == ONNX.peer and not one.variant])
     onnx_ms = None if onnx is None else medians[onnx]
+    bf16 = fastest_of(medians, [TORCH_BF16, TORCH_BF16_ALONE])
+    bf16_ms = None if bf16 is None else medians[bf16]
     return {
         "ratio": _ratio(peer, ours), "fastest_peer": None if fastest is None else fastest.field.removesuffix("_ms"),
-        "ratio_bf16": _ratio(medians.get(TORCH_BF16), ours_bf16), "ratio_bf16_float32": _ratio(peer, ours_bf16),
+        "ratio_bf16": _ratio(bf16_ms, ours_bf16), "ratio_bf16_float32": _ratio(peer, ours_bf16),
         "ratio_onnx": _ratio(onnx_ms, ours), "ratio_onnx_bf16": _ratio(onnx_ms, ours_bf16),
         "ours_float32_over_bf16": _ratio(ours, ours_bf16),
     }  # fmt: skip

@@ -1,8 +1,8 @@
 """The check of gradients in bf16 and in float32, which no difference of losses can check: against those in float64.
 
 **Why not numerically.** In bf16 the operands of products are rounded, so the loss is a step function of the
-parameters: a weight that moves by less than half a unit, 2**-9 of itself, changes nothing, and one that moves by more
-makes the loss jump. The quotient of such differences measures the steps and not the slope, for any h. In float32 the
+parameters: most small moves of a weight change nothing, and one across the middle between two bfloat16 numbers makes
+the loss jump. The quotient of such differences measures the steps and not the slope, for any h. In float32 the
 steps are finer, but the rounding error of the loss, divided by an h that is small enough, is as large as most
 gradients.
 
@@ -16,14 +16,14 @@ by `SHARE` times the largest of `TRIALS` such moves, or, where nothing moves, by
 =========  ===========================================================================================================
 precision  u
 =========  ===========================================================================================================
-bf16       2**-9, half a unit of a number with 8 bits
+bf16       2**-8, at most half a unit of a number with 8 bits
 float32    2**-24 (sqrt(K) + 5): half a unit of a number with 24 bits, in sums of up to K terms, as a random walk, and
            in functions
 =========  ===========================================================================================================
 
 A gradient in bf16 is also compared with that of the reference in its bf16 mode with sums in float64. Both round the
 same operands, and so differ by the order of float32 sums, some 1e-7, unless these decide to which neighbour an operand
-is rounded. If they decided for every second operand, the two would be as far from each other as two independent
+is rounded, which is then one unit off, up to two u. If they decided for every second operand, the two would be as far from each other as two independent
 roundings, sqrt(2) times as far as one is from the gradient without rounding. Twice that distance, or two u where it is
 small by chance, is allowed. Nearly always the error is a thousand times smaller, because such flips are rare.
 
@@ -187,7 +187,7 @@ def _gradient(network: Network, at: Point) -> tuple[Parameters, float]:
 def _unit(at: Point, precision: Precision) -> float:
     """Relative error of an operand: u of the module's docstring."""
     if precision.bf16:
-        return 2.0**-9
+        return 2.0**-8
     config = at.parameters.config
     longest = max(config.embedding, config.hidden) + config.hidden, config.vocab_size, at.x.size
     return 2.0**-24 * (math.sqrt(max(longest)) + 5)

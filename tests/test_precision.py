@@ -105,7 +105,7 @@ def test_a_conversion_leaves_the_model_as_it_is_and_rounds_to_nearest():
 
 
 def test_bf16_of_the_reference_is_another_result_near_that_of_float32():
-    """All verbs of a model. 2**-8 is the spacing of bfloat16 relative to a number; the loss of an untrained model moves
+    """All verbs of a model. 2**-8 is the largest relative error of rounding to bfloat16; the loss of an untrained model moves
     by less than that."""
     model, more = untrained(), {"backend": "reference"}
     text = TEXT[:99]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import has_bf16, vector_width
 from fastlstm.kernels.pack import pack, pack_transposed
-from fastlstm.kernels.simd.arithmetic import dot_pairs
 from fastlstm.kernels.simd.groups import add_group, copy_group
 from fastlstm.kernels.simd.memory import load, load_part, store, store_part, store_transposed
 from fastlstm.kernels.simd.vector import width
@@ -62,11 +61,6 @@ def sum_group(array, index, sums):
 @jit.kernel
 def transpose(source, at, row, target, to, target_row, rows, columns):
     store_transposed(source, at, row, target, to, target_row, rows, columns)
-
-
-@jit.kernel
-def dot(a, b, c):
-    store(c, 0, dot_pairs(load(a, 0), load(b, 0), load(c, 0)))
 
 
 @jit.kernel
@@ -163,17 +157,6 @@ def test_a_block_of_bfloat16_numbers_is_transposed(rng):
         expected[:, :U] = 0
         expected[:columns, :rows] = source.T
         assert np.array_equal(target.reshape(U, U + 3), expected)
-
-
-def test_a_dot_product_of_pairs_is_exact_if_no_sum_is_rounded(rng):
-    a, b = rng.integers(-8, 9, (2, U, 2)).astype(np.float32)
-    c = rng.integers(-100, 100, U).astype(np.float32)
-    stored = [np.zeros(2 * U, BFLOAT16) for _ in range(2)]
-    for values, target in zip((a, b), stored, strict=True):
-        round_all(values.ravel(), target)
-    found = c.copy()
-    dot(*(pairs.view(np.float32) for pairs in stored), found)
-    assert np.array_equal(found, c + (a * b).sum(axis=1))
 
 
 # Products of small whole numbers are sums of whole numbers below 2**24: exact in any order, so bits can be compared.

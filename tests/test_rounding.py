@@ -174,7 +174,7 @@ def equations(p, rounded):
 def test_gradients_are_those_of_the_equations_with_rounded_operands(rng):
     """In float64, so that the order of sums does not matter; symbols occur several times.
 
-    The allowed error is a thousand roundings of float64; leaving out a single rounding changes results by some 2**-9.
+    The allowed error is a thousand roundings of float64; leaving out a single rounding changes results by some 2**-9, the usual error of a rounding.
     """
     p = problem(rng, "rnn", vocab=5, seq_len=12, batch=3)
     _, gradients = passed(p)
@@ -200,10 +200,10 @@ def test_with_dropout_on_the_embedding_there_is_no_sum_by_symbol(rng, monkeypatc
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_rounded_gradient_is_near_the_exact_one(cell, rng):
-    """Operands have relative errors of at most 2**-9; of all gradients together less than ten times that is left."""
+    """Operands have relative errors of at most 2**-8; of all gradients together less than five times that is left."""
     p = problem(rng, cell, layers=2, hidden=33, embedding=20, vocab=41, seq_len=20, batch=7, dtype="float32")
     rounded, usual = (passed(p, rounded=rounding)[1].flat for rounding in (to_bf16, exact))
-    assert 2**-12 < np.linalg.norm(rounded - usual) / np.linalg.norm(usual) < 10 * 2**-9
+    assert 2**-12 < np.linalg.norm(rounded - usual) / np.linalg.norm(usual) < 5 * 2**-8
 
 
 def test_nan_and_infinity_reach_the_loss_and_the_gradients(rng):

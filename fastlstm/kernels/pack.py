@@ -165,6 +165,8 @@ def load_state(plan: Any, buffers: Any, state: Any, worker: int, workers: int) -
                 at = plan.h + (part * plan.L + layer) * plan.h_size + b * plan.Hp
                 for u in range(plan.H):
                     buffers.arena[at + u] = state[part, layer, b, u]
+                for u in range(plan.H, plan.Hp):  # a call that met NaN has left it here, too
+                    buffers.arena[at + u] = 0
     vectors = (last - first) * plan.Hp // width(buffers.arena)
     for layer in range(plan.L):
         h, rounded = plan.h + layer * plan.h_size, plan.h_r + layer * plan.h_r_size

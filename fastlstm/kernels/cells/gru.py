@@ -57,7 +57,7 @@ def backward(arena: Any, operands: Any, at: Any) -> None:
 
 @jit.device
 def expect_backward(arena: Any, operands: Any, at: Any) -> None:
-    """Prefetch what `backward` will read and write."""
+    """Prefetch what `backward` will read and write, and no pass has used recently."""
     U = width(arena)
     for v in range(3):
         prefetch(arena, at.gates + v * U)

@@ -30,6 +30,6 @@ def backward(arena: Any, operands: Any, at: Any) -> None:
 
 @jit.device
 def expect_backward(arena: Any, operands: Any, at: Any) -> None:
-    """Prefetch what `backward` will read and write."""
+    """Prefetch what `backward` will read and write, and no pass has used recently."""
     prefetch(arena, at.after)
     prefetch_to_write(operands, at.da)

@@ -11,8 +11,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastlstm.kernels import jit
-from fastlstm.kernels.simd.emit import I32, emit_call, emit_dot_pairs, emit_fma, llvm_type
-from fastlstm.kernels.simd.vector import Vector, as_vector, or_numpy, pairs_of, result_type, vector_in, width
+from fastlstm.kernels.simd.emit import I32, emit_call, emit_fma, llvm_type
+from fastlstm.kernels.simd.vector import Vector, as_vector, or_numpy, result_type, vector_in, width
 
 
 @or_numpy(lambda array, scalar: np.full(width(array), scalar, np.float32 if array.itemsize == 2 else array.dtype))
@@ -44,20 +44,6 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
         return emit_fma(builder, vector.dtype, a, b, c)
 
     return vector(a, b, c), codegen
-
-
-@or_numpy(lambda a, b, c: c + (pairs_of(a) * pairs_of(b)).sum(axis=1, dtype=np.float32))
-@intrinsic
-def dot_pairs(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    """``c`` plus the dot products of the pairs of bfloat16 numbers that the bits of ``a`` and ``b`` are.
-
-    Only on processors with `fastlstm.kernels.host.has_bf16`.
-    """
-
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        return emit_dot_pairs(builder, *args)
-
-    return (c(a, b, c), codegen) if a == b == c == Vector(types.float32) else None
 
 
 def _unary(name: str, numpy_version: Callable[..., Any], doc: str) -> Any:
