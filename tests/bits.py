@@ -114,7 +114,7 @@ def hashes(run, threads):
 
 def here(names):
     """Hashes of runs on this machine, by the run and the number of threads, then by kind."""
-    return {f"{name}, {threads} threads": hashes(RUNS[name], threads) for name in names for threads in (1, 2)}
+    return {f"{name}, threads {threads}": hashes(RUNS[name], threads) for name in names for threads in (1, 2)}
 
 
 def supported():
