@@ -12,10 +12,14 @@ import numpy as np
 from fastlstm.config import BackendName, ModelConfig, TrainConfig
 from fastlstm.contract import Network
 from fastlstm.dropout import Dropout
+from fastlstm.errors import ConfigError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
 from fastlstm.settings import settings_of
 from fastlstm.threads import default_threads
+
+#: What is wrong when a processor does not have the instructions for bf16.
+NO_BF16 = "this processor has no instructions for bf16 (AVX-512 BF16)"
 
 
 def build(
@@ -37,7 +41,8 @@ def build(
     Raises
     ------
     ConfigError
-        When there is no such backend, ``threads`` is below 1, or an environment variable about threads is invalid.
+        When there is no such backend, ``threads`` is below 1, an environment variable about threads is invalid, or
+        bf16 cannot be computed here or with the model's parameters.
     """
     settings = settings_of(TrainConfig)
     name, threads = settings["backend"].validated(name), settings["threads"].validated(threads)
@@ -46,6 +51,8 @@ def build(
 
         return ReferenceNetwork(config, seq_len, batch, threads, training=training, dropout=dropout, bf16=bf16)
     default_threads()  # validate the environment first: numba, about to be imported, would report it unclearly
+    if bf16 and not has_bf16(name):
+        raise ConfigError(f"{NO_BF16}: use float32")
     from fastlstm.kernels.network import FastNetwork
 
     return FastNetwork(config, seq_len, batch, threads, training=training, dropout=dropout, bf16=bf16)

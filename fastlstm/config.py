@@ -352,6 +352,11 @@ class TrainConfig(Settings):
         """The highest learning rate: ``lr``, or the optimizer's own."""
         return OPTIMIZERS[self.optimizer].lr if self.lr is None else self.lr
 
+    @property
+    def is_bf16(self) -> bool:
+        """Whether operands of products are rounded to bfloat16, once the precision is settled."""
+        return self.precision == "bf16"
+
     def total_steps(self, steps_per_epoch: int) -> int:
         """Number of steps of the whole run, given the steps of one pass over the text.
 

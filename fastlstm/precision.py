@@ -21,7 +21,7 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-from fastlstm.backend import has_bf16
+from fastlstm.backend import NO_BF16, has_bf16
 from fastlstm.config import BackendName, DType, ModelConfig, PrecisionName, TrainConfig
 from fastlstm.errors import ConfigError
 from fastlstm.settings import settings_of
@@ -74,10 +74,7 @@ def effective(wanted: PrecisionName, model: ModelConfig, backend: BackendName) -
     if wanted == "auto":
         return Precision(model.dtype, _prefers_bf16(model) and backend == "fast" and has_bf16(backend))
     if wanted == "bf16" and not has_bf16(backend):
-        raise ConfigError(
-            "this processor has no instructions for bf16 (AVX-512 BF16): choose precision float32 or auto, or the"
-            " backend reference, which emulates it"
-        )
+        raise ConfigError(f"{NO_BF16}: choose precision float32 or auto, or the backend reference, which emulates it")
     return Precision(dtype_of_new(wanted), wanted == "bf16")
 
 
@@ -104,8 +101,8 @@ def settled(config: TrainConfig, model: ModelConfig) -> TrainConfig:
 
 def check_can_go_on(run: TrainConfig) -> None:
     """Raise `ConfigError` if a run was begun in bf16, and cannot go on in it here."""
-    if run.precision == "bf16" and not has_bf16(run.backend):
+    if run.is_bf16 and not has_bf16(run.backend):
         raise ConfigError(
-            "the run computes in bf16, for which this processor has no instructions (AVX-512 BF16): resume it on one"
-            " that has them, or train its model further with --init-from and another precision"
+            f"{NO_BF16}, in which the run computes: resume it on one that has them, or train its model further with"
+            " --init-from and another precision"
         )

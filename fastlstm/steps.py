@@ -46,7 +46,7 @@ class Steps:
         )
         self._network = build(
             config.backend, model, config.seq_len, config.batch, config.threads, dropout=dropout,
-            bf16=config.precision == "bf16",
+            bf16=config.is_bf16,
         )  # fmt: skip
         self.gradients = Parameters(model)
         self._x = np.zeros((config.seq_len, config.batch), np.int32)

@@ -276,7 +276,7 @@ def _go_on(checkpoint: Checkpoint, wanted: Given, train: dict[str, Any], path: P
 def _described(model: Content, config: TrainConfig) -> str:
     shape, count = model.config, len(model.parameters.flat)
     layers = "1 layer" if shape.layers == 1 else f"{shape.layers} layers"
-    precision = ", bf16" if config.precision == "bf16" else ""
+    precision = ", bf16" if config.is_bf16 else ""
     return (
         f"model: {shape.cell}, {layers} of {shape.hidden}, embedding {shape.embedding}, {count:,} parameters;"
         f" {config.batch} x {config.seq_len} characters per step{precision}"

@@ -159,7 +159,12 @@ class Trainer:
         self._best_at_point = self._best
         self._model, self._guessing = model.config, guessing_nats(model.config)
         self._inference = Inference(
-            Networks(self._model), self.state.parameters, config.backend, config.threads, self._stop, self._is_bf16
+            Networks(self._model),
+            self.state.parameters,
+            config.backend,
+            config.threads,
+            self._stop,
+            self.config.is_bf16,
         )
         self._validation = Validation(self._inference, val_ids)
         total = 0 if config.minutes else config.total_steps(self._lanes.steps_per_epoch)
@@ -278,10 +283,6 @@ class Trainer:
     def _checkpoint(self, state: RunState, best: Parameters | None) -> Checkpoint:
         return Checkpoint(state, self._copies.good, best, self._vocab, self.config, self.text)
 
-    @property
-    def _is_bf16(self) -> bool:
-        return self.config.precision == "bf16"
-
     @functools.cached_property
     def _steps(self) -> Steps:
         return Steps(self._model, self._lanes, self.config, self.progress.total)
@@ -310,7 +311,7 @@ class Trainer:
             announced.append(True)
             self.observer.compiling()
 
-        warm_up(self.config.backend, self._model, compiling, bf16=self._is_bf16)
+        warm_up(self.config.backend, self._model, compiling, bf16=self.config.is_bf16)
         self._compile_seconds = time.perf_counter() - started
         return bool(announced)
 

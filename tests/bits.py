@@ -62,8 +62,8 @@ _MODEL = {"hidden": 37, "embedding": 13}
 _TRAINING = {"steps": 60, "seq_len": 20, "batch": 7, "checks": 6, "sample_length": 0}
 _DROPOUT = {"dropout_embedding": 0.1, "dropout_layers": 0.2, "dropout_output": 0.3}
 
-#: All cells, optimizers, schedules and kinds of clipping; one layer and two; one lane and many; odd sizes and such that
-#: sums are made in several parts (rows of a weight gradient: 128; depth of a product: 512).
+#: All cells, optimizers, schedules that change the rate, and kinds of clipping; one layer and two; one lane and many;
+#: odd sizes and such that sums are made in several parts (rows of a weight gradient: 128; depth of a product: 512).
 RUNS = {
     "lstm": Run({"cell": "lstm"}, {"optimizer": "adagrad", "clip_norm": None, "clip_value": 0.02}),
     "lstm-one-lane": Run({"cell": "lstm", "layers": 2, "hidden": 40}, {"optimizer": "adam", "batch": 1, "warmup": 9}),
@@ -93,16 +93,16 @@ class _Losses(Observer):
 def hashes(run, threads):
     """Train and sample; returns the hash of what is computed, by kind."""
     model = Model.for_text(TEXT, **_MODEL | run.model, dtype="float32")
-    losses = _Losses()
-    config = TrainConfig(**_TRAINING | run.training, threads=threads)
+    losses, how = _Losses(), {"threads": threads, "precision": "float32"}
+    config = TrainConfig(**_TRAINING | run.training, **how)
     with mock.patch("fastlstm.kernels.network.SMALLEST_SHARED_STEP", 0):  # else so small a step is not shared
         trainer = model.trainer(TEXT, config, observer=losses)
         for _ in trainer:
             pass
         last = trainer.checkpoint.state
-        sampled = [model.sample("the ", 300, temperature=t, seed=1, threads=threads) for t in (0.0, 0.7, 1.0)]
-        sampled += model.continuations("the", 3, 60, temperature=1.0, seed=2, threads=threads)
-    nats = np.array([*losses.nats, trainer.result.val_nats, model.evaluate(TEXT[:500]).nats_per_char])
+        sampled = [model.sample("the ", 300, temperature=t, seed=1, **how) for t in (0.0, 0.7, 1.0)]
+        sampled += model.continuations("the", 3, 60, temperature=1.0, seed=2, **how)
+    nats = np.array([*losses.nats, trainer.result.val_nats, model.evaluate(TEXT[:500], **how).nats_per_char])
     kinds = {
         "parameters": [last.parameters.flat.tobytes(), model.parameters.flat.tobytes()],
         "slots": [last.slots.tobytes(), last.carried.tobytes()],
@@ -113,8 +113,8 @@ def hashes(run, threads):
 
 
 def here(names):
-    """Hashes of runs on this machine, by the run and the number of threads, then by kind."""
-    return {f"{name}, threads {threads}": hashes(RUNS[name], threads) for name in names for threads in (1, 2)}
+    """Hashes of runs on this machine, by the number of threads, the run and the kind."""
+    return {f"{threads} thr.": {name: hashes(RUNS[name], threads) for name in names} for threads in (1, 2)}
 
 
 def supported():
@@ -140,7 +140,7 @@ class Machine(NamedTuple):
         return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
 
     def hashes(self, names):
-        """The result of `here`."""
+        """The result of `here` there."""
         done = self.run("-m", "tests.bits", "--here", "--runs", *names)
         if done.returncode:
             raise RuntimeError(done.stderr)
@@ -150,24 +150,29 @@ class Machine(NamedTuple):
         """Run `TESTS`; returns whether they pass, and prints what pytest says if they do not."""
         files = (f"tests/test_{name}.py" for name in ("simd", "functions", "tile", "equivalence"))
         done = self.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", TESTS, *files)
-        print("  tests:", done.stdout.splitlines()[-1:] if done.returncode == 0 else done.stdout + done.stderr)
+        print("  tests:", done.stdout.splitlines()[-1] if done.returncode == 0 else done.stdout + done.stderr)
         return done.returncode == 0
 
 
+def named(machine, found):
+    """The result of `here` on a machine with the machine in its keys."""
+    return {f"{machine}, {threads}": runs for threads, runs in found.items()}
+
+
 def differences(found):
-    """The runs and kinds whose hashes are not the same on all machines; ``found`` has the hashes of each."""
+    """The runs and kinds whose hashes are not the same on all machines, with any threads; ``found`` as by `named`."""
     first = next(iter(found.values()))
     pairs = [(name, kind) for name, kinds in first.items() for kind in kinds]
     return [f"{kind} of {name}" for name, kind in pairs if len({one[name][kind] for one in found.values()}) > 1]
 
 
 def print_table(found):
-    """Print a row for each run and a column for each machine: a hash of all kinds."""
+    """Print a row for each machine and number of threads, and a column for each run: a hash of all kinds."""
     first = next(iter(found.values()))
-    print(f"{'':30}", *(f"{machine:10}" for machine in found))
-    for name in first:
-        row = (hashlib.sha256("".join(one[name].values()).encode()).hexdigest()[:8] for one in found.values())
-        print(f"{name:30}", *(f"{cell:10}" for cell in row))
+    print(f"{'':18}", *(f"{name:14}" for name in first))
+    for machine, runs in found.items():
+        row = (hashlib.sha256("".join(kinds.values()).encode()).hexdigest()[:8] for kinds in runs.values())
+        print(f"{machine:18}", *(f"{cell:14}" for cell in row))
 
 
 def main():
@@ -192,7 +197,7 @@ def main():
         print(name, flush=True)
         if options.tests:
             passed = machine.passes_tests() and passed
-        found[name] = machine.hashes(runs)
+        found |= named(name, machine.hashes(runs))
     print_table(found)
     different = differences(found)
     print("\n".join(f"not the same everywhere: {what}" for what in different) or "the same bits everywhere")

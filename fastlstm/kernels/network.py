@@ -16,7 +16,6 @@ from fastlstm.dropout import WORD, Dropout
 from fastlstm.errors import ConfigError
 from fastlstm.kernels import jit
 from fastlstm.kernels.dropout import STEP, THRESHOLDS
-from fastlstm.kernels.host import has_bf16
 from fastlstm.kernels.step import BACKWARD, BAD_IDS, CLEAR, FORWARD, NORM, UPDATE, generate, step
 from fastlstm.kernels.tile.call import register
 from fastlstm.kernels.workers import Workers
@@ -48,8 +47,8 @@ class FastNetwork(Network):
         dropout: Dropout | None = None, bf16: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(config, seq_len, batch, training=training, dropout=dropout, bf16=bf16)
-        if bf16:
-            check_bf16(config)
+        if bf16 and config.dtype != "float32":
+            raise ConfigError(f"precision bf16 needs a model with parameters of float32, not {config.dtype}")
         register(BFLOAT16 if bf16 else config.dtype)
         count = 1 if jit.DISABLED else _useful_workers(config, batch, threads or default_threads())
         self._drops = any(self._thresholds)
@@ -174,17 +173,6 @@ class FastNetwork(Network):
         found["probabilities"] = view("p")[:, :, : plan.V].copy()
         found["nats"] = view("nats").reshape(T, B).copy()
         return found
-
-
-def check_bf16(config: ModelConfig) -> None:
-    """Raise `ConfigError` if products of bfloat16 cannot be computed here for a model."""
-    if not has_bf16():
-        raise ConfigError(
-            "this processor has no dot products of bfloat16 numbers (AVX-512 BF16), which precision bf16 needs:"
-            " use float32"
-        )
-    if config.dtype != "float32":
-        raise ConfigError(f"precision bf16 needs a model with parameters of float32, not {config.dtype}")
 
 
 def _useful_workers(config: ModelConfig, batch: int, threads: int) -> int:
