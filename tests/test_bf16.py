@@ -5,9 +5,10 @@ an operand that is itself a result, such as h, may lie so near the middle betwee
 to which it is rounded. Such a flip is a difference of one unit, 2**-8 to 2**-7 of the number, which then spreads.
 
 A float32 error of 2 or 3 units, 2**-22 of the number, decides in a part of at most 2**-22 / 2**-8 of all roundings: one
-in 16,000. Small problems have some hundred roundings, so most of them have no flip: the median over a few problems is held
-to the bound of float32, which shows a missing rounding at once (`test_a_rounding_that_is_left_out_is_noticed`). Large
-problems have flips, and are held to a bound in norm (`flipped_bound`).
+in 16,000. Small problems have some hundred roundings, so most of them have no flip: the median over a few problems is
+held to the bound of float32, which shows a missing rounding at once
+(`test_a_rounding_that_is_left_out_is_noticed`). Large problems have flips, and are held to a bound in norm
+(`flipped_bound`).
 """
 
 import math
@@ -40,8 +41,8 @@ pytestmark = [
     pytest.mark.usefixtures("share_every_step"),
 ]
 
-#: Problems over whose errors the median is taken: with a flip in one of twenty problems, it is that of a problem without a
-#: flip but once in 5,000 cases.
+#: Problems over whose errors the median is taken: with a flip in one of twenty problems, it is that of a problem
+#: without a flip but once in 5,000 cases.
 PROBLEMS = 7
 
 #: A step for the masks of dropout, and the factor of the loss.

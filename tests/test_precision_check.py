@@ -35,7 +35,7 @@ def test_all_cells_pass_from_the_command_line(cell, name, backend, capsys):
     assert [line.split()[0] for line in lines if line.endswith("  ok")] == names
     result = json.loads(last)
     assert (result["precision"], result["passed"]) == (name, True)
-    # The two losses are of the same network: 2**-8 of a sum is more than operands with errors of up to 2**-8, of either sign, make of it.
+    # The two losses are of the same network. Errors of operands, up to 2**-8, have either sign: in a sum less is left.
     assert 0 < abs(result["loss"] - result["exact_loss"]) < 2**-8 * result["exact_loss"]
 
 

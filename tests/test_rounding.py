@@ -174,7 +174,8 @@ def equations(p, rounded):
 def test_gradients_are_those_of_the_equations_with_rounded_operands(rng):
     """In float64, so that the order of sums does not matter; symbols occur several times.
 
-    The allowed error is a thousand roundings of float64; leaving out a single rounding changes results by some 2**-9, the usual error of a rounding.
+    The allowed error is a thousand roundings of float64; leaving out a single rounding changes results by some 2**-9,
+    the usual error of one.
     """
     p = problem(rng, "rnn", vocab=5, seq_len=12, batch=3)
     _, gradients = passed(p)
