@@ -69,6 +69,18 @@ def has_bf16(name: BackendName) -> bool:
     return host.has_bf16()
 
 
+def is_slow(name: BackendName) -> bool:
+    """Whether backend ``name`` computes float32 many times as slowly here as it could with other last bits.
+
+    That is so on processors without fused multiply-add, see `fastlstm.kernels.host.multiply_add`.
+    """
+    if name == "reference":
+        return False
+    from fastlstm.kernels import host
+
+    return host.multiply_add() == "exact"
+
+
 def warm_up(name: BackendName, config: ModelConfig, compiling: Callable[[], None], *, bf16: bool = False) -> None:
     """Compile the kernels that a network of ``config`` needs, or load them from the cache of an earlier run.
 

@@ -86,6 +86,13 @@ def parser() -> cli.Parser:
     return made
 
 
+#: What users of processors without fused multiply-add should know.
+_SLOW = (
+    "note: this processor has no fused multiply-add. Training takes some 15 times as long as it could, to give the bits"
+    " of other processors in float32; FASTLSTM_FMA=fast does without them"
+)
+
+
 class _Start(NamedTuple):
     """A run that is about to begin, or to go on.
 
@@ -319,12 +326,15 @@ def _train(start: _Start, folder: RunFolder, started: float, options: argparse.N
 def _run(start: _Start, folder: RunFolder, started: float, options: argparse.Namespace, stop: signals.Stop) -> Trainer:
     """Train, and save what the run leaves; if an error ends it after its first step, save before it is raised."""
     from fastlstm import progress
+    from fastlstm.backend import is_slow
     from fastlstm.observers import Observers
     from fastlstm.recorder import Log, Recorder, Saver, WhenPlanned
 
     trainer = start.make(stop=stop, started=started)
     for line in start.lines:
         _teller(options)(line)
+    if is_slow(trainer.config.backend):
+        _say(_SLOW)
     size = trainer.content.parameters.flat.nbytes
     with contextlib.ExitStack() as context:
         write_config = functools.partial(_write_config, start._replace(command=_command(options)), trainer, folder)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numba.extending import intrinsic
 
-from fastlstm.kernels import jit
+from fastlstm import train
+from fastlstm.backend import is_slow
+from fastlstm.kernels import host, jit
 from fastlstm.kernels.host import multiply_add, vector_width
 from fastlstm.kernels.simd.arithmetic import fma
 from fastlstm.kernels.simd.emit import emit_exact_fma
@@ -128,3 +130,18 @@ def test_two_roundings_would_differ(case, rng):
     a, b, c = CASES[case](rng)
     twice = (a.astype(np.float64) * b + c).astype(np.float32)
     assert np.mean(twice != computed((a, b, c))) > 0.001
+
+
+@pytest.mark.parametrize(("how", "said"), [("exact", True), ("fused", False), ("fast", False)])
+def test_train_says_what_the_bits_of_other_processors_cost(how, said, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(host, "multiply_add", lambda: how)
+    (tmp_path / "text.txt").write_text("to be or not to be " * 40)
+    options = ["--hidden", "4", "--steps", "2", "--sample-length", "0", "--out", str(tmp_path / "run")]
+    assert train.main(["--data", str(tmp_path / "text.txt"), *options]) == 0
+    assert ("FASTLSTM_FMA=fast" in capsys.readouterr().err) == said
+
+
+def test_the_reference_is_never_slow_for_the_sake_of_bits(monkeypatch):
+    monkeypatch.setattr(host, "multiply_add", lambda: "exact")
+    assert is_slow("fast")
+    assert not is_slow("reference")

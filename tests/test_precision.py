@@ -105,7 +105,7 @@ def test_a_conversion_leaves_the_model_as_it_is_and_rounds_to_nearest():
 
 
 def test_bf16_of_the_reference_is_another_result_near_that_of_float32():
-    """All verbs of a model. 2**-8 is the largest relative error of rounding; an untrained model's loss moves by less."""
+    """All verbs of a model. 2**-8 is the largest relative error of rounding; the loss of a new model moves by less."""
     model, more = untrained(), {"backend": "reference"}
     text = TEXT[:99]
     rounded, exact = (model.evaluate(text, precision=p, **more).nats_per_char for p in ("bf16", "float32"))
