@@ -311,7 +311,8 @@ class TrainConfig(Settings):
     backend: BackendName = setting("fast", "implementation: fast (numba kernels) or reference (NumPy)", "computing")
     precision: PrecisionName = setting(
         "auto", "arithmetic; bf16: float32, with the operands of products rounded to bfloat16; auto: that of the model,"
-        " float32 for a new one; a stored model of another type is converted", "computing",
+        " float32 for a new one, but large models are trained in bf16; a stored model of another type is converted",
+        "computing",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

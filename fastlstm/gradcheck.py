@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastlstm import cli
-from fastlstm.config import ModelConfig, TrainConfig
+from fastlstm.config import ModelConfig, PrecisionName, TrainConfig
 from fastlstm.settings import add_options, given, settings_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = parser()
     options = made.parse_args(argv)
     what = TrainConfig(**(_SIZES | _PRECISION | given(options, TrainConfig)))
-    model = _model(made, options)
+    model = _model(made, options, what.precision)
     report = _report(made, options, what, model)
     print(report)
     print("PASS" if report.passed else "FAIL", flush=True)
@@ -82,11 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if report.passed else cli.FAILURE
 
 
-def _model(made: cli.Parser, options: argparse.Namespace) -> ModelConfig | Parameters:
+def _model(made: cli.Parser, options: argparse.Namespace, precision: PrecisionName) -> ModelConfig | Parameters:
     """The configuration of a random network, or the parameters of a trained model."""
     shape = given(options, ModelConfig)
     if options.model is None:
-        return ModelConfig(**(_FRESH | shape), dtype="float64")
+        from fastlstm.precision import dtype_of_new
+
+        return ModelConfig(**(_FRESH | shape), dtype=dtype_of_new(precision))
     if shape:
         declared = settings_of(ModelConfig)
         brought = " and ".join(str(declared[name].option) for name in shape)

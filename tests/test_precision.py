@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 
 import numpy as np
 import pytest
@@ -42,22 +41,25 @@ def test_a_dtype_is_computed_in_whatever_the_model_is_stored_in(wanted, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_auto_is_the_models_dtype(dtype, capable, monkeypatch):
-    monkeypatch.setattr(precision, "AUTO_BF16_HIDDEN", math.inf)
+def test_auto_is_the_models_dtype_for_inference(dtype, capable, monkeypatch):
+    monkeypatch.setattr(precision, "AUTO_BF16_HIDDEN", 0)
     assert effective("auto", model_config(dtype), "fast") == Precision(dtype, False)
 
 
 def test_auto_is_bf16_only_where_it_is_preferred_fast_and_rounds_nothing_that_was_wider(capable, monkeypatch):
     monkeypatch.setattr(precision, "AUTO_BF16_HIDDEN", 64)
-    assert effective("auto", model_config(), "fast") == Precision("float32", True)
-    assert effective("auto", model_config(hidden=63), "fast") == Precision("float32", False)
-    assert effective("auto", model_config("float64"), "fast") == Precision("float64", False)
-    assert effective("auto", model_config(), "reference") == Precision("float32", False)
+    for model, backend, name in (
+        (model_config(), "fast", "bf16"),
+        (model_config(hidden=63), "fast", "float32"),
+        (model_config("float64"), "fast", "float64"),
+        (model_config(), "reference", "float32"),
+    ):
+        assert settled(TrainConfig(backend=backend), model).precision == name
 
 
 def test_a_processor_without_bf16_computes_auto_in_float32_and_refuses_bf16(lacking, monkeypatch):
     monkeypatch.setattr(precision, "AUTO_BF16_HIDDEN", 0)
-    assert effective("auto", model_config(), "fast") == Precision("float32", False)
+    assert settled(TrainConfig(), model_config()).precision == "float32"
     with pytest.raises(ConfigError, match=r"no instructions for bf16.*: choose precision float32 or auto"):
         effective("bf16", model_config(), "fast")
     assert effective("bf16", model_config(), "reference") == Precision("float32", True)
@@ -165,7 +167,9 @@ def test_a_bf16_run_is_not_resumed_by_a_processor_without_bf16(tmp_path, lacking
     begun(tmp_path / "run", precision="bf16")
     read = run_checkpoint.read(tmp_path / "run")
     fast = dataclasses.replace(read, config=dataclasses.replace(read.config, backend="fast"))
-    with pytest.raises(ConfigError, match="the run computes in bf16, for which this processor has no instructions"):
+    with pytest.raises(
+        ConfigError, match=r"no instructions for bf16 .*, in which the run computes: resume it on one that has them"
+    ):
         Trainer.resumed(fast, VOCAB, IDS)
 
 

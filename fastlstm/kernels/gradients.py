@@ -100,8 +100,8 @@ def expect_rows(arena: Any, source: int, row: int, first: int, last: int, vector
 
 @jit.device
 def strip_product(
-    plan: Any, buffers: Any, inputs: Any, start: int, depth: int, vectors: int, strip: int, sums: int, add: int,
-    following: int, row: int,
+    buffers: Any, inputs: Any, start: int, depth: int, vectors: int, strip: int, sums: int, add: int, following: int,
+    row: int,
 ) -> None:  # fmt: skip
     """``sums (units, strip) += inputs[start :].T da[start :]`` over ``depth`` rows of a packed strip.
 
@@ -230,13 +230,13 @@ def layer_strip(
         if folded:
             scatter(plan, buffers, inputs, start, depth, j, vectors)
         h = states_before(plan, layer)
-        strip_product(plan, buffers, h, start, depth, vectors, strip, sums_h, more, following, N)
+        strip_product(buffers, h, start, depth, vectors, strip, sums_h, more, following, N)
         if not folded:
             if plan.separate:
                 pack_strip(operands, inputs, N, depth, vectors, strip)
                 add_rows(operands, strip, depth, vectors, arena, bias)
             x = inputs_transposed(plan, buffers, layer)
-            strip_product(plan, buffers, x, start, depth, vectors, strip, sums_x, more, following, N)
+            strip_product(buffers, x, start, depth, vectors, strip, sums_x, more, following, N)
     if folded:
         table_strip(plan, buffers, j, vectors, strip, sums_x, bias)
     W, b, b_h = buffers.places[layer + 1, 0], buffers.places[layer + 1, 1], buffers.places[layer + 1, 2]
@@ -264,7 +264,7 @@ def table_strip(plan: Any, buffers: Any, j: int, vectors: int, strip: int, sums:
         pack_strip(operands, source, N, depth, vectors, strip)
         rows = Transposed(plan.rows_t, plan.Dp, plan.E)
         more = 1 if start > 0 else 0
-        strip_product(plan, buffers, rows, start, depth, vectors, strip, sums, more, source + depth * N, N)
+        strip_product(buffers, rows, start, depth, vectors, strip, sums, more, source + depth * N, N)
 
 
 @jit.device
@@ -295,7 +295,7 @@ def output_strip(plan: Any, buffers: Any, gradients: Any, j: int, vectors: int, 
         pack_strip(operands, source, plan.Vp, depth, vectors, strip)
         add_rows(operands, strip, depth, vectors, arena, bias)
         inputs = inputs_transposed(plan, buffers, plan.L)
-        strip_product(plan, buffers, inputs, start, depth, vectors, strip, scratch, more, following, plan.Vp)
+        strip_product(buffers, inputs, start, depth, vectors, strip, scratch, more, following, plan.Vp)
     W, b = buffers.places[plan.L + 1, 0], buffers.places[plan.L + 1, 1]
     add_strip(arena, scratch, plan.H, j, vectors, 1, plan.V, gradients, W, add)
     add_strip(arena, bias, 1, j, vectors, 1, plan.V, gradients, b, add)
