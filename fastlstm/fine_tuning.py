@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.checkpoint import Content
-from fastlstm.elementary import log
 from fastlstm.errors import ConfigError
+from fastlstm.logarithm import log
 from fastlstm.params import Parameters
 from fastlstm.text import IdArray, Vocab
 

@@ -6,7 +6,7 @@ import math
 import time
 
 from fastlstm.config import ModelConfig
-from fastlstm.elementary import log
+from fastlstm.logarithm import log
 from fastlstm.run_checkpoint import Checkpoint
 from fastlstm.run_state import RunState
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fastlstm.elementary import log
+from fastlstm.logarithm import log
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.run_state import RunState
 

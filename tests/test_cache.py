@@ -189,7 +189,7 @@ def test_the_key_covers_what_the_code_depends_on(where, name, value, tmp_path, m
 KERNELS = Path(numba_internals.__file__).parent
 
 
-OTHERS = [KERNELS.parent / name for name in ("optimizers.py", "elementary.py")]
+OTHERS = [KERNELS.parent / name for name in ("optimizers.py", "logarithm.py")]
 SOURCES = [*OTHERS, *sorted(KERNELS.rglob("*.py"))]
 
 

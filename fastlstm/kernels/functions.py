@@ -25,7 +25,7 @@ from typing import Any
 from numba import types
 from numba.extending import overload
 
-from fastlstm import elementary
+from fastlstm import logarithm
 from fastlstm.kernels import jit
 from fastlstm.kernels.simd.arithmetic import clamp, fma, libm_exp, libm_tanh, rint, scale_by_power
 from fastlstm.kernels.simd.vector import Vector
@@ -46,8 +46,8 @@ P9, P11, P13 = -8.60467152213735e-11, 2.00018790482477e-13, -2.76076847742355e-1
 Q0, Q2, Q4, Q6 = 4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06
 
 
-#: The logarithm of a float64 number, see `fastlstm.elementary.log`.
-log = jit.device(elementary.log)
+#: The logarithm of a float64 number, see `fastlstm.logarithm.log`.
+log = jit.device(logarithm.log)
 
 
 @jit.device

@@ -133,7 +133,7 @@ _SETTINGS = (
 def source_fingerprint() -> str:
     """Digest of all source that kernels are compiled from: their package, and modules that it takes functions from."""
     digest, kernels = hashlib.sha256(), Path(__file__).parent
-    others = (kernels.parent / name for name in ("optimizers.py", "elementary.py"))
+    others = (kernels.parent / name for name in ("optimizers.py", "logarithm.py"))
     for path in (*sorted(kernels.rglob("*.py")), *others):
         digest.update(path.read_bytes())
     return digest.hexdigest()
