@@ -191,6 +191,8 @@ def _begin(wanted: Given) -> _Start:
     config = settled(wanted.fitted(TrainConfig(**train_values), ids).in_effect(), model.config)
     lines.append(_described(model, config))
     chosen = wanted.chosen(model_values, train_values | {"seq_len": config.seq_len, "batch": config.batch})
+    if config.is_bf16 and wanted.train.get("precision", "auto") == "auto":
+        chosen.append("--precision bf16")
     lines += [f"chosen: {' '.join(chosen)}; options that are given win"] if chosen else []
     return _Start(wanted, functools.partial(Trainer, model, ids, config), lines, {}, {})
 

@@ -183,6 +183,8 @@ def main():
     parser.add_argument("--tests", action="store_true", help="also run tests on each unit")
     parser.add_argument("--here", action="store_true", help="only print the hashes of this machine, as JSON")
     options = parser.parse_args()
+    if options.arm and not os.path.exists(options.arm):
+        parser.error(f"there is no program {options.arm}")
     runs = options.runs or list(RUNS)
     if options.here:
         print(json.dumps(here(runs)))

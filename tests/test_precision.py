@@ -9,6 +9,7 @@ from runs_to_resume import IDS, TEXT, VOCAB, run_config, untrained
 
 from fastlstm import Model, ModelConfig, TrainConfig, config_file, evaluate, history, precision, run_checkpoint, sample
 from fastlstm import train as train_verb
+from fastlstm.backend import has_bf16
 from fastlstm.errors import ConfigError
 from fastlstm.precision import Precision, effective, settled
 from fastlstm.run_folder import CONFIG
@@ -285,3 +286,11 @@ def test_every_verb_refuses_bf16_where_the_processor_lacks_it(verb, here, lackin
     with pytest.raises(ConfigError, match="no instructions for bf16"):
         verb.main([*arguments.get(verb, ["model.safetensors", "notes.txt"]), "--precision", "bf16"])
     assert not (here / "runs").exists()
+
+
+@pytest.mark.skipif(not has_bf16("fast"), reason="this processor has no instructions for bf16")
+@pytest.mark.parametrize(("given", "said"), [([], True), (["--precision", "float32"], False)])
+def test_train_says_that_it_chose_bf16(given, said, here, monkeypatch, capsys):
+    monkeypatch.setattr(precision, "AUTO_BF16_HIDDEN", 0)
+    run(train_verb, "--data", "notes.txt", "--out", "run", *QUICK[:-1], *given)
+    assert ("--precision bf16; options that are given win" in capsys.readouterr().out) == said
