@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks import texts
 from benchmarks.arguments import output_file, positive
-from benchmarks.sweep import Result, conditions, jobs, key_of, load, mean_and_spread, sweep
-from benchmarks.table import insert, rows
+from benchmarks.sweep import Result, conditions, jobs, key_of, load, mean_and_spread, report, sweep
+from benchmarks.table import rows
 from fastlstm.errors import TextError
 
 #: The name of the marks in the README that enclose the table.
@@ -113,14 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on from here")
     keys = {job.key for job in wanted}
-    results = [result for result in load(options.out) if key_of(result) in keys]
-    if not results:
-        sys.exit("there are no results")
-    print(table := markdown(results))
-    if options.readme:
-        document = options.readme.read_text(encoding="utf-8")
-        options.readme.write_text(insert(document, table, MARKS), encoding="utf-8")
-    sys.exit(f"{failures} runs failed" if failures else 0)
+    report(markdown, [one for one in load(options.out) if key_of(one) in keys], options.readme, MARKS, failures)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from benchmarks import texts
 from benchmarks.arguments import input_file, output_file, positive
@@ -270,6 +270,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def report(
+    markdown: Callable[[Sequence[Result]], str],
+    results: Sequence[Result],
+    readme: Path | None,
+    marks: str,
+    failures: int,
+) -> NoReturn:
+    """Print the table of results, insert it between its marks in ``readme`` if that is given, and end the program."""
+    if not results:
+        sys.exit("there are no results")
+    table = markdown(results)
+    print(table)
+    if readme:
+        readme.write_text(insert(readme.read_text(encoding="utf-8"), table, marks), encoding="utf-8")
+    sys.exit(f"{failures} runs failed" if failures else 0)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     failures = 0
@@ -284,15 +301,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             failures = sweep(list(jobs(paths, options.grid, budget, options.seeds)), options.out)
         except KeyboardInterrupt:
             sys.exit("interrupted: the same command goes on from here")
-    results = load(options.out or options.table)
-    if not results:
-        sys.exit("there are no results")
-    table = markdown(results)
-    print(table)
-    if options.readme:
-        document = options.readme.read_text(encoding="utf-8")
-        options.readme.write_text(insert(document, table, MARKS), encoding="utf-8")
-    sys.exit(f"{failures} runs failed" if failures else 0)
+    report(markdown, load(options.out or options.table), options.readme, MARKS, failures)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,8 +92,23 @@ class ParameterCheck:
     passed: bool
 
 
+class Report:
+    """What all reports on gradients offer: dataclasses with a result for each of the ``parameters``."""
+
+    parameters: tuple[Any, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every parameter passed."""
+        return all(parameter.passed for parameter in self.parameters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, ready for JSON."""
+        return {"passed": self.passed, **dataclasses.asdict(cast(Any, self))}
+
+
 @dataclasses.dataclass(frozen=True)
-class GradientReport:
+class GradientReport(Report):
     """The result of a gradient check.
 
     Attributes
@@ -106,15 +121,6 @@ class GradientReport:
     loss: float
     floor: float
     parameters: tuple[ParameterCheck, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every parameter passed."""
-        return all(parameter.passed for parameter in self.parameters)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, ready for JSON."""
-        return {"passed": self.passed, **dataclasses.asdict(self)}
 
     def __str__(self) -> str:
         """A table with one line per parameter."""

@@ -37,14 +37,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from fastlstm.backend import build
 from fastlstm.config import BackendName, ModelConfig, TrainConfig
 from fastlstm.contract import Network
-from fastlstm.gradient_check import Point, point
+from fastlstm.gradient_check import Point, Report, point
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.precision import Precision, effective
 
@@ -86,7 +85,7 @@ class ParameterComparison:
 
 
 @dataclasses.dataclass(frozen=True)
-class PrecisionReport:
+class PrecisionReport(Report):
     """The result of a comparison of gradients.
 
     Attributes
@@ -100,15 +99,6 @@ class PrecisionReport:
     loss: float
     exact_loss: float
     parameters: tuple[ParameterComparison, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every parameter passed."""
-        return all(parameter.passed for parameter in self.parameters)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, ready for JSON."""
-        return {"passed": self.passed, **dataclasses.asdict(self)}
 
     def __str__(self) -> str:
         """What is compared, and a table with one line per parameter."""

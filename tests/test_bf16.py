@@ -19,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from problems import problem, tape_buffers
 from runs_to_resume import IDS, VOCAB, run_config, untrained
-from test_equivalence import LARGE, bound, campaign, shapes
+from test_equivalence import LARGE, bound, campaign, large, shapes
 
 from fastlstm import run_checkpoint
 from fastlstm.cells import CELLS
@@ -187,11 +187,7 @@ def test_any_shape_is_near_the_reference(shape, threads, seed):
 
 @pytest.mark.parametrize("name", LARGE)
 def test_shapes_beyond_every_block_are_near_the_reference(name, rng):
-    cell, layers, hidden, embedding, vocab, seq_len, batch = LARGE[name]
-    p = problem(
-        rng, cell, layers=layers, hidden=hidden, embedding=embedding, vocab=vocab, seq_len=seq_len, batch=batch,
-        dtype="float32",
-    )  # fmt: skip
+    p = large(name, rng)
     assert_near(fast_run(p, 2), p)
 
 

@@ -107,13 +107,18 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("name", LARGE)
-def test_shapes_beyond_every_block_are_the_references(name, rng):
+def large(name, rng):
+    """The problem of `LARGE` with a name, in float32."""
     cell, layers, hidden, embedding, vocab, seq_len, batch = LARGE[name]
-    p = problem(
+    return problem(
         rng, cell, layers=layers, hidden=hidden, embedding=embedding, vocab=vocab, seq_len=seq_len, batch=batch,
         dtype="float32",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_shapes_beyond_every_block_are_the_references(name, rng):
+    p = large(name, rng)
     expected = reference_run(p)
     for precise in (p, p.astype("float64")):
         assert_same(fast_run(precise, 2), expected, bound(precise))

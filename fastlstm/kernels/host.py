@@ -103,3 +103,8 @@ def _enabled_features() -> set[str]:
     host = llvm.get_host_cpu_features()
     avx = bool(numba.config.ENABLE_AVX)
     return {name for name, present in host.items() if present and (avx or not name.startswith("avx"))}
+
+
+#: How kernels multiply and add, chosen when this is imported: a wrong choice is an error before any compilation, and a
+#: later one changes neither the code nor the key under which it is cached.
+MULTIPLY_ADD = multiply_add()

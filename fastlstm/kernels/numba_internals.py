@@ -25,7 +25,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.options import DefaultOptions
 
 from fastlstm.kernels.code_cache import Key, VerifiedFiles
-from fastlstm.kernels.host import multiply_add
+from fastlstm.kernels.host import MULTIPLY_ADD
 from fastlstm.kernels.notices import warn_of_cache, warn_of_numba
 
 # --- compiling ----------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class _KernelCache(FunctionCache):
 
     def _index_key(self, sig: Any, codegen: Any) -> Key:
         _, processor, bytecode = super()._index_key(sig, codegen)
-        settings = [multiply_add(), *(str(getattr(numba.config, name, None)) for name in _SETTINGS)]
+        settings = [MULTIPLY_ADD, *(str(getattr(numba.config, name, None)) for name in _SETTINGS)]
         versions = (numba.__version__, llvmlite.__version__, llvm.llvm_version_info)
         source = (source_fingerprint(), self._impl.locator.get_source_stamp(), bytecode)
         return Key(variant=str((str(sig), processor, settings)), origin=str((versions, source)))

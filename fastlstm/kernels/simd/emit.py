@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from fastlstm.kernels.host import multiply_add, vector_unit, vector_width
+from fastlstm.kernels.host import MULTIPLY_ADD, vector_unit, vector_width
 
 I16, I32 = ir.IntType(16), ir.IntType(32)
 
@@ -21,9 +21,6 @@ class _BFloat(ir.Type):
 
 
 BFLOAT = _BFloat()
-
-#: How kernels multiply and add, chosen when this is imported: a wrong choice then is an error before any compilation.
-MULTIPLY_ADD = multiply_add()
 
 
 def llvm_type(dtype: types.Float | types.Integer, parts: int = 1) -> ir.VectorType:
