@@ -149,7 +149,7 @@ class Machine(NamedTuple):
     def passes_tests(self):
         """Run `TESTS`; returns whether they pass, and prints what pytest says if they do not."""
         files = (f"tests/test_{name}.py" for name in ("simd", "functions", "tile", "equivalence"))
-        done = self.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", TESTS, *files)
+        done = self.run("-m", "pytest", "-p", "no:cacheprovider", "-k", TESTS, *files)
         print("  tests:", done.stdout.splitlines()[-1] if done.returncode == 0 else done.stdout + done.stderr)
         return done.returncode == 0
 
