@@ -176,7 +176,7 @@ def cache_hits():
         (numba.config, "OPT", 1),
         (numba.config, "BOUNDSCHECK", 1),
         (numba_internals, "source_fingerprint", lambda: "an edit of some kernel"),
-        (numba_internals, "multiply_add", lambda: "fast"),
+        (numba_internals, "MULTIPLY_ADD", "fast"),
     ],
 )
 def test_the_key_covers_what_the_code_depends_on(where, name, value, tmp_path, monkeypatch):
