@@ -13,9 +13,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastlstm.checking.centred import GradientReport, check_gradients
     from fastlstm.config import ModelConfig, TrainConfig
     from fastlstm.errors import FastlstmError
-    from fastlstm.gradient_check import GradientReport, check_gradients
     from fastlstm.inference import Evaluation
     from fastlstm.model import Model
     from fastlstm.observers import Observer, Progress
@@ -44,7 +44,7 @@ __all__ = [
 _HOMES = {
     "Evaluation": "inference",
     "FastlstmError": "errors",
-    "GradientReport": "gradient_check",
+    "GradientReport": "checking.centred",
     "Model": "model",
     "ModelConfig": "config",
     "Observer": "observers",
@@ -53,14 +53,14 @@ _HOMES = {
     "TrainResult": "trainer",
     "Trainer": "trainer",
     "Vocab": "text",
-    "check_gradients": "gradient_check",
+    "check_gradients": "checking.centred",
 }
 
 #: Modules that are reachable after ``import fastlstm`` alone. They are not in ``__all__``: ``import *`` should not bind
 #: names as common as these.
 _MODULES = (
-    "batches", "charts", "checkpoint", "config", "corpora", "errors", "event_files", "gradient_check", "history",
-    "model", "params", "precision", "precision_check", "progress", "recorder", "run_checkpoint", "run_folder", "text",
+    "batches", "charts", "checking", "checkpoint", "config", "corpora", "errors", "event_files", "history",
+    "model", "params", "precision", "progress", "recorder", "run_checkpoint", "run_folder", "text",
     "trainer",
 )  # fmt: skip
 

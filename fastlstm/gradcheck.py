@@ -1,6 +1,6 @@
 """``python -m fastlstm.gradcheck``: check the gradients of a randomly initialised network, or of a trained model.
 
-The check itself is `fastlstm.check_gradients`; in bf16 and float32 it is `fastlstm.precision_check`.
+The check itself is `fastlstm.check_gradients`; in bf16 and float32 it is `fastlstm.checking.precision`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from fastlstm.config import ModelConfig, PrecisionName, TrainConfig
 from fastlstm.settings import add_options, given, settings_of
 
 if TYPE_CHECKING:
-    from fastlstm.gradient_check import GradientReport
+    from fastlstm.checking.centred import GradientReport
+    from fastlstm.checking.precision import PrecisionReport
     from fastlstm.params import Parameters
-    from fastlstm.precision_check import PrecisionReport
 
 
 def flip_sign(gradients: Parameters) -> None:
@@ -103,9 +103,9 @@ def _report(
 ) -> GradientReport | PrecisionReport:
     """The result of the check in the precision that is asked for."""
     from fastlstm.backend import warm_up
-    from fastlstm.gradient_check import check_gradients
+    from fastlstm.checking.centred import check_gradients
+    from fastlstm.checking.precision import compare_gradients
     from fastlstm.precision import effective
-    from fastlstm.precision_check import compare_gradients
 
     config = model if isinstance(model, ModelConfig) else model.config
     precision = effective(what.precision, config, what.backend)

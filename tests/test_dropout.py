@@ -10,8 +10,8 @@ from test_reference_gradients import worst_excess
 
 from fastlstm.backend import build
 from fastlstm.cells import CELLS
+from fastlstm.checking.centred import check_gradients
 from fastlstm.dropout import LEVELS, Dropout
-from fastlstm.gradient_check import check_gradients
 from fastlstm.kernels import jit
 from fastlstm.kernels.dropout import draw_factors
 from fastlstm.kernels.dropout import philox as kernel_philox

@@ -9,9 +9,9 @@ import pytest
 
 from fastlstm import check_gradients, gradcheck
 from fastlstm.cells import CELLS
+from fastlstm.checking.centred import TOLERANCE
 from fastlstm.config import ModelConfig
 from fastlstm.errors import ConfigError
-from fastlstm.gradient_check import TOLERANCE
 from fastlstm.params import Parameters, initialise, table
 
 CONFIG = ModelConfig(7, "lstm", 2, 5, 3)

@@ -7,8 +7,8 @@ import pytest
 from problems import problem
 
 from fastlstm.cells import CELLS
+from fastlstm.checking.centred import check_gradients
 from fastlstm.config import ModelConfig
-from fastlstm.gradient_check import check_gradients
 from fastlstm.params import Parameters
 from fastlstm.reference import cells, layer, network
 
@@ -66,14 +66,17 @@ def test_every_parameter_agrees_with_a_complex_step(cell, layers, rng):
 
 
 #: Mutations in the time loop of every cell: a part of a line, and its replacement.
+BUGS_OF_TIME = [
+    ("dh[t] = dy[t] + dh_next", "dh[t] = dy[t]"),
+    ("tape.state[:, t], tape.state[:, t + 1]", "tape.state[:, t + 1], tape.state[:, t]"),
+    ("da[t] @ W_h.T", "-da[t] @ W_h.T"),
+]
+#: Mutations in the sums after it.
 BUGS = [
-    ("dh = dy[t] + dh_next", "dh = dy[t]"),
     ("dW[:X] +=", "dW[:X] -="),
     ("dW[X:] +=", "dW[X:] -="),
     ("db += _rows(da).sum(axis=0)", "db -= _rows(da).sum(axis=0)"),
-    ("tape.state[:, t], tape.state[:, t + 1]", "tape.state[:, t + 1], tape.state[:, t]"),
     ("tape.h[:-1]", "tape.h[1:]"),
-    ("da[t] @ W[X:].T", "-da[t] @ W[X:].T"),
     ("da_x @ W[:X].T", "-da_x @ W[:X].T"),
 ]
 #: Mutations where the gradients of a symbol's positions are summed.
@@ -119,10 +122,17 @@ def assert_caught(cell, rng):
     assert not check_gradients(p.config, seq_len=6, batch=2, backend="reference", entries=20).passed
 
 
-@pytest.mark.parametrize(("right", "wrong"), BUGS)
+@pytest.mark.parametrize(("right", "wrong"), BUGS_OF_TIME)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_broken_time_loop_is_detected(cell, right, wrong, rng, monkeypatch):
     """Negative control: a line of the real backward pass is changed."""
+    break_function(monkeypatch, layer, "through_time", right, wrong)
+    assert_caught(cell, rng)
+
+
+@pytest.mark.parametrize(("right", "wrong"), BUGS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_broken_sum_over_time_is_detected(cell, right, wrong, rng, monkeypatch):
     break_function(monkeypatch, layer, "backward", right, wrong)
     assert_caught(cell, rng)
 

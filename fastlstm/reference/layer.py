@@ -97,25 +97,46 @@ def backward(
     -------
     dx : (T, B, X), gradient with respect to ``x``; with ``symbols``, a symbol's sum at one of its positions.
     """
-    cell, rounded = CELLS[parameters.config.cell], tape.rounded
+    rounded = tape.rounded
     W, _ = _weights(parameters, layer)
     W = rounded(W)
     dW, db = _zeros_or_views(gradients, layer)
-    T, B, H = dy.shape
-    X = W.shape[0] - H
-    da = np.empty((T, B, W.shape[1]), W.dtype)
-    dh_next, carry = np.zeros((B, H), W.dtype), np.zeros((B, H), W.dtype)
-    for t in reversed(range(T)):
-        dh = dy[t] + dh_next
-        das, carry = cell.backward(tape.gates[:, t], tape.state[:, t], tape.state[:, t + 1], dh, carry)
-        da[t] = rounded(np.concatenate(das, axis=1))
-        dh_next = da[t] @ W[X:].T
+    X = W.shape[0] - parameters.config.hidden
+    _, da = through_time(parameters, layer, tape, dy)
     da_x = da if symbols is None else rounded(summed_by_symbol(da, symbols))
     dW[:X] += _rows(tape.x).T @ _rows(da_x)
     dW[X:] += _rows(rounded(tape.h[:-1])).T @ _rows(da)
     db += _rows(da).sum(axis=0)
     _add_separate(gradients, layer, dW, db)
     return da_x @ W[:X].T
+
+
+def through_time(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The time loop of `backward`, from the last step to the first.
+
+    Parameters
+    ----------
+    parameters, layer, tape, dy : as for `backward`.
+
+    Returns
+    -------
+    dh : (T, B, H), gradient with respect to ``h[1:]``: that from the layer above and, through the pre-activations, that
+        from the next step.
+    da : (T, B, P*H), gradients with respect to the pre-activations, rounded.
+    """
+    cell, rounded = CELLS[parameters.config.cell], tape.rounded
+    W, _ = _weights(parameters, layer)
+    T, B, H = dy.shape
+    W_h = rounded(W[-H:])
+    dh = np.empty_like(dy)
+    da = np.empty((T, B, W.shape[1]), W.dtype)
+    dh_next, carry = np.zeros((B, H), W.dtype), np.zeros((B, H), W.dtype)
+    for t in reversed(range(T)):
+        dh[t] = dy[t] + dh_next
+        das, carry = cell.backward(tape.gates[:, t], tape.state[:, t], tape.state[:, t + 1], dh[t], carry)
+        da[t] = rounded(np.concatenate(das, axis=1))
+        dh_next = da[t] @ W_h.T
+    return dh, da
 
 
 def summed_by_symbol(da: FloatArray, symbols: Ids) -> FloatArray:

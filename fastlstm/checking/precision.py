@@ -6,7 +6,7 @@ the loss jump. The quotient of such differences measures the steps and not the s
 steps are finer, but the rounding error of the loss, divided by an h that is small enough, is as large as most
 gradients.
 
-**What is checked instead.** The gradient in float64, which `fastlstm.gradient_check` verifies numerically, is that of
+**What is checked instead.** The gradient in float64, which `fastlstm.checking.centred` verifies numerically, is that of
 the network without rounding. From it the gradient in another precision differs by as much as rounding matters in this
 network, at this point: little, unless the network is chaotic. That is measured. If each parameter and each number of
 the carried state is changed at random by up to u of itself, the float64 gradient moves. Rounded operands and rounded
@@ -41,9 +41,10 @@ from collections.abc import Callable
 import numpy as np
 
 from fastlstm.backend import build
+from fastlstm.checking.points import Point, point
+from fastlstm.checking.reports import Report
 from fastlstm.config import BackendName, ModelConfig, TrainConfig
 from fastlstm.contract import Network
-from fastlstm.gradient_check import Point, Report, point
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.precision import Precision, effective
 

@@ -24,17 +24,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.backend import build
+from fastlstm.checking.points import point
+from fastlstm.checking.reports import Report
 from fastlstm.config import BackendName, ModelConfig, TrainConfig
-from fastlstm.contract import Ids
 from fastlstm.dropout import Dropout
 from fastlstm.errors import ConfigError
-from fastlstm.params import Entry, FloatArray, Parameters, initialise, table
+from fastlstm.params import Entry, FloatArray, Parameters, table
 
 #: Largest relative error of a correct gradient. tanh and softmax are smooth everywhere, so a larger error is a bug.
 TOLERANCE = 1e-6
@@ -42,30 +42,6 @@ TOLERANCE = 1e-6
 #: h, a little below eps**(1/5). There truncation and rounding errors are equal if the fifth derivative is as large as
 #: the first; in a recurrent network over many steps it is larger.
 STEP = 2.0**-12
-
-
-class Point(NamedTuple):
-    """A point at which gradients are checked.
-
-    Attributes
-    ----------
-    parameters : in float64.
-    x, y : (T, B) int32, random symbols.
-    state : (S, L, B, H) float64, carried in.
-    """
-
-    parameters: Parameters
-    x: Ids
-    y: Ids
-    state: FloatArray
-
-
-def point(model: ModelConfig | Parameters, seq_len: int, batch: int, rng: np.random.Generator) -> Point:
-    """A random point for a configuration, or one with given parameters, which are copied."""
-    parameters = _random_parameters(model, rng) if isinstance(model, ModelConfig) else model.astype("float64")
-    config = parameters.config
-    x, y = rng.integers(config.vocab_size, size=(2, seq_len, batch), dtype=np.int32)
-    return Point(parameters, x, y, 0.5 * rng.standard_normal(config.state_shape(batch)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,21 +66,6 @@ class ParameterCheck:
     analytic: float
     numeric: float
     passed: bool
-
-
-class Report:
-    """What all reports on gradients offer: dataclasses with a result for each of the ``parameters``."""
-
-    parameters: tuple[Any, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every parameter passed."""
-        return all(parameter.passed for parameter in self.parameters)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, ready for JSON."""
-        return {"passed": self.passed, **dataclasses.asdict(cast(Any, self))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,14 +160,6 @@ def check_gradients(
         numeric = np.array([_difference(loss, parameters.flat, entry.start + place, step) for place in places])
         results.append(_compare(entry, places, analytic.flat[entry.start + places], numeric, floor))
     return GradientReport(nats, floor, tuple(results))
-
-
-def _random_parameters(config: ModelConfig, rng: np.random.Generator) -> Parameters:
-    """Random parameters without special values: no bias is zero, and no two are equal."""
-    parameters = initialise(dataclasses.replace(config, dtype="float64"), rng)
-    for view in parameters.values():
-        view += 0.2 * rng.standard_normal(view.shape)
-    return parameters
 
 
 def _places(entry: Entry, x: NDArray[np.integer], entries: int | None, rng: np.random.Generator) -> NDArray[np.intp]:

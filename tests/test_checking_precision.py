@@ -7,12 +7,12 @@ import pytest
 
 from fastlstm import gradcheck
 from fastlstm.cells import CELLS
+from fastlstm.checking.precision import compare_gradients
 from fastlstm.config import ModelConfig
 from fastlstm.errors import ConfigError
 from fastlstm.kernels.host import has_bf16
 from fastlstm.params import initialise, table
 from fastlstm.precision import Precision
-from fastlstm.precision_check import compare_gradients
 
 needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="this processor has no dot products of bfloat16 numbers")
 COMPUTED = [("float32", "fast"), ("float32", "reference"), ("bf16", "reference")]

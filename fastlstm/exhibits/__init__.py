@@ -1,0 +1,1 @@
+"""What a model has learned, as arrays: gradients against lag, gates, recall, cells, words, copies, recovery."""
