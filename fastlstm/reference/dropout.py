@@ -1,4 +1,4 @@
-"""Masks of dropout in NumPy; see `fastlstm.dropout` for how they are numbered."""
+"""Masks of dropout in NumPy: equation (D1) of ``docs/derivation.md``; see `fastlstm.dropout` for their numbers."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def factors(
     """What the units (T, B, units) of a place in a network of ``layers`` layers are multiplied by in a step."""
     threshold = dropout.thresholds(layers)[place]
     number: Any = np.dtype(dtype).type
-    kept = number(LEVELS) / number(LEVELS - threshold)
-    multiplied: FloatArray = np.where(numbers(dropout, place, step, shape) < threshold, number(0), kept)
+    kept = number(LEVELS) / number(LEVELS - threshold)  # (D1)
+    multiplied: FloatArray = np.where(numbers(dropout, place, step, shape) < threshold, number(0), kept)  # (D1)
     return multiplied

@@ -2,7 +2,7 @@
 
 Lanes are rows: ``x[t]`` is ``(B, X)``, ``h[t]`` is ``(B, H)``. The state has T+1 entries. Entry 0 is the carried-in
 state, so the first time step is no special case. ``W`` is ``(X+H, G*H)`` in the concatenated form
-``a = [x; h] W + b`` (see `fastlstm.params`).
+``a = [x; h] W + b`` (see `fastlstm.params`). Numbers such as (T5) are equations of ``docs/derivation.md``.
 
 The operands of products, ``x``, ``h``, ``W`` and ``da``, are rounded with ``rounded``. It is the identity, unless the
 network computes in bf16. What is not an operand stays as it is, and ``da`` is rounded wherever it is used.
@@ -47,7 +47,7 @@ class LayerTape:
 def forward(
     parameters: Parameters, layer: int, x: FloatArray, state: FloatArray, rounded: Rounding = exact
 ) -> LayerTape:
-    """Run a layer over a sequence.
+    """Run a layer over a sequence: (T1) to (T3).
 
     Parameters
     ----------
@@ -62,11 +62,11 @@ def forward(
     T, B, H = len(x), x.shape[1], parameters.config.hidden
     gates = np.empty((len(structure.saved), T, B, H), W.dtype)
     states = np.empty((len(structure.state), T + 1, B, H), W.dtype)
-    states[:, 0] = state
+    states[:, 0] = state  # (C2)
     for t in range(T):
-        z = np.concatenate([x[t], rounded(states[0, t])], axis=1)
-        a = np.split(z @ W + b, len(structure.parts), axis=1)
-        saved, after = cell.forward(a, states[:, t])
+        z = np.concatenate([x[t], rounded(states[0, t])], axis=1)  # (T1)
+        a = np.split(z @ W + b, len(structure.parts), axis=1)  # (T2)
+        saved, after = cell.forward(a, states[:, t])  # (T3)
         for n, gate in enumerate(saved):
             gates[n, t] = gate
         for n, part in enumerate(after):
@@ -82,7 +82,7 @@ def backward(
     gradients: Parameters,
     symbols: Ids | None = None,
 ) -> FloatArray:
-    """Back-propagation through time for `forward`.
+    """Back-propagation through time for `forward`: (T4) to (T13).
 
     Parameters
     ----------
@@ -104,15 +104,15 @@ def backward(
     X = W.shape[0] - parameters.config.hidden
     _, da = through_time(parameters, layer, tape, dy)
     da_x = da if symbols is None else rounded(summed_by_symbol(da, symbols))
-    dW[:X] += _rows(tape.x).T @ _rows(da_x)
-    dW[X:] += _rows(rounded(tape.h[:-1])).T @ _rows(da)
-    db += _rows(da).sum(axis=0)
+    dW[:X] += _rows(tape.x).T @ _rows(da_x)  # (T9)
+    dW[X:] += _rows(rounded(tape.h[:-1])).T @ _rows(da)  # (T10)
+    db += _rows(da).sum(axis=0)  # (T11)
     _add_separate(gradients, layer, dW, db)
-    return da_x @ W[:X].T
+    return da_x @ W[:X].T  # (T12)
 
 
 def through_time(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The time loop of `backward`, from the last step to the first.
+    """The time loop of `backward`, from the last step to the first: (T4) to (T8).
 
     Parameters
     ----------
@@ -130,12 +130,13 @@ def through_time(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatA
     W_h = rounded(W[-H:])
     dh = np.empty_like(dy)
     da = np.empty((T, B, W.shape[1]), W.dtype)
-    dh_next, carry = np.zeros((B, H), W.dtype), np.zeros((B, H), W.dtype)
+    dh_next, carry = np.zeros((B, H), W.dtype), np.zeros((B, H), W.dtype)  # (T4)
     for t in reversed(range(T)):
-        dh[t] = dy[t] + dh_next
-        das, carry = cell.backward(tape.gates[:, t], tape.state[:, t], tape.state[:, t + 1], dh[t], carry)
-        da[t] = rounded(np.concatenate(das, axis=1))
-        dh_next = da[t] @ W_h.T
+        dh[t] = dy[t] + dh_next  # (T5)
+        das, carry = cell.backward(tape.gates[:, t], tape.state[:, t], tape.state[:, t + 1], dh[t], carry)  # (T6)
+        da[t] = rounded(np.concatenate(das, axis=1))  # (T7)
+        dh_next = da[t] @ W_h.T  # (T8)
+    # What dh_next and carry hold now belongs to the carried-in state, which is a constant (C2).
     return dh, da
 
 
@@ -147,7 +148,7 @@ def summed_by_symbol(da: FloatArray, symbols: Ids) -> FloatArray:
     """
     _, first, inverse = np.unique(symbols, return_index=True, return_inverse=True)
     sums = np.zeros((len(first), da.shape[2]), da.dtype)
-    np.add.at(sums, inverse.reshape(-1), _rows(da))
+    np.add.at(sums, inverse.reshape(-1), _rows(da))  # (T13)
     summed = np.zeros_like(da)
     _rows(summed)[first] = sums
     return summed
@@ -170,10 +171,10 @@ def _weights(parameters: Parameters, layer: int) -> tuple[FloatArray, FloatArray
         return W, b
     H = parameters.config.hidden
     X, columns = W.shape[0] - H, len(separate) * H
-    whole = np.concatenate([W, np.zeros((X + H, columns), W.dtype)], axis=1)
-    whole[X:, W.shape[1] :] = W[X:, -columns:]
-    whole[X:, W.shape[1] - columns : W.shape[1]] = 0
-    return whole, np.concatenate([b, parameters[f"layers.{layer}.b_h"]])
+    whole = np.concatenate([W, np.zeros((X + H, columns), W.dtype)], axis=1)  # (G1)
+    whole[X:, W.shape[1] :] = W[X:, -columns:]  # (G1)
+    whole[X:, W.shape[1] - columns : W.shape[1]] = 0  # (G1)
+    return whole, np.concatenate([b, parameters[f"layers.{layer}.b_h"]])  # (G2)
 
 
 def _zeros_or_views(gradients: Parameters, layer: int) -> tuple[FloatArray, FloatArray]:
@@ -193,7 +194,7 @@ def _add_separate(gradients: Parameters, layer: int, dW: FloatArray, db: FloatAr
     X, columns = dW.shape[0] - H, len(separate) * H
     W = gradients[f"layers.{layer}.W"]
     width = W.shape[1]  # of the gates' columns: G * H
-    dW[X:, width - columns : width] = dW[X:, width:]
-    W += dW[:, :width]
-    gradients[f"layers.{layer}.b"] += db[:width]
-    gradients[f"layers.{layer}.b_h"] += db[width:]
+    dW[X:, width - columns : width] = dW[X:, width:]  # (G13)
+    W += dW[:, :width]  # (G13)
+    gradients[f"layers.{layer}.b"] += db[:width]  # (G14)
+    gradients[f"layers.{layer}.b_h"] += db[width:]  # (G14)

@@ -1,7 +1,7 @@
 """The whole network in NumPy: embedding, layers, softmax output, loss, and the backward pass.
 
-`forward` and `backward` are the equations; `ReferenceNetwork` implements the contract of
-`fastlstm.contract.Network` with them.
+`forward` and `backward` are the equations, with the numbers of ``docs/derivation.md``. `ReferenceNetwork` implements
+the contract of `fastlstm.contract.Network` with them.
 """
 
 from __future__ import annotations
@@ -54,24 +54,24 @@ class Tape:
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
-    """Logarithm of the softmax along the last axis.
+    """Logarithm of the softmax along the last axis: (N4) to (N6).
 
     The shift by the maximum is real, so that the function stays analytic for complex arguments.
     """
-    shifted: FloatArray = logits - logits.real.max(axis=-1, keepdims=True)
-    total: FloatArray = np.exp(shifted).sum(axis=-1, keepdims=True)
-    return shifted - np.log(total)
+    shifted: FloatArray = logits - logits.real.max(axis=-1, keepdims=True)  # (N4)
+    total: FloatArray = np.exp(shifted).sum(axis=-1, keepdims=True)  # (N5)
+    return shifted - np.log(total)  # (N6)
 
 
 def masked(values: FloatArray, factors: FloatArray | None) -> FloatArray:
     """Values (T, B, units), or their gradients, multiplied by the factors of dropout, if there are any."""
-    return values if factors is None else values * factors
+    return values if factors is None else values * factors  # (D2), (D3)
 
 
 def forward(
     parameters: Parameters, x: Ids, y: Ids, state: FloatArray, masks: Masks | None = None, rounded: Rounding = exact
 ) -> Tape:
-    """Predict ``y`` from ``x``.
+    """Predict ``y`` from ``x``: (N1) to (N8).
 
     Parameters
     ----------
@@ -88,26 +88,26 @@ def forward(
     """
     config = parameters.config
     masks = [None] * (config.layers + 1) if masks is None else masks
-    a = masked(parameters["embedding"][x], masks[0])
+    a = masked(parameters["embedding"][x], masks[0])  # (N1)
     layers: list[LayerTape] = []
     for layer in range(config.layers):
-        tape = recurrent.forward(parameters, layer, a, state[:, layer], rounded)
+        tape = recurrent.forward(parameters, layer, a, state[:, layer], rounded)  # (N2)
         layers.append(tape)
-        a = masked(tape.h[1:], masks[layer + 1])
+        a = masked(tape.h[1:], masks[layer + 1])  # (N2)
     top = rounded(a)
-    log_p = log_softmax(top @ rounded(parameters["output.W"]) + parameters["output.b"])
-    p = np.exp(log_p)
-    nats = -np.take_along_axis(log_p, y[..., None].astype(np.intp), axis=-1)[..., 0]
+    log_p = log_softmax(top @ rounded(parameters["output.W"]) + parameters["output.b"])  # (N3), (N6)
+    p = np.exp(log_p)  # (N7)
+    nats = -np.take_along_axis(log_p, y[..., None].astype(np.intp), axis=-1)[..., 0]  # (N8)
     return Tape(x, y, masks, layers, top, p, nats, rounded)
 
 
 def final_state(tape: Tape) -> FloatArray:
     """State carried out of a forward pass, ``(S, L, B, H)``."""
-    return np.stack([layer.state[:, -1] for layer in tape.layers], axis=1)
+    return np.stack([layer.state[:, -1] for layer in tape.layers], axis=1)  # (C3)
 
 
 def backward(parameters: Parameters, tape: Tape, scale: float, gradients: Parameters) -> None:
-    """Accumulate the gradient of ``scale * nats.sum()`` into ``gradients``.
+    """Accumulate the gradient of ``scale * nats.sum()`` into ``gradients``: (N10) to (N16).
 
     Back-propagation is truncated: no gradient flows into the carried-in state.
     """
@@ -115,17 +115,17 @@ def backward(parameters: Parameters, tape: Tape, scale: float, gradients: Parame
     V, H = config.vocab_size, config.hidden
     dlogits: FloatArray = tape.probabilities.copy()
     T, B = tape.y.shape
-    dlogits[np.arange(T)[:, None], np.arange(B), tape.y] -= 1
-    dlogits = rounded(dlogits * scale)
-    gradients["output.W"] += tape.top.reshape(-1, H).T @ dlogits.reshape(-1, V)
-    gradients["output.b"] += dlogits.reshape(-1, V).sum(axis=0)
-    dy: FloatArray = masked(dlogits @ rounded(parameters["output.W"]).T, tape.masks[-1])
+    dlogits[np.arange(T)[:, None], np.arange(B), tape.y] -= 1  # (N10)
+    dlogits = rounded(dlogits * scale)  # (N11); scale: (N9), (C1)
+    gradients["output.W"] += tape.top.reshape(-1, H).T @ dlogits.reshape(-1, V)  # (N12)
+    gradients["output.b"] += dlogits.reshape(-1, V).sum(axis=0)  # (N13)
+    dy: FloatArray = masked(dlogits @ rounded(parameters["output.W"]).T, tape.masks[-1])  # (N14)
     for layer in reversed(range(config.layers)):
         # Without dropout, what the first layer reads depends on the symbol alone.
         symbols = tape.x if layer == 0 and tape.masks[0] is None else None
-        dx = recurrent.backward(parameters, layer, tape.layers[layer], dy, gradients, symbols)
+        dx = recurrent.backward(parameters, layer, tape.layers[layer], dy, gradients, symbols)  # (N15)
         dy = masked(dx, tape.masks[layer])
-    np.add.at(gradients["embedding"], tape.x, dy)
+    np.add.at(gradients["embedding"], tape.x, dy)  # (N16)
 
 
 class ReferenceNetwork(Network):

@@ -1,6 +1,7 @@
 """The norm of the gradients, clipping, weight decay and the optimizers in NumPy, as the equations of their papers.
 
-Here m is the slot with the mean of the gradients, v that with the sum or the mean of their squares.
+Numbers such as (C4) are equations of ``docs/derivation.md``. In the optimizers, m is the slot with the mean of the
+gradients, v that with the sum or the mean of their squares.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fastlstm.params import FloatArray, Parameters, table
 
 def norm(g: FloatArray) -> float:
     """The L2 norm of all gradients (parameters,) together, summed in float64."""
-    return float(np.sqrt(np.sum(np.square(g, dtype=np.float64))))
+    return float(np.sqrt(np.sum(np.square(g, dtype=np.float64))))  # (C4)
 
 
 def update(parameters: Parameters, gradients: FloatArray, slots: FloatArray, rule: UpdateRule, norm: float) -> bool:
@@ -36,9 +37,9 @@ def update(parameters: Parameters, gradients: FloatArray, slots: FloatArray, rul
     """
     p, g = parameters.flat, gradients
     if rule.clip_value < math.inf:
-        g = np.clip(g, -rule.clip_value, rule.clip_value)
+        g = np.clip(g, -rule.clip_value, rule.clip_value)  # (C5)
     if norm > rule.clip_norm:
-        g = g * g.dtype.type(rule.clip_norm / norm)
+        g = g * g.dtype.type(rule.clip_norm / norm)  # (C6)
     if rule.l2:
         g = g + rule.l2 * decaying(parameters)
     decoupled = rule.shrink * decaying(parameters) if rule.shrink else None

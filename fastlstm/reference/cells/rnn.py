@@ -1,4 +1,4 @@
-"""The Elman RNN with tanh (Elman 1990)."""
+"""The Elman RNN with tanh (Elman 1990): equations (R1) and (R2) of ``docs/derivation.md``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Arrays = Sequence[FloatArray]
 
 def forward(a: Arrays, before: Arrays) -> tuple[Arrays, Arrays]:
     """The state h of one step, and no gates: the backward pass needs only h; see `fastlstm.reference.cells`."""
-    return (), (np.tanh(a[0]),)
+    return (), (np.tanh(a[0]),)  # (R1)
 
 
 def backward(
@@ -21,4 +21,4 @@ def backward(
 ) -> tuple[Arrays, FloatArray]:
     """Gradients of one step; there is no elementwise carry, so it is returned unchanged."""
     (h,) = after
-    return (dh * (1 - h**2),), carry
+    return (dh * (1 - h**2),), carry  # (R2)
