@@ -102,7 +102,7 @@ def backward(
     W = rounded(W)
     dW, db = _zeros_or_views(gradients, layer)
     X = W.shape[0] - parameters.config.hidden
-    _, da = through_time(parameters, layer, tape, dy)
+    *_, da = through_time(parameters, layer, tape, dy)
     da_x = da if symbols is None else rounded(summed_by_symbol(da, symbols))
     dW[:X] += _rows(tape.x).T @ _rows(da_x)  # (T9)
     dW[X:] += _rows(rounded(tape.h[:-1])).T @ _rows(da)  # (T10)
@@ -111,7 +111,9 @@ def backward(
     return da_x @ W[:X].T  # (T12)
 
 
-def through_time(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatArray) -> tuple[FloatArray, FloatArray]:
+def through_time(
+    parameters: Parameters, layer: int, tape: LayerTape, dy: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The time loop of `backward`, from the last step to the first: (T4) to (T8).
 
     Parameters
@@ -120,8 +122,8 @@ def through_time(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatA
 
     Returns
     -------
-    dh : (T, B, H), gradient with respect to ``h[1:]``: that from the layer above and, through the pre-activations, that
-        from the next step.
+    dh : (T, B, H), gradient with respect to ``h[1:]`` from the layer above and from the next step's pre-activations.
+    carries : (T, B, H), gradient that comes from the next step elementwise: of the last part of the state.
     da : (T, B, P*H), gradients with respect to the pre-activations, rounded.
     """
     cell, rounded = CELLS[parameters.config.cell], tape.rounded
@@ -130,14 +132,16 @@ def through_time(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatA
     W_h = rounded(W[-H:])
     dh = np.empty_like(dy)
     da = np.empty((T, B, W.shape[1]), W.dtype)
+    carries = np.empty_like(dy)
     dh_next, carry = np.zeros((B, H), W.dtype), np.zeros((B, H), W.dtype)  # (T4)
     for t in reversed(range(T)):
         dh[t] = dy[t] + dh_next  # (T5)
+        carries[t] = carry
         das, carry = cell.backward(tape.gates[:, t], tape.state[:, t], tape.state[:, t + 1], dh[t], carry)  # (T6)
         da[t] = rounded(np.concatenate(das, axis=1))  # (T7)
         dh_next = da[t] @ W_h.T  # (T8)
     # What dh_next and carry hold now belongs to the carried-in state, which is a constant (C2).
-    return dh, da
+    return dh, carries, da
 
 
 def summed_by_symbol(da: FloatArray, symbols: Ids) -> FloatArray:
