@@ -1,8 +1,9 @@
 """A recurrent layer over time, forward and backward, for any cell.
 
 Lanes are rows: ``x[t]`` is ``(B, X)``, ``h[t]`` is ``(B, H)``. The state has T+1 entries. Entry 0 is the carried-in
-state, so the first time step is no special case. ``W`` is ``(X+H, G*H)`` in the concatenated form
-``a = [x; h] W + b`` (see `fastlstm.params`). Numbers such as (T5) are equations of ``docs/derivation.md``.
+state, so the first time step is no special case. ``W`` is ``(X+H, P*H)`` in the concatenated form
+``a = [x; h] W + b``, with a block of columns for each of the P pre-activations of the cell (see `_weights`). Numbers
+such as (T5) are equations of ``docs/derivation.md``.
 
 The operands of products, ``x``, ``h``, ``W`` and ``da``, are rounded with ``rounded``. It is the identity, unless the
 network computes in bf16. What is not an operand stays as it is, and ``da`` is rounded wherever it is used.
