@@ -119,7 +119,7 @@ def test_help_shows_the_default_of_every_setting(verb):
         "train": dict.fromkeys(choosable(), "chosen"),
     }.get(verb, {})
     found = actions(verb)
-    assert {"seed", "backend"} <= found.keys() or verb in ("runs", "plot")
+    assert {"seed", "backend"} <= found.keys() or verb in ("info", "runs", "plot")
     for name, action in found.items():
         one = settings[name]
         default = own.get(name, one.default)
