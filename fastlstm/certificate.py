@@ -31,8 +31,7 @@ class Finding:
 
     Attributes
     ----------
-    check : its name.
-    backend : the implementation that was checked, or those that were compared.
+    check : its name, and what was checked, as in ``"centred differences, fast"``.
     judged : number of entries, parameters or other numbers that were judged.
     worst : largest relative error among them.
 
@@ -43,12 +42,11 @@ class Finding:
     """
 
     check: str
-    backend: str
     judged: int
     worst: float
 
     def __post_init__(self) -> None:
-        _require_texts(check=self.check, backend=self.backend)
+        _require_texts(check=self.check)
         _require_numbers(judged=self.judged)
         if not isinstance(self.worst, float) or not (math.isfinite(self.worst) and self.worst >= 0):
             raise ValueError(f"the worst error of a certificate is {self.worst!r}")

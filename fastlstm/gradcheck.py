@@ -76,6 +76,9 @@ def parser() -> cli.Parser:
         metavar="BUG",
         help=f"negative control: break the reference; the check must then FAIL ({_LIST}: print and explain the bugs)",
     )
+    what.add_argument(
+        "--certify", action="store_true", help="if all pass, write what was checked and found into the file of --model"
+    )
     what.add_argument("--plot", metavar="FILE", help="draw the sweep into FILE, by its suffix as PNG or SVG")
     what.add_argument("--overwrite", action="store_true", help="overwrite a FILE that is no chart of fastlstm")
     computing = made.add_argument_group("computing")
@@ -97,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.inject == _LIST:
         _explain_bugs(json=options.json)
         return 0
+    if options.certify and (options.model is None or options.inject is not None):
+        made.error("--certify needs a --model, without --inject: it certifies what is in its file")
     what = TrainConfig(**(_SIZES | _PRECISION | given(options, TrainConfig)))
     model = _model(made, options, what.precision)
     format = _format_of_plot(made, options)
@@ -104,9 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(report)
     if format is not None:
         _plot(report, Path(options.plot), format)
+    certified = _certify(options, model, report)
     print("PASS" if report.passed else "FAIL", flush=True)
     if options.json:
-        cli.print_json(report.to_dict() | {"injected": options.inject})
+        cli.print_json(report.to_dict() | {"injected": options.inject, "certified": certified})
     return 0 if report.passed else cli.FAILURE
 
 
@@ -164,6 +170,24 @@ def _plot(report: FullReport, path: Path, format: Format) -> None:
     print(f"the sweep is in {path}")
 
 
+def _certify(options: argparse.Namespace, model: ModelConfig | Parameters, report: FullReport) -> str | None:
+    """Write the certificate of a check that passed into the model's file, if asked to; returns the file's path."""
+    if not options.certify or isinstance(model, ModelConfig):
+        return None
+    from fastlstm import __version__, certificate, checkpoint
+
+    if not report.passed:
+        print(f"{options.model} is not certified, and unchanged")
+        return None
+    made = certificate.of(
+        model, report.findings, seq_len=report.seq_len, batch=report.batch, seed=report.seed,
+        per_param=_per_param(options, model.config), backends=report.backends, version=__version__,
+    )  # fmt: skip
+    file = str(checkpoint.certify(options.model, made))
+    print(f"the certificate is in {file}")
+    return file
+
+
 def _report(
     made: cli.Parser, options: argparse.Namespace, what: TrainConfig, model: ModelConfig | Parameters
 ) -> FullReport:
@@ -184,7 +208,7 @@ def _report(
         _warm_up(backends, config, [precision, precision._replace(dtype="float32")])
         with _broken(made, options.inject, config):
             return full.check(model, **settings, per_param=_per_param(options, config))
-    for option in ("per_param", "all", "inject", "plot"):
+    for option in ("per_param", "all", "inject", "certify", "plot"):
         if getattr(options, option):
             made.error(f"--{option.replace('_', '-')} is for float64: in other precisions gradients are only compared")
     _warm_up(backends, config, [precision])

@@ -214,7 +214,7 @@ def _certificate(certificate: Certificate | None) -> list[str]:
     return [
         f"gradients passed, {' and '.join(certificate.backends)}, with {versions}",
         f"T {certificate.seq_len:,}, B {certificate.batch:,}, seed {certificate.seed}, {entries}",
-        *(f"{one.check}, {one.backend}: worst error {one.worst:.1e} of {one.judged:,}" for one in certificate.findings),
+        *(f"{one.check}: worst error {one.worst:.1e} of {one.judged:,}" for one in certificate.findings),
     ]
 
 

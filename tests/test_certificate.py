@@ -6,17 +6,20 @@ import json
 import os
 import stat
 
+import numba
 import numpy as np
 import pytest
 
-from fastlstm import Model, ModelConfig, TrainConfig, Vocab, certificate, checkpoint, tensor_file
+import fastlstm
+from fastlstm import Model, ModelConfig, TrainConfig, Vocab, certificate, checkpoint, gradcheck, tensor_file
 from fastlstm.certificate import Certificate, Finding
 from fastlstm.errors import ModelFileError, RunInUseError
 from fastlstm.lock import Lock
+from fastlstm.reference import network
 
 TEXT = "the cat sat on the mat. " * 20
 
-FINDINGS = [Finding("centred differences", "fast", 120, 1.5e-9), Finding("same results", "fast and reference", 5, 0.0)]
+FINDINGS = [Finding("centred differences, fast", 120, 1.5e-9), Finding("fast against reference", 5, 0.0)]
 
 CHECK = {
     "seq_len": 8, "batch": 2, "seed": 2**128 - 1, "per_param": None, "backends": ("fast", "reference"),
@@ -189,7 +192,7 @@ def test_a_model_behind_a_link_is_certified_where_it_is(model, file, tmp_path):
 def test_a_certificate_that_could_not_be_read_back_cannot_be_made(model):
     for wrong in (float("nan"), -1.0, 1):
         with pytest.raises(ValueError, match="worst error"):
-            Finding("a check", "fast", 1, wrong)
+            Finding("a check", 1, wrong)
     with pytest.raises(ValueError, match="0 backends"):
         certificate_of(model.parameters, backends=())
 
@@ -199,3 +202,69 @@ def test_the_hash_is_that_of_the_bytes_of_all_parameters():
     model = Model(ModelConfig(3, "gru", 2, 2, 2, "float64"), Vocab.from_text("abc"))
     joined = b"".join(view.astype("<f8").tobytes() for view in model.parameters.values())
     assert certificate.sha256_of(model.parameters) == hashlib.sha256(joined).hexdigest()
+
+
+# The verb.
+
+QUICK = ["--seq-len", "3", "--per-param", "6"]
+
+
+def test_the_verb_certifies_a_model_that_passes(model, file, capsys):
+    assert gradcheck.main(["--model", str(file), "--certify", "--json", *QUICK]) == 0
+    *lines, passed, last = capsys.readouterr().out.splitlines()
+    assert (lines[-1], passed) == (f"the certificate is in {file}", "PASS")
+    result = json.loads(last)
+    assert result["certified"] == str(file)
+    found = Model.load(file).certificate
+    assert (found.seq_len, found.batch, found.seed, found.per_param) == (3, 2, 0, 6)
+    assert found.backends == ("fast", "reference")
+    assert [finding.worst for finding in found.findings] == [check["worst"] for check in result["checks"]]
+    assert len({finding.check for finding in found.findings}) == len(result["checks"])
+    entries = sum(row["entries"] for row in result["checks"][0]["parameters"])
+    assert found.findings[0].judged == entries > 6
+    assert found.versions["fastlstm"] == fastlstm.__version__
+    assert found.versions["numba"] == numba.__version__
+
+
+def test_the_verb_certifies_the_model_of_a_run_folder(file, capsys):
+    assert gradcheck.main(["--model", str(file.parent), "--certify", "--backend", "reference", *QUICK]) == 0
+    assert Model.load(file).certificate.backends == ("reference",)
+
+
+def test_a_model_that_fails_is_not_certified_and_its_file_is_unchanged(file, capsys, monkeypatch):
+    right = network.backward
+
+    def wrong(parameters, tape, scale, gradients):
+        right(parameters, tape, scale, gradients)
+        gradients["output.b"] *= 1.001
+
+    monkeypatch.setattr(network, "backward", wrong)
+    before = file.read_bytes(), file.stat().st_mtime_ns
+    assert gradcheck.main(["--model", str(file), "--certify", "--json", "--backend", "reference", *QUICK]) == 1
+    *_, said, failed, last = capsys.readouterr().out.splitlines()
+    assert (said, failed) == (f"{file} is not certified, and unchanged", "FAIL")
+    assert json.loads(last)["certified"] is None
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--certify"],
+        ["--certify", "--model", "FILE", "--inject", "sign"],
+        ["--certify", "--model", "FILE", "--precision", "float32"],
+    ],
+)
+def test_what_cannot_be_certified_is_a_usage_error(arguments, file, capsys):
+    with pytest.raises(SystemExit) as end:
+        gradcheck.main([str(file) if argument == "FILE" else argument for argument in arguments])
+    assert end.value.code == 2
+    assert "--certify" in capsys.readouterr().err
+    assert Model.load(file).certificate is None
+
+
+def test_a_model_that_was_not_to_be_certified_is_unchanged(file, capsys):
+    before = file.read_bytes(), file.stat().st_mtime_ns
+    assert gradcheck.main(["--model", str(file), "--backend", "reference", *QUICK]) == 0
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+    assert "certif" not in capsys.readouterr().out

@@ -123,7 +123,7 @@ def test_the_checkpoint_of_a_run_shows_the_model_of_its_last_step_and_its_text(t
 
 def test_a_certificate_is_shown_until_the_parameters_change(tmp_path, shown):
     model = save(tmp_path)
-    findings = [Finding("centred differences", "fast", 120, 1.5e-9), Finding("lanes", "reference", 4, 0.0)]
+    findings = [Finding("centred differences, fast", 120, 1.5e-9), Finding("lanes, reference", 4, 0.0)]
     made = certificate.of(
         model.parameters, findings, seq_len=8, batch=2, seed=5, per_param=50, backends=("fast", "reference"),
         version="1.2.3",

@@ -46,13 +46,16 @@ class GradientReport(Report):
         return self.parameters
 
     @property
+    def judged(self) -> int:
+        return sum(check.entries for check in self.parameters)
+
+    @property
     def worst(self) -> float:
         return largest([check.worst for check in self.parameters])
 
     def __str__(self) -> str:
         """A table with one line for each parameter and gate."""
-        entries = sum(check.entries for check in self.parameters)
-        return "\n".join([f"{self.heading}: {entries:,} entries, float64", *lines(self.parameters)])
+        return "\n".join([f"{self.heading}: {self.judged:,} entries, float64", *lines(self.parameters)])
 
 
 def check_gradients(

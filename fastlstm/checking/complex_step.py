@@ -39,13 +39,16 @@ class ComplexStepReport(Report):
         return self.parameters
 
     @property
+    def judged(self) -> int:
+        return sum(check.entries for check in self.parameters)
+
+    @property
     def worst(self) -> float:
         return largest([check.worst for check in self.parameters])
 
     def __str__(self) -> str:
         """One line, and the names of what is wrong."""
-        entries = sum(check.entries for check in self.parameters)
-        line = f"{self.heading}: {entries:,} entries, worst {self.worst:.1e}, allowed {COMPLEX_TOLERANCE:.0e}"
+        line = f"{self.heading}: {self.judged:,} entries, worst {self.worst:.1e}, allowed {COMPLEX_TOLERANCE:.0e}"
         return with_names(f"{line} {verdict(self.passed)}", self.wrong)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from fastlstm.certificate import Finding
 from fastlstm.checking import centred, complex_step, directional, equivalence, sweep
 from fastlstm.checking.differences import random_direction
 from fastlstm.checking.points import Point, point
@@ -58,6 +59,11 @@ class FullReport:
     def passed(self) -> bool:
         """Whether every check passed."""
         return all(report.passed for report in self.reports)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What a certificate states, if all checks passed."""
+        return tuple(Finding(report.heading, report.judged, report.worst) for report in self.reports)
 
     def __str__(self) -> str:
         """A section for each check, and what is wrong in a few lines."""

@@ -53,6 +53,11 @@ class Report(abc.ABC):
         return not self.wrong
 
     @property
+    def judged(self) -> int:
+        """Number of entries, or of other numbers, that were judged."""
+        return len(self.items)
+
+    @property
     def wrong(self) -> tuple[str, ...]:
         """What is wrong, in a few characters each."""
         return tuple(item.label for item in self.items if not item.passed)
