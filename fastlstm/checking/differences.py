@@ -72,9 +72,9 @@ def complex_step(at: Point, direction: FloatArray, h: float = COMPLEX_STEP) -> f
 
 
 def relative_error(analytic: FloatArray, numeric: FloatArray, floor: float, tolerance: float) -> FloatArray:
-    """Relative errors, with the denominator of the module's docstring."""
+    """Relative errors, with the denominator of the module's docstring; 0 where both are 0."""
+    smallest = max(floor / tolerance, float(np.finfo(np.float64).tiny))
     error: FloatArray = np.abs(analytic - numeric)
-    smallest = max(floor / tolerance, float(np.finfo(np.float64).tiny))  # both gradients and the floor may be 0
     return error / np.maximum(np.maximum(np.abs(analytic), np.abs(numeric)), smallest)
 
 
