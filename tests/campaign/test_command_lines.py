@@ -121,9 +121,13 @@ def hostile_option(verb, rng):
 
 
 def options_of(verb):
-    """The options that a verb's parser declares, except --debug, which requests a traceback."""
+    """The options that a verb's parser declares, except those that request a traceback or a change of a model."""
     parser = importlib.import_module(f"fastlstm.{verb}").parser()
-    return [option for option in parser._actions if option.option_strings and "--debug" not in option.option_strings]
+    return [
+        option
+        for option in parser._actions
+        if option.option_strings and not {"--debug", "--certify"} & {*option.option_strings}
+    ]
 
 
 def value_for(option: argparse.Action, rng):
