@@ -45,6 +45,7 @@ SMALL = {
     ],
     "sample": ["kept", "--length=5"],
     "evaluate": ["kept", "notes.txt"],
+    "info": ["kept"],
     "gradcheck": ["--hidden=3", "--embedding=2", "--seq-len=3", "--batch=2"],
 }  # fmt: skip
 #: Redirections with which a shell opens and closes a command's standard streams.
@@ -99,7 +100,7 @@ def hostile_arguments(verb, rng):
     arguments = list(SMALL.get(verb, []))
     for _ in range(rng.integers(0, 3)):
         arguments += hostile_option(verb, rng)
-    if verb in ("sample", "evaluate") and rng.random() < 0.2:
+    if verb in ("sample", "evaluate", "info") and rng.random() < 0.2:
         arguments[0] = str(rng.choice(PATHS))
     if rng.random() < 0.1:
         rng.shuffle(arguments)
@@ -120,9 +121,13 @@ def hostile_option(verb, rng):
 
 
 def options_of(verb):
-    """The options that a verb's parser declares, except --debug, which requests a traceback."""
+    """The options that a verb's parser declares, except those that request a traceback or a change of a model."""
     parser = importlib.import_module(f"fastlstm.{verb}").parser()
-    return [option for option in parser._actions if option.option_strings and "--debug" not in option.option_strings]
+    return [
+        option
+        for option in parser._actions
+        if option.option_strings and not {"--debug", "--certify"} & {*option.option_strings}
+    ]
 
 
 def value_for(option: argparse.Action, rng):
