@@ -500,7 +500,7 @@ def _adding(right: Function, change: Callable[[Parameters, int, FloatArray], Non
     ) -> Any:
         added = Parameters(gradients.config, np.zeros_like(gradients.flat))
         dx = right(parameters, layer, tape, dy, added, symbols)
-        _, da = recurrent.through_time(parameters, layer, tape, dy)
+        *_, da = recurrent.through_time(parameters, layer, tape, dy)
         change(added, layer, da)
         gradients.flat += added.flat
         return dx
