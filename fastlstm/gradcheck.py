@@ -35,18 +35,15 @@ _MOST_CHECKED, _USUAL = 5000, 50
 #: Default precision, the only one in which gradients can be checked numerically.
 _PRECISION = {"precision": "float64"}
 
-#: What ``--backend`` stands for; the first is the default.
+#: What ``--backend`` stands for.
 _BACKENDS: dict[str, tuple[BackendName, ...]] = {
     "both": ("fast", "reference"),
     "fast": ("fast",),
     "reference": ("reference",),
 }
 
-#: What ``--inject`` prints the explanations for.
+#: Given in place of a bug, it makes ``--inject`` explain all bugs.
 _LIST = "list"
-
-#: Columns of a terminal that an explanation fills.
-_WIDTH = 79
 
 
 def parser() -> cli.Parser:
@@ -119,10 +116,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _explain_bugs(*, json: bool) -> None:
     """Print the bugs that can be injected."""
     from fastlstm.checking.bugs import BUGS
+    from fastlstm.checking.reports import WIDTH
 
     for bug in BUGS.values():
         print(f"{bug.name} ({bug.stage} pass; {', '.join(bug.cells)})")
-        print(textwrap.fill(bug.about, _WIDTH, initial_indent="    ", subsequent_indent="    "))
+        print(textwrap.fill(bug.about, WIDTH, initial_indent="    ", subsequent_indent="    "))
     if json:
         fields = ("name", "stage", "about", "cells")
         cli.print_json({"bugs": [{field: getattr(bug, field) for field in fields} for bug in BUGS.values()]})
@@ -145,7 +143,7 @@ def _model(made: cli.Parser, options: argparse.Namespace, precision: PrecisionNa
 
 
 def _format_of_plot(made: cli.Parser, options: argparse.Namespace) -> Format | None:
-    """The format of the chart that is asked for; its file can be written as far as one can know before."""
+    """The format of the chart that is asked for, if any; a file that is not ours is refused before the checks."""
     if options.plot is None:
         return None
     from fastlstm import charts

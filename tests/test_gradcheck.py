@@ -60,7 +60,7 @@ def test_all_checks_of_both_backends_pass_by_default_and_each_is_named(cell, cap
     expected = [(check, backend) for backend, checks in OF_GRADIENTS.items() for check in checks]
     expected += [("fast against reference", "both")] * 2
     expected += [
-        (f"{check}", backend) for backend in OF_GRADIENTS for check in ("chunks against whole", "lanes against singles")
+        (check, backend) for backend in OF_GRADIENTS for check in ("chunks against whole", "lanes against singles")
     ]
     assert [(check["check"], check["backend"]) for check in result["checks"]] == expected
     for check, backend in expected:
@@ -76,6 +76,20 @@ def test_all_checks_of_both_backends_pass_by_default_and_each_is_named(cell, cap
 def test_the_output_fits_79_columns(cell, bug, capsys):
     _, lines, _ = run(capsys, "--cell", cell, "--layers", "3", "--per-param", "3", *bug)
     assert max(map(len, lines)) <= 79
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_entry_of_two_layers_passes_with_a_margin(cell, capsys):
+    status, _, result = run(capsys, "--cell", cell, "--layers", "2", "--all")
+    assert status == 0
+    for check in result["checks"]:
+        if "parameters" in check:
+            assert sum(p["entries"] for p in check["parameters"]) == ModelConfig(11, cell, 2, 9, 5).parameter_count
+    worst = {(check["check"], check["backend"]): check["worst"] for check in result["checks"]}
+    # Margins: a third as for other points below, and the tenth that `COMPLEX_TOLERANCE` promises.
+    assert max(worst["centred differences", backend] for backend in OF_GRADIENTS) < 1e-6 / 3
+    assert worst["complex steps", "reference"] < 1e-12 / 10
 
 
 @pytest.mark.parametrize("backend", OF_GRADIENTS)
