@@ -10,6 +10,7 @@ from fastlstm import checking
 from fastlstm.cells import CELLS
 from fastlstm.checking import complex_step, directional, equivalence, sweep, sweep_chart
 from fastlstm.checking.bugs import injected
+from fastlstm.checking.centred import OneStepReport
 from fastlstm.checking.differences import Loss, four_losses, random_direction, two_losses
 from fastlstm.checking.points import float32_unit, point
 from fastlstm.checking.rows import ParameterCheck, lines, rows
@@ -327,6 +328,24 @@ def test_what_is_wrong_is_named_once_in_a_few_lines():
     assert summary.startswith("wrong: centred differences, reference (embedding, layers.0.W[x] i,")
     assert "complex steps, reference;" in summary
     assert len(text[text.index("\nwrong: ") :].splitlines()) <= 8
+
+
+@pytest.mark.parametrize(
+    ("bug", "wrong"),
+    [
+        ("gates-swapped", {"layers.0.W[x] o", "layers.0.W[h] o", "layers.0.b o"}),
+        ("carry-dropped", set()),
+    ],
+)
+def test_one_time_step_alone_tells_a_gate_from_the_loop_over_time(bug, wrong):
+    """In the sequence either makes nearly everything wrong; a right network is not checked again."""
+    with injected(bug, ModelConfig(5, "lstm", 1, 3, 2)):
+        report = checking.check(ModelConfig(5, "lstm", 1, 3, 2), backends=["reference"], per_param=2)
+    (step,) = [one for one in report.reports if isinstance(one, OneStepReport)]
+    assert wrong <= set(step.wrong)
+    assert step.passed == (not wrong)
+    assert not {"layers.0.b i", "layers.0.b f", "output.W"} & set(step.wrong)
+    assert not any(isinstance(one, OneStepReport) for one in checking.check(CONFIG, per_param=1).reports)
 
 
 def test_a_table_of_nine_layers_of_hundreds_of_units_fits_79_columns():

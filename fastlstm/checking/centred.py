@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from fastlstm.checking.differences import STEP, TOLERANCE, Loss, four_losses
 from fastlstm.checking.points import Point, point
-from fastlstm.checking.reports import Report, largest
+from fastlstm.checking.reports import WIDTH, Report, largest, with_names
 from fastlstm.checking.rows import ParameterCheck, Row, chosen, compare, lines
 from fastlstm.config import BackendName, ModelConfig, TrainConfig
 from fastlstm.dropout import Dropout
@@ -56,6 +57,39 @@ class GradientReport(Report):
     def __str__(self) -> str:
         """A table with one line for each parameter and gate."""
         return "\n".join([f"{self.heading}: {self.judged:,} entries, float64", *lines(self.parameters)])
+
+
+@dataclasses.dataclass(frozen=True)
+class OneStepReport(Report):
+    """Where to search for a mistake: the check of one time step, in which nothing has been passed back.
+
+    In a sequence, one wrong gate makes all parameters below it wrong, because the time loop passes the error on.
+
+    Attributes
+    ----------
+    backend : that was checked.
+    check : the same check with T = 1.
+    """
+
+    title: ClassVar[str] = "one time step"
+
+    backend: BackendName
+    check: GradientReport
+
+    @property
+    def items(self) -> tuple[ParameterCheck, ...]:
+        return self.check.items
+
+    @property
+    def worst(self) -> float:
+        return self.check.worst
+
+    def __str__(self) -> str:
+        """What is wrong, or what it means that nothing is."""
+        if self.passed:
+            about = "all right: the mistake is in the loop over time, or in what one step passes to another"
+            return textwrap.fill(f"{self.heading}: {about}", WIDTH, subsequent_indent=" " * 4)
+        return with_names(f"{self.heading}: here no step passes an error on to another", self.wrong)
 
 
 def check_gradients(
@@ -102,6 +136,12 @@ def check_gradients(
     at = point(model, seq_len, batch, rng)
     rows = chosen(at.parameters.config, at.x, per_param, rng)
     return check_at(at, rows, backend, step=step, threads=threads, gradient=gradient, dropout=dropout)
+
+
+def check_one_step(at: Point, rows: Sequence[Row], backend: BackendName, *, threads: int = 1) -> OneStepReport:
+    """The check of the first time step alone, at a point in float64."""
+    first = at._replace(x=at.x[:1], y=at.y[:1])
+    return OneStepReport(backend, check_at(first, rows, backend, threads=threads))
 
 
 def check_at(

@@ -3,7 +3,7 @@
 ====================================  =================================================================
 check                                 what it finds
 ====================================  =================================================================
-`fastlstm.checking.centred`           which gradient is wrong
+`fastlstm.checking.centred`           which gradient is wrong; if one is, also with one time step alone
 `fastlstm.checking.directional`       whether any is, from all entries at once
 `fastlstm.checking.complex_step`      which is wrong, to rounding errors; of the reference
 `fastlstm.checking.sweep`             whether the checks themselves work: errors must depend on h
@@ -158,7 +158,10 @@ def _derivatives(
     at: Point, rows: Sequence[Row], direction: FloatArray, backend: BackendName, threads: int
 ) -> Iterator[Report]:
     """The checks of one backend's gradient against numerical ones."""
-    yield centred.check_at(at, rows, backend, threads=threads)
+    gradients = centred.check_at(at, rows, backend, threads=threads)
+    yield gradients
+    if not gradients.passed and len(at.x) > 1:
+        yield centred.check_one_step(at, rows, backend, threads=threads)
     yield directional.check_at(at, direction, backend, threads=threads)
     if backend == "reference":
         yield complex_step.check_at(at, rows)
