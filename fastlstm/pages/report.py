@@ -380,7 +380,7 @@ def _facts(run: _Run) -> dict[str, str]:
 
 
 def _percent(share: float) -> str:
-    return "no" if math.isnan(share) else f"{100 * share:.0f} %"
+    return "no" if math.isnan(share) else f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def _line(text: object) -> str:
