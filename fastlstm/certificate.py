@@ -98,6 +98,16 @@ class Certificate:
         """Whether the certificate was made for these parameters, bit for bit, in their dtype."""
         return sha256_of(parameters) == self.parameters_sha256
 
+    def lines(self) -> list[str]:
+        """What it states, in lines to be read."""
+        entries = "all entries" if self.per_param is None else f"{self.per_param:,} entries of each parameter"
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return [
+            f"gradients passed, {' and '.join(self.backends)}, with {versions}",
+            f"T {self.seq_len:,}, B {self.batch:,}, seed {self.seed}, {entries}",
+            *(f"{one.check}: worst error {one.worst:.1e} of {one.judged:,}" for one in self.findings),
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """The certificate as plain values, ready for JSON."""
         return dataclasses.asdict(self)

@@ -209,13 +209,7 @@ def _versions(found: _Found) -> list[str]:
 def _certificate(certificate: Certificate | None) -> list[str]:
     if certificate is None:
         return ["none: the gradients of these parameters were not checked"]
-    entries = "all entries" if certificate.per_param is None else f"{certificate.per_param:,} entries of each parameter"
-    versions = ", ".join(f"{name} {version}" for name, version in certificate.versions.items())
-    return [
-        f"gradients passed, {' and '.join(certificate.backends)}, with {versions}",
-        f"T {certificate.seq_len:,}, B {certificate.batch:,}, seed {certificate.seed}, {entries}",
-        *(f"{one.check}: worst error {one.worst:.1e} of {one.judged:,}" for one in certificate.findings),
-    ]
+    return certificate.lines()
 
 
 def _number(values: Mapping[str, Any], name: str) -> int | float | None:
