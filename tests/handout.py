@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 #: Patterns of the files that contain solutions, or are of no use without them: derivations, and this command.
 SOLUTIONS = (
     "docs/derivation*",
+    "docs/render.py",
     "docs/teacher.md",
     "tests/test_derivation.py",
     "tests/handout.py",

@@ -4,7 +4,9 @@ import handout
 import pytest
 from programs import ENVIRONMENT, python
 
-TESTS = ["tests/test_reference_gradients.py", "tests/test_naive.py", "-k", "lstm"]
+TESTS = ["tests/test_reference_gradients.py", "tests/test_naive.py"]
+#: Expressions of pytest: all tests of the LSTM, and those that are no negative controls, for a wrong solution.
+ALL, POSITIVE = "lstm", "lstm and not broken"
 
 #: A correct solution that is not the project's: other names, and other but equal formulas.
 RIGHT = '''"""The LSTM as somebody else would write it."""
@@ -48,9 +50,9 @@ def run(copy, *arguments):
     return python("-m", *arguments, cwd=copy, env=ENVIRONMENT | {"PYTHONPATH": str(copy)}, text=True)
 
 
-def results(copy):
-    """Exit status and output of the tests of the LSTM, and those of its gradient check."""
-    tests = run(copy, "pytest", "-p", "no:cacheprovider", "-rA", "--tb=no", *TESTS)
+def results(copy, selected):
+    """Exit status and output of `TESTS`, and those of the gradient check."""
+    tests = run(copy, "pytest", "-p", "no:cacheprovider", "-rA", "--tb=no", *TESTS, "-k", selected)
     check = run(copy, "fastlstm.gradcheck", "--cell", "lstm", "--backend", "reference")
     return tests.returncode, tests.stdout, check.returncode, check.stdout + check.stderr
 
@@ -61,16 +63,16 @@ def hand_in(copy):
     file = copy / "fastlstm" / "reference" / "cells" / "lstm.py"
     blank = file.read_text()
 
-    def results_with(solution):
+    def results_with(solution, selected):
         file.write_text(solution)
-        return results(copy)
+        return results(copy, selected)
 
     yield results_with
     file.write_text(blank)
 
 
 def test_all_tests_of_the_lstm_fail_in_the_copy_and_say_what_is_to_be_written(copy):
-    status, tests, check_status, check = results(copy)
+    status, tests, check_status, check = results(copy, ALL)
     assert (status, check_status) == (1, 1)
     assert "FAILED" in tests
     assert "PASSED" not in tests
@@ -78,7 +80,7 @@ def test_all_tests_of_the_lstm_fail_in_the_copy_and_say_what_is_to_be_written(co
 
 
 def test_a_correct_solution_passes_though_it_is_written_differently(hand_in):
-    status, tests, check_status, check = hand_in(RIGHT)
+    status, tests, check_status, check = hand_in(RIGHT, ALL)
     assert (status, check_status) == (0, 0), tests + check
     assert "FAILED" not in tests
     assert check.splitlines()[-1] == "PASS"
@@ -86,7 +88,7 @@ def test_a_correct_solution_passes_though_it_is_written_differently(hand_in):
 
 def test_a_wrong_solution_fails(hand_in):
     assert WRONG != RIGHT
-    status, tests, check_status, check = hand_in(WRONG)
+    status, tests, check_status, check = hand_in(WRONG, POSITIVE)
     assert (status, check_status) == (1, 1)
     assert "FAILED tests/test_reference_gradients.py::test_every_parameter_agrees_with_a_complex_step[lstm-1]" in tests
     assert "PASSED tests/test_naive.py::test_the_reference_is_the_naive_forward_pass[lstm-1]" in tests
@@ -96,7 +98,14 @@ def test_a_wrong_solution_fails(hand_in):
 def test_the_copy_has_all_files_but_those_with_solutions(copy):
     left_out = {path.as_posix() for path in handout.files() if not (copy / path).exists()}
     assert {"docs/teacher.md", "tests/handout.py", "tests/test_handout.py"} <= left_out
-    known = ("docs/derivation", "docs/teacher", "tests/test_derivation", "tests/handout", "tests/test_handout")
+    known = (
+        "docs/derivation",
+        "docs/render.py",
+        "docs/teacher",
+        "tests/test_derivation",
+        "tests/handout",
+        "tests/test_handout",
+    )
     assert [name for name in left_out if not name.startswith(known)] == []
     assert not (copy / ".git").exists()
 
