@@ -86,6 +86,12 @@ def signature_of_one_step(name, config):
     return at_one.get(name, signature(name, config))
 
 
+def depends_on_the_text(name, config):
+    """Rows of `signature_of_one_step` that are wrong or right depending on how the backward pass is written."""
+    # With stale-c, h / o is wrong for tanh(c) in the way of the forward pass, so the gradient of o is right with it.
+    return of_top(config, "o") - below_top(config) if name == "stale-c" else set()
+
+
 # More lanes than symbols, so that one is repeated in every step.
 V, B = 4, 5
 
@@ -136,8 +142,9 @@ def test_both_checks_show_the_rows_that_a_bug_makes_wrong_and_no_others(name, ce
 def test_a_check_of_one_step_confines_a_bug_of_the_recursion(name, cell, layers):
     config = small(cell, layers)
     expected = clipped_rows(config, 1) if name == "clipped" else signature_of_one_step(name, config)
+    open_rows = depends_on_the_text(name, config)
     with injected(name, config):
-        assert by_complex_steps(config, 1) == expected
+        assert by_complex_steps(config, 1) - open_rows == expected - open_rows
 
 
 #: The checks that show what gradients do not; fast against reference is another, of every bug.
