@@ -23,6 +23,7 @@ class Cell:
     state : names of the S parts of the carried state; the first is h, which the layer above and the output read.
     separate : the last R gates, whose recurrent part ``h W + b_h`` is kept separate from their input part ``x W + b``:
         the cell combines the two itself. So they have different gradients, and the recurrent part has its own bias.
+    tanh_gates : the gates whose activation is tanh; that of the others is the sigmoid.
     forget_gate : the gate whose bias starts at ``forget_bias``; ``None`` if there is none.
     keeps_gates : whether the backward pass needs the gates; else the state is enough.
     """
@@ -30,6 +31,7 @@ class Cell:
     gates: tuple[str, ...]
     state: tuple[str, ...]
     separate: tuple[str, ...] = ()
+    tanh_gates: tuple[str, ...] = ()
     forget_gate: str | None = None
     keeps_gates: bool = True
 
@@ -62,7 +64,7 @@ class Cell:
 
 #: All cells by name.
 CELLS: dict[CellName, Cell] = {
-    "lstm": Cell(gates=("i", "f", "o", "g"), state=("h", "c"), forget_gate="f"),
-    "rnn": Cell(gates=("a",), state=("h",), keeps_gates=False),
-    "gru": Cell(gates=("r", "z", "n"), state=("h",), separate=("n",)),
+    "lstm": Cell(gates=("i", "f", "o", "g"), state=("h", "c"), tanh_gates=("g",), forget_gate="f"),
+    "rnn": Cell(gates=("a",), state=("h",), tanh_gates=("a",), keeps_gates=False),
+    "gru": Cell(gates=("r", "z", "n"), state=("h",), separate=("n",), tanh_gates=("n",)),
 }

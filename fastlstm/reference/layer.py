@@ -120,8 +120,8 @@ def through_time(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatA
 
     Returns
     -------
-    dh : (T, B, H), gradient with respect to ``h[1:]``: that from the layer above and, through the pre-activations, that
-        from the next step.
+    dh : (T, B, H), gradient with respect to ``h[1:]`` through all paths: the layer above, and the next step's
+        pre-activations and, where the carry is of h, its elementwise carry.
     da : (T, B, P*H), gradients with respect to the pre-activations, rounded.
     """
     cell, rounded = CELLS[parameters.config.cell], tape.rounded
@@ -131,9 +131,14 @@ def through_time(parameters: Parameters, layer: int, tape: LayerTape, dy: FloatA
     dh = np.empty_like(dy)
     da = np.empty((T, B, W.shape[1]), W.dtype)
     dh_next, carry = np.zeros((B, H), W.dtype), np.zeros((B, H), W.dtype)
+    # The carry is the gradient of the last part of the state: of h itself, if it is the only part.
+    carries_h = len(tape.state) == 1
     for t in reversed(range(T)):
         dh[t] = dy[t] + dh_next
-        das, carry = cell.backward(tape.gates[:, t], tape.state[:, t], tape.state[:, t + 1], dh[t], carry)
+        das, carry_before = cell.backward(tape.gates[:, t], tape.state[:, t], tape.state[:, t + 1], dh[t], carry)
+        if carries_h:
+            dh[t] += carry
+        carry = carry_before
         da[t] = rounded(np.concatenate(das, axis=1))
         dh_next = da[t] @ W_h.T
     return dh, da
