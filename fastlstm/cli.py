@@ -30,6 +30,7 @@ VERBS = {
     "gradcheck": "check gradients against numerical ones",
     "runs": "list runs with their best losses",
     "plot": "draw the loss curves of runs",
+    "report": "show all of a run in one HTML page",
 }
 
 FAILURE, USAGE = 1, 2

@@ -54,6 +54,7 @@ class TrainingCurve:
     epoch : (N,) passes over the training text until then.
     train_nats : (N,) smoothed training loss, nats per symbol.
     rate : (N,) learning rate.
+    norm : (N,) norm of the gradient, before clipping.
     """
 
     step: NDArray[np.int64]
@@ -61,6 +62,7 @@ class TrainingCurve:
     epoch: NDArray[np.float64]
     train_nats: NDArray[np.float64]
     rate: NDArray[np.float64]
+    norm: NDArray[np.float64]
 
     @property
     def epochs_per_step(self) -> float:
@@ -277,7 +279,8 @@ def _number(line: _Line, key: str) -> float:
 
 def _training(lines: Sequence[_Line]) -> TrainingCurve:
     lines = [line for line in lines if _kind(line) == "train_nats"]
-    return TrainingCurve(_steps(lines), *(_column(lines, key) for key in ("seconds", "epoch", "train_nats", "rate")))
+    columns = ("seconds", "epoch", "train_nats", "rate", "norm")
+    return TrainingCurve(_steps(lines), *(_column(lines, key) for key in columns))
 
 
 def _validation(lines: Sequence[_Line]) -> ValidationCurve:

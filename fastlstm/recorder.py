@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO
 
 from fastlstm.budget import Budget
 from fastlstm.config import TrainConfig
-from fastlstm.errors import ModelFileError
+from fastlstm.errors import FastlstmError, ModelFileError
 from fastlstm.observers import Observer, Progress
 from fastlstm.progress import Lines
 from fastlstm.run_checkpoint import Checkpoint
@@ -31,6 +32,9 @@ _FLUSH_SECONDS = 0.5
 
 #: Number of lines of training in the metrics of a run.
 _LINES = 1000
+
+#: The line before a sample in the file of the samples.
+_SAMPLE_HEAD = re.compile(r"^--- step (\d[\d,]{0,24})\n", re.MULTILINE)
 
 Say = Callable[[str], None]
 
@@ -177,6 +181,34 @@ class Recorder(Observer):
     def _write(self, values: dict[str, Any]) -> None:
         infinite = {key for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)}
         self._journals[METRICS].write(json.dumps(values | dict.fromkeys(infinite)) + "\n")
+
+
+def read_samples(folder: Path) -> dict[int, str]:
+    """The samples of a run by their steps, in the order of steps; empty if it has none yet.
+
+    Where a run went back and recorded a step again, the later sample counts.
+
+    Parameters
+    ----------
+    folder : the run folder.
+
+    Raises
+    ------
+    FastlstmError
+        When the file cannot be read.
+    """
+    path = folder / SAMPLES
+    try:
+        content = path.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise FastlstmError(f"cannot read {str(path)!r} ({error.strerror}): check its permissions") from None
+    _, *parts = _SAMPLE_HEAD.split(content)  # steps and texts in turn
+    samples = {
+        int(step.replace(",", "")): text.removesuffix("\n") for step, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+    return dict(sorted(samples.items()))
 
 
 class Log(Lines):

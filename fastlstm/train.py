@@ -234,6 +234,7 @@ def _resume(options: argparse.Namespace, started: float) -> int:
     from fastlstm import config_file, run_checkpoint
     from fastlstm.errors import ConfigError
     from fastlstm.run_folder import CONFIG, METRICS, SAMPLES, RunFolder
+    from fastlstm.run_text import located
     from fastlstm.train_settings import Given
 
     path = Path(options.resume)
@@ -241,7 +242,7 @@ def _resume(options: argparse.Namespace, started: float) -> int:
         has_config = (path / CONFIG).exists()
         wanted = Given.by(options, path if has_config else None)
         record = config_file.record(path) if has_config else {}
-        wanted = wanted._replace(data=[_found(source, record) for source in wanted.data])
+        wanted = wanted._replace(data=[located(source, record) for source in wanted.data])
         if not (path / run_checkpoint.FILE_NAME).exists() and folder.model.exists():
             raise ConfigError(
                 f"{str(path)!r} contains a model, but no {run_checkpoint.FILE_NAME} to go on from: train the model"
@@ -260,12 +261,6 @@ def _continued(record: dict[str, Any], start: _Start, options: argparse.Namespac
     """The record of a run, with the command that resumes it."""
     at = f"step {start.step:,}: {_command(options)}"
     return record | {"resumed": [*record.get("resumed", []), at]}
-
-
-def _found(source: str, record: dict[str, Any]) -> str:
-    """The path of a text of a run: as it was given, or from the folder in which the run was started."""
-    path = Path(record.get("folder", "."), source)
-    return source if Path(source).exists() or not path.exists() else str(path)
 
 
 def _go_on(checkpoint: Checkpoint, wanted: Given, train: dict[str, Any], path: Path) -> _Start:

@@ -24,11 +24,13 @@ def features(symbols: list[str]) -> dict[str, NDArray[np.float64]]:
     found = {
         "the position in the line": _since(symbols, lambda symbol: symbol == "\n"),
         "the position in the word": _since(symbols, lambda symbol: not symbol.isalpha()),
-        "whether a word goes on": _flags(symbols, str.isalpha),
-        "capital letters": _flags(symbols, str.isupper),
-        "line ends": _flags(symbols, lambda symbol: symbol == "\n"),
-        "punctuation marks": _flags(symbols, lambda symbol: not symbol.isalnum() and not symbol.isspace()),
-        "being inside of quotation marks": np.cumsum(_flags(symbols, lambda symbol: symbol in _QUOTES)) % 2,
+        "whether it is a letter": _flags(symbols, str.isalpha),
+        "whether it is a capital letter": _flags(symbols, str.isupper),
+        "whether it ends a line": _flags(symbols, lambda symbol: symbol == "\n"),
+        "whether it is a punctuation mark": _flags(
+            symbols, lambda symbol: not symbol.isalnum() and not symbol.isspace()
+        ),
+        "whether it is in quotation marks": np.cumsum(_flags(symbols, lambda symbol: symbol in _QUOTES)) % 2,
     }
     return {name: values for name, values in found.items() if np.ptp(values) > 0}
 
@@ -49,14 +51,17 @@ def explained(values: NDArray[np.float32], properties: Mapping[str, NDArray[np.f
     """
     given = np.array([_standardised(one) for one in properties.values()]).reshape(-1, values.shape[1])
     correlations = np.einsum("fn,lnh->flh", given, _standardised(values.astype(np.float64), axis=1)) / values.shape[1]
-    return np.square(correlations)
+    shares: NDArray[np.float64] = np.square(correlations)
+    return shares
 
 
 def _standardised(values: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
     """With mean 0 and variance 1; what is constant becomes 0."""
     centred = values - values.mean(axis=axis, keepdims=True)
     deviation = centred.std(axis=axis, keepdims=True)
-    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 1e-9)
+    standardised: NDArray[np.float64] = np.zeros_like(centred)
+    np.divide(centred, deviation, out=standardised, where=deviation > 1e-9)
+    return standardised
 
 
 def _flags(symbols: list[str], condition: Callable[[str], bool]) -> NDArray[np.float64]:

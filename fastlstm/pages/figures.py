@@ -10,6 +10,7 @@ import io
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from fastlstm import extras
@@ -24,6 +25,9 @@ COLOURS = {name: shade.light for name, shade in THEME.items()}
 
 #: The line of each cell in all figures, so that they can be told apart without colours too.
 LINE_STYLES: dict[CellName, str] = {"lstm": "-", "gru": "--", "rnn": "-."}
+
+#: The program that images name as theirs, and among how many of their first bytes they do.
+_SOFTWARE, _FIRST_BYTES = "fastlstm", 1000
 
 _FONT, _FONT_SIZE, _DPI = "DejaVu Sans", 10.5, 160
 
@@ -55,8 +59,17 @@ def draw(
         figure = _matplotlib(".figure").Figure(size, layout="constrained")
         paint(figure.subplots())
         svg = _encoded(figure, "svg", metadata={"Date": None}, transparent=True).decode()
-        png = _encoded(figure, "png", metadata={"Software": "fastlstm"}, facecolor="white", dpi=_DPI)
+        png = _encoded(figure, "png", metadata={"Software": _SOFTWARE}, facecolor="white", dpi=_DPI)
     return Figure(name, title, alt, caption, _for_page(svg, name, alt), png)
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a file is an image that `draw` made; false for what cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return f"Software\0{_SOFTWARE}".encode() in file.read(_FIRST_BYTES)
+    except OSError:
+        return False
 
 
 def power_of_ten(value: float, position: int | None = None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastlstm import extras
 
@@ -101,16 +101,28 @@ def render(title: str, lead: str, sections: Sequence[Section], facts: Mapping[st
     ValueError
         When two elements of the page would have the same id.
     """
+    document = fill(_TEMPLATE, title=title, lead=lead, sections=sections, facts=facts, theme=THEME, mark=MARK)
+    _check_ids(document)
+    return document
+
+
+def fill(template: str, **values: Any) -> str:
+    """Fill a template of this package, as ``markupsafe.Markup``; values that are text are escaped.
+
+    Raises
+    ------
+    FastlstmError
+        When jinja2 is missing.
+    """
     jinja2 = extras.load("jinja2", extra="plot", purpose="a page")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fastlstm.pages", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    document: str = environment.get_template(_TEMPLATE).render(
-        title=title, lead=lead, sections=sections, facts=facts, theme=THEME, mark=MARK
+    text: str = extras.load("markupsafe", extra="plot", purpose="a page").Markup(
+        environment.get_template(template).render(values)
     )
-    _check_ids(document)
-    return document
+    return text
 
 
 def _check_ids(document: str) -> None:
