@@ -162,6 +162,20 @@ class ModelConfig(Settings):
         first, above = (self.structure.parameter_count(inputs, self.hidden) for inputs in (self.embedding, self.hidden))
         return outer + first + (self.layers - 1) * above
 
+    def with_parameters(self, parameters: int, cell: CellName) -> ModelConfig:
+        """The same model of a cell, with as many hidden units as bring it nearest to a number of parameters."""
+
+        def of(hidden: int) -> ModelConfig:
+            return dataclasses.replace(self, cell=cell, hidden=hidden)
+
+        low, high = 1, 2
+        while of(high).parameter_count < parameters:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if of(middle).parameter_count < parameters else (low, middle)
+        return min(of(low), of(high), key=lambda model: abs(model.parameter_count - parameters))
+
     def inputs(self, layer: int) -> int:
         """X of a layer: the length of its input vectors."""
         return self.embedding if layer == 0 else self.hidden

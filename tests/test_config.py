@@ -1,5 +1,6 @@
 """Configurations refuse invalid values, with one line that names the field."""
 
+import dataclasses
 import json
 import math
 from fractions import Fraction
@@ -111,3 +112,12 @@ def test_the_largest_settings_of_a_dtype_give_finite_parameters(dtype, rng):
 def test_a_run_without_end_is_refused():
     with pytest.raises(ConfigError, match="give fewer"):
         TrainConfig(epochs=1e308).total_steps(1000)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("parameters", [1, 5_000, 111_361])
+def test_no_other_size_is_nearer_to_a_number_of_parameters(cell, parameters):
+    found = ModelConfig(65, "lstm", layers=2, forget_bias=3.0).with_parameters(parameters, cell)
+    assert (found.cell, found.layers, found.forget_bias) == (cell, 2, 3.0)
+    others = [dataclasses.replace(found, hidden=n) for n in range(1, found.hidden + 3)]
+    assert found == min(others, key=lambda one: abs(one.parameter_count - parameters))
