@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastlstm import config_file
+from fastlstm import config_file, corpora
 from fastlstm.config import TrainConfig
 from fastlstm.errors import TextError
 from fastlstm.text import STANDARD_INPUT, Vocab, fingerprint, read_text, split
@@ -28,7 +28,7 @@ def located(source: str, record: Mapping[str, Any]) -> str:
     source : as the settings of the run name it.
     record : of the run, see `fastlstm.config_file.record`.
     """
-    path = Path(record.get("folder", "."), source)
+    path = Path(str(record.get("folder", ".")), source)
     return source if Path(source).exists() or not path.exists() else str(path)
 
 
@@ -59,8 +59,8 @@ def read(folder: str | os.PathLike[str], vocab: Vocab, data: Sequence[str] | Non
     ids = vocab.encode(text)
     if record.get("text_sha256", found := fingerprint(vocab, ids)) != found:
         raise TextError(
-            f"the text of {len(ids):,} symbols is not the one of {record.get('symbols', 0):,} that the run was trained"
-            " on: give that one with --data"
+            f"the text ({', '.join(data) or corpora.DEFAULT}; {len(ids):,} symbols) is not the one that the run was"
+            " trained on: give that one with --data"
         )
     cut = len(split(ids, settings.train.get("val_frac", TrainConfig.val_frac))[0])
     return RunText(text[:cut], text[cut:])

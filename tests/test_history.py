@@ -43,6 +43,7 @@ def test_a_run_is_read_as_it_was_recorded(read):
     assert curve.epoch.tolist() == [1.0, 2.0, 3.0]
     assert curve.train_nats.tolist() == [2.5, 2.0, 1.9]
     assert curve.rate.tolist() == [0.01, 0.01, 0.01]
+    assert curve.norm.tolist() == [1.5, 1.5, 1.5]
     assert run.validation.step.tolist() == [100, 200, 300]
     assert run.validation.val_nats.tolist() == [2.6, 2.2, 2.1]
     assert run.validation.val_error.tolist() == [0.02, 0.01, 0.0]

@@ -107,6 +107,30 @@ def test_samples_are_kept(folder, said):
     assert "--- step 290\n" in text
 
 
+def test_the_samples_of_a_run_are_read_as_they_were_written(folder, said):
+    assert recorder.read_samples(folder.path) == {}
+    trainer, _ = recorded(folder, run_config(), said)
+    files = Recorder(folder.path, said.append)
+    texts = ["two\nlines\n", "", "--- step x\n", b"caf\xc3\xa9 \xff", "\x1b[2J"]
+    for text in texts:
+        trainer.state.step += 1000
+        files.sampled(trainer.progress, text)
+    files.close()
+    samples = recorder.read_samples(folder.path)
+    assert list(samples) == [*range(29, 300, 29), 300, 1300, 2300, 3300, 4300, 5300]
+    assert all(len(samples[step]) == 10 for step in range(29, 300, 29))
+    assert [samples[step] for step in list(samples)[-5:]] == [
+        "two\nlines\n", "", "--- step x\n", "caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{REPLACEMENT CHARACTER}",
+        "\N{REPLACEMENT CHARACTER}[2J",
+    ]  # fmt: skip
+
+
+def test_of_a_step_that_was_recorded_again_the_later_sample_counts(tmp_path):
+    (tmp_path / "samples.txt").write_text("cut\n--- step 20\nold\n--- step 1,000\nlast\n--- step 20\nnew\n")
+    assert recorder.read_samples(tmp_path) == {20: "new", 1000: "last"}
+    assert list(recorder.read_samples(tmp_path)) == [20, 1000]
+
+
 def test_the_log_has_times_and_what_happened(folder, said):
     recorded(folder, run_config(), said)
     text = (folder.path / "train.log").read_text()

@@ -24,7 +24,7 @@ from fastlstm.pages.page import fill
 from fastlstm.terminal import printable
 
 #: Levels of colour on each side of 0, and how much of it the strongest has, in percent: text on it stays legible.
-LEVELS, STRONGEST = 8, 50
+LEVELS, STRONGEST = 8, 42
 
 #: Most bytes of the values of all networks, in base64; where it does not suffice, the first units are shown.
 _MOST_BYTES = 900_000

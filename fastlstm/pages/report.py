@@ -341,15 +341,18 @@ def _about_copies(run: _Run) -> Iterator[str]:
         yield f"Only the first {_MOST_SEARCHED:,} {unit} of the training text were searched."
     if "mean_match_validation" in numbers:
         longest_new, mean_new = numbers["longest_match_validation"], numbers["mean_match_validation"]
-        verdict = (
-            "The sample copies no more than a new text does."
-            if mean <= mean_new and longest <= longest_new
-            else "The sample shares more with it than a new text does."
-        )
         yield (
             f"For comparison, {min(_SAMPLED, len(run.text.val)):,} {unit} of the validation text, which nobody copied:"
-            f" {longest_new} {unit}, and {mean_new:.1f} on average. {verdict}"
+            f" {longest_new} {unit}, and {mean_new:.1f} on average. {_verdict(numbers)}"
         )
+
+
+def _verdict(numbers: dict[str, float]) -> str:
+    """Whether a sample shares more with the training text than the validation text does."""
+    larger = [numbers[f"{name}_match_sample"] > numbers[f"{name}_match_validation"] for name in ("longest", "mean")]
+    if not any(larger):
+        return "The sample copies no more than a new text does."
+    return f"By {'both' if all(larger) else 'one'} of these numbers the sample copies more than a new text does."
 
 
 def _lead(run: _Run) -> str:
