@@ -293,7 +293,7 @@ class _Run:
     def result(self, began: float) -> Comparison:
         """Make the comparison, which began at that time."""
         began += self._compile()
-        if self.plan.usual_minutes is not None:
+        if self.plan.usual_minutes is not None and self.record["steps"] is None:
             self._end = began + 60 * self.plan.usual_minutes
         recall = {cell: self._recall(cell) for cell in self.cells if self._recall_steps}
         done = [self._train(one) for one in self._of_assignment]

@@ -124,10 +124,10 @@ def _loss_and_range(losses: NDArray[np.float64]) -> str:
 def _loss(found: Comparison) -> Section:
     seeds = found.plan.seeds
     caption = (
-        f"Lines are means of {seeds} seeds, bands reach from the lowest to the highest."
+        f"Means of {seeds} seeds; bands and bars reach from the lowest to the highest."
         if seeds > 1 else "One seed of each cell."
     )  # fmt: skip
-    about = f"{caption} Estimates on a part of the validation text; the last point is exact, of the model that is kept."
+    about = f"{caption} Lines are estimates on a part of the validation text; the dots are exact, of the kept models."
     figures = tuple(
         draw(
             f"loss-{axis}", f"Validation loss over {title}",
@@ -147,11 +147,18 @@ def _paint_losses(found: Comparison, axis: str, label: str) -> Callable[[Any], N
         for cell in found.cells:
             x, losses = _curves(found.of(cell), axis)
             style = {"color": COLOURS[cell], "linestyle": LINE_STYLES[cell]}
-            axes.plot(x, losses.mean(axis=0), label=_name(cell), **style)
-            axes.fill_between(x, losses.min(axis=0), losses.max(axis=0), color=COLOURS[cell], alpha=0.18, linewidth=0)
+            axes.plot(x[:-1], losses[:, :-1].mean(axis=0), label=_name(cell), **style)
+            axes.fill_between(
+                x[:-1], losses[:, :-1].min(axis=0), losses[:, :-1].max(axis=0), color=COLOURS[cell], alpha=0.18,
+                linewidth=0,
+            )  # fmt: skip
+            exact = losses[:, -1]
+            around = [[exact.mean() - exact.min()], [exact.max() - exact.mean()]]
+            axes.errorbar(x[-1:], [exact.mean()], around, color=COLOURS[cell], marker="o", markersize=5, capsize=3)
             later.append(losses[:, x >= _CUT * x[-1]])
         low, high = min(part.min() for part in later), max(part.max() for part in later)
-        axes.set_ylim(low - 0.04 * (high - low), high + 0.02 * (high - low))
+        span = (high - low) or 0.1
+        axes.set_ylim(low - 0.04 * span, high + 0.02 * span)
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
         axes.xaxis.set_major_formatter("{x:,.10g}")
@@ -301,10 +308,10 @@ def recall_sentence(recall: Mapping[CellName, RecallCurve]) -> str:
         place = int(np.argmin(np.abs(one.distractors - DISTRACTORS)))
         after, accuracy = int(one.distractors[place]), float(one.accuracy[place])
         near = " (near guessing)" if abs(accuracy - chance) <= _NEAR_CHANCE else ""
-        parts.append(f"{percent(accuracy)} by the {_name(cell)}{near}")
+        parts.append(f"{percent(accuracy)} for the {_name(cell)}{near}")
     return (
-        f"A symbol is recalled after {after} distractors in {listed(parts)}; guessing would be right"
-        f" in {percent(chance)}."
+        f"After {after} distractors, the share of symbols that are recalled is {listed(parts)}; guessing gives"
+        f" {100 * chance:.3g} %."
     )
 
 
@@ -372,7 +379,7 @@ def _samples(found: Comparison) -> Section:
         axes.xaxis.set_major_formatter("{x:,.10g}")
         axes.set_xlabel("steps")
         axes.set_ylabel("real words (%)")
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper left")
 
     figure = draw(
         "words", "Real words in samples", "Share of real words in samples over the steps of training, by cell.",
@@ -432,10 +439,10 @@ def _recovery(found: Comparison) -> Section:
         figures += recovery.figures("assignment", "the assignment's networks", of_assignment)
     figures += recovery.figures("compared", "the compared networks", of_compared)
     words = (
-        "The state of a network is replaced in the middle of the text: by zeros, by random numbers, or by what 50"
-        " random characters leave. Then it reads on, and from the same state it writes. A network with a second"
-        " attractor writes garbage for ever: such a text is one whose last 200 characters have less than half as many"
-        " real words as undisturbed ones."
+        "The state of a network is replaced in the middle of the text: by that at the beginning of a new text, by"
+        " random numbers, or by what 50 random characters leave. Then it reads on, and from the same state it writes. A"
+        " network with a second attractor writes garbage for ever: such a text is one whose last 300 characters have"
+        " less than half as many real words as undisturbed ones."
     )
     courses = of_assignment + of_compared
     return Section(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fastlstm.pages.figures import power_of_ten
-
 
 def count(number: int, noun: str) -> str:
     """A number of things: ``one seed``, ``3 seeds``."""
@@ -29,8 +27,8 @@ def large(number: float) -> str:
 
 
 def scientific(number: float) -> str:
-    """A number with two digits, in plain text: 1.2 x 10 to some power."""
+    """A number with two digits: ``0.058``, ``6.0e-4``."""
     if number == 0 or 0.01 <= abs(number) < 100:
         return f"{number:.2g}"
     digits, _, exponent = f"{number:.1e}".partition("e")
-    return f"{digits} \N{MULTIPLICATION SIGN} {power_of_ten(10.0 ** int(exponent))}"
+    return f"{digits}e{int(exponent)}"

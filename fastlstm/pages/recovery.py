@@ -61,8 +61,9 @@ def sentence(courses: Sequence[Course]) -> str:
 def _worst(course: Course) -> str:
     astray = course.recovery.astray
     place = int(np.argmax(astray))
-    after = f" (after: {course.recovery.disturbances[place]})" if astray[place] else ""
-    return f"{percent(float(astray[place]))} for the {course.label}{after}"
+    disturbance = course.recovery.disturbances[place]
+    after = "undisturbed" if disturbance == "none" else f"after {disturbance}"
+    return f"{percent(float(astray[place]))} for the {course.label}" + (f" ({after})" if astray[place] else "")
 
 
 def table(courses: Sequence[Course]) -> str:
@@ -78,6 +79,7 @@ def _painter(
         for one in courses:
             axes.plot(*values(one.recovery), color=one.colour, linestyle=one.style, label=one.label)
         axes.set_xlim(left=0)
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         axes.set_xlabel("characters since the disturbance")
         axes.set_ylabel(label)
         axes.legend()
