@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import string
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm import extras
+from fastlstm import atomic, extras
 from fastlstm.errors import FastlstmError
 from fastlstm.history import History, differing, shown
 from fastlstm.progress import nats_and_bits
@@ -29,8 +30,8 @@ Format = Literal["png", "svg"]
 
 _LABELS: dict[Axis, str] = {"steps": "steps", "seconds": "seconds of training", "epochs": "epochs"}
 
-#: What every image contains among its first bytes, in its metadata: it tells the images of this module from others.
-_MARK, _FIRST_BYTES = "loss curves by fastlstm", 2000
+#: What every image contains among its first bytes, in its metadata: it tells the images of fastlstm from others.
+_MARK, _FIRST_BYTES = "by fastlstm", 2000
 
 #: Fraction of the x axis, at its beginning, where training losses may be above the chart: a run begins at the loss of
 #: guessing, and a chart up to there would show little of the rest.
@@ -235,11 +236,12 @@ def encode(made: Any, format: Format) -> bytes:
 
     Parameters
     ----------
-    made : a figure of `figure`.
+    made : a figure of matplotlib.
     format : of the image.
     """
+    about = f"chart {_MARK}"
     context = _matplotlib().rc_context
-    metadata = {"png": {"Software": _MARK}, "svg": {"Creator": _MARK, "Date": None}}[format]
+    metadata = {"png": {"Software": about}, "svg": {"Creator": about, "Date": None}}[format]
     file = io.BytesIO()
     with context({"svg.hashsalt": _MARK}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # in the name of a run
@@ -254,6 +256,30 @@ def is_chart(path: Path) -> bool:
             return _MARK.encode() in file.read(_FIRST_BYTES)
     except OSError:
         return False
+
+
+def refuse_foreign(paths: Iterable[Path]) -> None:
+    """Raise `FastlstmError` if there is a file that was not made by `encode`."""
+    for path in paths:
+        if os.path.lexists(path) and not is_chart(path):
+            raise FastlstmError(
+                f"{str(path)!r} exists, and is no chart of fastlstm: give --overwrite, or choose another name"
+            )
+
+
+def write(made: Any, path: Path, format: Format) -> None:
+    """Write a figure of matplotlib into a file, atomically; an existing one is replaced.
+
+    Raises
+    ------
+    FastlstmError
+        When the file cannot be written.
+    """
+    try:
+        atomic.write(path, [encode(made, format)], overwrite=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise FastlstmError(f"cannot write {str(path)!r} ({why}): choose another path") from None
 
 
 def text(runs: Sequence[History], axis: Axis = "steps", *, width: int, colours: bool, ascii_only: bool = False) -> str:

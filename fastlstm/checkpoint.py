@@ -9,6 +9,7 @@ sha256          checksum of the whole file, see `fastlstm.tensor_file` (version 
 config          `ModelConfig.to_dict`
 vocab           `Vocab.to_json`
 training        record of the run that trained the model (optional), free-form JSON
+certificate     `Certificate.to_dict`, how its gradients were checked (optional)
 ==============  =====================================================================
 
 The tensors are the parameters, by their names in `fastlstm.params`. Loading a file executes no code from it.
@@ -25,8 +26,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastlstm import atomic, tensor_file
+from fastlstm.certificate import Certificate
 from fastlstm.config import DType, ModelConfig
-from fastlstm.errors import FastlstmError, ModelFileError
+from fastlstm.errors import FastlstmError, ModelFileError, RunInUseError
+from fastlstm.lock import Lock
 from fastlstm.params import FloatArray, Parameters, table
 from fastlstm.tensor_file import Kind, Stored
 from fastlstm.text import Vocab
@@ -45,17 +48,27 @@ _KIND = Kind(
 
 
 class Content(NamedTuple):
-    """The content of a model file; ``training``, the record of its training, is ``None`` if there is none."""
+    """The content of a model file.
+
+    Attributes
+    ----------
+    config, vocab, parameters : of the model.
+    training : the record of its training; ``None`` if there is none.
+    certificate : how its gradients were checked; ``None`` if they were not. One of other parameters is not written.
+    """
 
     config: ModelConfig
     vocab: Vocab
     parameters: Parameters
     training: dict[str, Any] | None
+    certificate: Certificate | None = None
 
     def astype(self, dtype: DType) -> Content:
         """The same model with its parameters in a dtype, see `Parameters.astype`; not copied if they have it."""
-        parameters = self.parameters.astype(dtype, copy=False)
-        return self._replace(config=parameters.config, parameters=parameters)
+        if dtype == self.config.dtype:
+            return self
+        parameters = self.parameters.astype(dtype)
+        return self._replace(config=parameters.config, parameters=parameters, certificate=None)
 
 
 def save(path: str | os.PathLike[str], content: Content, *, overwrite: bool = True) -> None:
@@ -89,6 +102,39 @@ def save(path: str | os.PathLike[str], content: Content, *, overwrite: bool = Tr
             " written"
         ) from None
     tensor_file.write(path, _KIND, parts, overwrite=overwrite)
+
+
+def certify(path: str | os.PathLike[str], certificate: Certificate) -> Path:
+    """Write a certificate into a model file, atomically; all else in the file, and its mode, stay as they are.
+
+    Parameters
+    ----------
+    path : the file, or a run folder, which contains it as ``model.safetensors``.
+    certificate : of its parameters.
+
+    Returns
+    -------
+    The file.
+
+    Raises
+    ------
+    RunInUseError
+        When a run uses the file's folder: it would replace the file.
+    ModelFileError
+        When the file cannot be read or written, or has other parameters than those that were checked.
+    """
+    file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+    try:
+        with Lock(Path(os.path.realpath(file)).parent):
+            content = load(file)._replace(certificate=certificate)
+            if not certificate.is_of(content.parameters):
+                raise ModelFileError(f"{str(file)!r} has changed since it was checked: check it again")
+            save(file, content)
+    except RunInUseError:
+        raise RunInUseError(
+            f"a run is using the folder of {str(file)!r}, and may replace the model: wait until it has ended"
+        ) from None
+    return file
 
 
 def check_writable(folder: Path, size: int = 1) -> None:
@@ -139,6 +185,8 @@ def _encode(content: Content) -> list[bytes | memoryview]:
     metadata = {"config": json.dumps(config.to_dict()), "vocab": content.vocab.to_json()}
     if content.training is not None:
         metadata["training"] = json.dumps(content.training)
+    if content.certificate is not None and content.certificate.is_of(parameters):
+        metadata["certificate"] = json.dumps(content.certificate.to_dict())
     parts = tensor_file.encode(_KIND, metadata, parameters)
     if (parse_model(metadata), content.parameters.config) != ((config, content.vocab), config):
         raise ValueError("its configuration or vocabulary would not be read back unchanged")
@@ -158,7 +206,7 @@ def _decode(stored: Stored) -> Content:
     for name, view in parameters.items():
         tensor_file.copy_tensor(tensors.pop(name), into=view)
     _check_finite(parameters)
-    return Content(config, vocab, parameters, _training(stored.metadata))
+    return Content(config, vocab, parameters, _training(stored.metadata), _certificate(stored.metadata, parameters))
 
 
 def parse_model(metadata: Mapping[str, str]) -> tuple[ModelConfig, Vocab]:
@@ -174,6 +222,17 @@ def parse_model(metadata: Mapping[str, str]) -> tuple[ModelConfig, Vocab]:
 
 def _training(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     return tensor_file.parse_object(metadata, "training") if "training" in metadata else None
+
+
+def _certificate(metadata: Mapping[str, str], parameters: Parameters) -> Certificate | None:
+    """The certificate of a file; ``None`` if it is of other parameters, or damaged, which does no harm to the model."""
+    if "certificate" not in metadata:
+        return None
+    try:
+        found = Certificate.from_dict(tensor_file.parse_object(metadata, "certificate"))
+    except ValueError:
+        return None
+    return found if found.is_of(parameters) else None
 
 
 def _check_finite(parameters: Mapping[str, FloatArray]) -> None:

@@ -27,6 +27,7 @@ VERBS = {
     "train": "train a model on a text",
     "sample": "generate text with a model",
     "evaluate": "measure how well a model predicts a text",
+    "info": "show what a model is, and how it was trained and checked",
     "gradcheck": "check gradients against numerical ones",
     "runs": "list runs with their best losses",
     "plot": "draw the loss curves of runs",

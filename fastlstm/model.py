@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastlstm import checkpoint, fine_tuning, run_checkpoint
+from fastlstm.certificate import Certificate
 from fastlstm.config import BackendName, DType, ModelConfig, PrecisionName, Reduction, SampleConfig, TrainConfig
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
@@ -39,6 +40,8 @@ class Model:
     ----------
     config, vocab, parameters : as given; ``parameters["output.b"]`` is a view for reading and writing.
     training : record of the training run, saved in the model file; ``None`` before the first `fit`.
+    certificate : how the gradients of the model that was loaded were checked; ``None`` if they were not, and after a
+        `fit`. `save` drops it if the parameters have changed since.
 
     Raises
     ------
@@ -55,6 +58,7 @@ class Model:
         self.vocab = vocab
         self.parameters = initialise(config, np.random.default_rng(seed)) if parameters is None else parameters
         self.training: dict[str, Any] | None = None
+        self.certificate: Certificate | None = None
         self._networks = Networks(config)
 
     @classmethod
@@ -101,7 +105,7 @@ class Model:
         """
         content = run_checkpoint.load_model(path)
         model = cls(content.config, content.vocab, content.parameters)
-        model.training = content.training
+        model.training, model.certificate = content.training, content.certificate
         return model
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
@@ -124,7 +128,7 @@ class Model:
     @property
     def content(self) -> checkpoint.Content:
         """The content of a model file, as `save` writes it; the parameters are not copied."""
-        return checkpoint.Content(self.config, self.vocab, self.parameters, self.training)
+        return checkpoint.Content(self.config, self.vocab, self.parameters, self.training, self.certificate)
 
     def zero_state(self, batch: int) -> FloatArray:
         """The carried state at the start of a text: zeros of shape (S, L, B, H)."""
@@ -216,7 +220,7 @@ class Model:
         try:
             return trainer.run()
         finally:
-            self.training = trainer.training
+            self.training, self.certificate = trainer.training, None
 
     def trainer(self, text: Text, config: TrainConfig | None = None, **more: Any) -> Trainer:
         """A training run that is iterated over, step by step; see `Trainer`, which has the same further arguments.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ def parser() -> cli.Parser:
         " run, else in the current folder)",
     )
     chart.add_argument(
-        "--overwrite", action="store_true", help="overwrite files of these names that this command has not written"
+        "--overwrite", action="store_true", help="overwrite files of these names that are no charts of fastlstm"
     )
     chart.add_argument("--terminal", action="store_true", help="draw on the terminal as well, or into a pipe")
     return made
@@ -48,14 +48,16 @@ def parser() -> cli.Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw runs as given by the arguments; returns the exit status."""
     options = parser().parse_args(argv)
-    from fastlstm import history
+    from fastlstm import charts, history
 
     runs = [history.read(path) for path in dict.fromkeys(options.runs)]
     base = _base(options.out, runs)
     paths = {format: base.with_name(f"{base.name}.{format}") for format in _FORMATS}
     if not options.overwrite:
-        _refuse_foreign(paths.values())
-    _draw(runs, options.x, paths)
+        charts.refuse_foreign(paths.values())
+    figure = charts.figure(runs, options.x)
+    for format, path in paths.items():
+        charts.write(figure, path, format)
     if options.terminal or (sys.stdout.isatty() and not _has_display()):
         _show(runs, options.x, wanted=options.terminal)
     print(f"the curves are in {' and '.join(map(str, paths.values()))}", flush=True)
@@ -72,29 +74,6 @@ def _base(out: str | None, runs: Sequence[History]) -> Path:
     if path.is_dir():
         return path / _NAME
     return path.with_suffix("") if path.suffix in (".png", ".svg") else path
-
-
-def _refuse_foreign(paths: Iterable[Path]) -> None:
-    """Raise `FastlstmError` if there is a file that this command has not written."""
-    from fastlstm.charts import is_chart
-
-    for path in paths:
-        if os.path.lexists(path) and not is_chart(path):
-            raise FastlstmError(
-                f"{str(path)!r} exists, and is no chart of this command: give --overwrite, or another name with --out"
-            )
-
-
-def _draw(runs: Sequence[History], axis: Axis, paths: Mapping[Format, Path]) -> None:
-    from fastlstm import atomic, charts
-
-    figure = charts.figure(runs, axis)
-    for format, path in paths.items():
-        try:
-            atomic.write(path, [charts.encode(figure, format)], overwrite=True)
-        except OSError as error:
-            why = error.strerror or error
-            raise FastlstmError(f"cannot write {str(path)!r} ({why}): choose another path with --out") from None
 
 
 def _has_display() -> bool:

@@ -165,9 +165,14 @@ def load_model(path: str | os.PathLike[str]) -> Content:
     try:
         return checkpoint.load(path)
     except ModelFileError:
-        if tensor_file.format_of(path) != _KIND.format:
+        if not is_checkpoint(path):
             raise
     return read(path).last
+
+
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Whether a file states that it is the checkpoint of a run; it may be damaged all the same."""
+    return tensor_file.format_of(path) == _KIND.format
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from test_page import Elements, assert_self_contained
+from documents import Elements, assert_self_contained
 
 from fastlstm.cells import CELLS
 from fastlstm.exhibits.activations import Activations
@@ -76,7 +76,7 @@ def test_units_that_follow_a_property_come_first_and_are_panels(rng):
     assert network["units"][0][0] == 7
     assert re.findall(r"<h3>(.*?) <span class=\"about\">(.*?)</span>", markup)[0] == (
         "Unit 7",
-        "h; the position in the line explains 100 % of it",
+        "h; the position in the line explains 100\N{NO-BREAK SPACE}% of it",
     )
     assert all(shown == text.replace("\n", "↵\n") for shown in shown_in(markup))
 

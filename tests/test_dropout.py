@@ -156,7 +156,7 @@ def loss_and_gradients(net, p, step):
 def test_gradients_with_fixed_masks_agree_with_centred_differences(cell, backend, place, held, rng):
     config = problem(rng, cell, layers=2, hidden=5, embedding=4, vocab=6).config
     dropout = Dropout(**PLACES[place], held=held, seed=1)
-    report = check_gradients(config, seq_len=5, batch=3, backend=backend, entries=25, dropout=dropout)
+    report = check_gradients(config, seq_len=5, batch=3, backend=backend, per_param=25, dropout=dropout)
     assert report.passed, f"\n{report}"
 
 

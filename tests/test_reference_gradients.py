@@ -119,7 +119,7 @@ def assert_caught(cell, rng):
     p = small(rng, cell, 1)
     # A bug is not a rounding error: its error is a hundred thousand times the error allowed.
     assert worst_excess(analytic(p), complex_step(p)) > 1e5
-    assert not check_gradients(p.config, seq_len=6, batch=2, backend="reference", entries=20).passed
+    assert not check_gradients(p.config, seq_len=6, batch=2, backend="reference", per_param=20).passed
 
 
 @pytest.mark.parametrize(("right", "wrong"), BUGS_OF_TIME)

@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 import run_folders
-from test_page import assert_self_contained
+from documents import assert_self_contained
 
-from fastlstm import Model, report, train
+from fastlstm import Model, certificate, report, train
 from fastlstm.errors import ConfigError, FastlstmError, TextError, VocabularyError
 from fastlstm.pages import figures
 from fastlstm.pages import report as page
@@ -170,6 +170,26 @@ def test_cells_are_shown_over_the_text_of_choice(folder):
     data = json.loads(re.search(r'class="cells-data">(.*?)</script>', html, re.DOTALL).group(1))
     assert "".join(data["symbols"]) == "she knows " * 50
     assert "The first 500 characters of the text that was given" in html
+
+
+def test_of_a_long_text_the_beginning_is_searched_and_the_page_says_so(folder, monkeypatch):
+    monkeypatch.setattr(page, "_MOST_SEARCHED", 90)
+    run_report()
+    html = document(folder)
+    assert "if it occurs in the first 90 characters of the training text" in html
+    assert "compared with the first 90 characters of the training text" in html
+
+
+def test_a_certificate_is_shown(folder):
+    assert "worst error" not in document(folder)
+    model = Model.load(folder / "runs/notes")
+    finding = certificate.Finding("centred differences, fast", 40, 2.5e-9)
+    model.certificate = certificate.of(
+        model.parameters, [finding], seq_len=8, batch=2, seed=0, per_param=9, backends=["fast"], version="0.1.0"
+    )
+    model.save(folder / "runs/notes/model.safetensors")
+    run_report()
+    assert "centred differences, fast: worst error 2.5e-09 of 40" in document(folder)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru"])

@@ -37,12 +37,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 
 from fastlstm.backend import build
-from fastlstm.checking.points import Point, point
-from fastlstm.checking.reports import Report
+from fastlstm.checking.points import Point, float32_unit, point
+from fastlstm.checking.reports import Report, aligned, largest, verdict
 from fastlstm.config import BackendName, ModelConfig, TrainConfig
 from fastlstm.contract import Network
 from fastlstm.params import FloatArray, Parameters
@@ -54,13 +55,16 @@ from fastlstm.precision import Precision, effective
 TRIALS, SHARE = 4, 8.0
 
 _ABOUT_BF16 = """\
-In bf16 the loss is a step function of the parameters: its differences show the steps, not the slope. So gradients are
-compared, in norm, with float64 (the network without rounding: what rounding costs, and no more than that) and with
-bf16 (the reference, which rounds the same operands and sums in float64: nearly always 1e-7, or an operand flipped)."""
+In bf16 the loss is a step function of the parameters: its differences show the
+steps, not the slope. So gradients are compared, in norm, with float64 (the
+network without rounding: what rounding costs, and no more than that) and with
+bf16 (the reference, which rounds the same operands and sums in float64: nearly
+always 1e-7, or an operand flipped)."""
 
 _ABOUT_FLOAT32 = """\
-In float32 the rounding error of a difference of losses is as large as most gradients. So gradients are compared, in
-norm, with float64 (the same network; --precision float64 checks that numerically)."""
+In float32 the rounding error of a difference of losses is as large as most
+gradients. So gradients are compared, in norm, with float64 (the same network;
+--precision float64 checks that numerically)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,11 @@ class ParameterComparison:
     same_allowed: float | None
     passed: bool
 
+    @property
+    def label(self) -> str:
+        """Its name."""
+        return self.name
+
 
 @dataclasses.dataclass(frozen=True)
 class PrecisionReport(Report):
@@ -91,28 +100,40 @@ class PrecisionReport(Report):
 
     Attributes
     ----------
+    backend : that was checked.
     precision : of the gradients.
     loss, exact_loss : in nats, summed over the T*B symbols, in that precision and in float64.
     parameters : the result for each parameter.
     """
 
+    title: ClassVar[str] = "gradients against float64"
+
+    backend: BackendName
     precision: str
     loss: float
     exact_loss: float
     parameters: tuple[ParameterComparison, ...]
 
+    @property
+    def items(self) -> tuple[ParameterComparison, ...]:
+        return self.parameters
+
+    @property
+    def worst(self) -> float:
+        return largest([comparison.error for comparison in self.parameters])
+
     def __str__(self) -> str:
         """What is compared, and a table with one line per parameter."""
         is_bf16 = self.precision == "bf16"
-        titles = ["parameter", "entries", "float64", "allowed", *(["bf16", "allowed"] if is_bf16 else []), "verdict"]
+        titles = ["parameter", "entries", "float64", "allowed", *(["bf16", "allowed"] if is_bf16 else []), ""]
         rows = [titles]
         for p in self.parameters:
             errors = [p.error, p.allowed, p.same_error, p.same_allowed]
             shown = [f"{error:.1e}" for error in errors if error is not None]
-            rows.append([p.name, str(p.entries), *shown, "ok" if p.passed else "WRONG"])
-        lines = [f"{name:<12} " + " ".join(f"{cell:>9}" for cell in cells) + f"  {end}" for name, *cells, end in rows]
+            rows.append([p.name, str(p.entries), *shown, verdict(p.passed)])
         losses = f"loss: {self.loss:.6f} nats, in float64 {self.exact_loss:.6f}"
-        return "\n".join([_ABOUT_BF16 if is_bf16 else _ABOUT_FLOAT32, *lines, losses])
+        about = _ABOUT_BF16 if is_bf16 else _ABOUT_FLOAT32
+        return "\n".join([f"{self.heading}: {self.precision}", about, *aligned(rows, left=1), losses])
 
 
 def compare_gradients(
@@ -159,14 +180,13 @@ def compare_gradients(
     if precision.bf16:
         rounding, _ = _gradient(build("reference", at.parameters.config, seq_len, batch, bf16=True), at)
     results = [_compare(name, found, exact, moved, rounding, u) for name in exact]
-    return PrecisionReport(precision.name, loss, exact_loss, tuple(results))
+    return PrecisionReport(backend, precision.name, loss, exact_loss, tuple(results))
 
 
 def _representable(at: Point) -> tuple[Point, Point]:
     """A point with parameters and state rounded to float32, in float64 and in float32."""
-    single = at._replace(parameters=at.parameters.astype("float32"), state=at.state.astype(np.float32))
-    double = at._replace(parameters=single.parameters.astype("float64"), state=single.state.astype(np.float64))
-    return double, single
+    single = at.astype("float32")
+    return single.astype("float64"), single
 
 
 def _gradient(network: Network, at: Point) -> tuple[Parameters, float]:
@@ -179,11 +199,7 @@ def _gradient(network: Network, at: Point) -> tuple[Parameters, float]:
 
 def _unit(at: Point, precision: Precision) -> float:
     """Relative error of an operand: u of the module's docstring."""
-    if precision.bf16:
-        return 2.0**-8
-    config = at.parameters.config
-    longest = max(config.embedding, config.hidden) + config.hidden, config.vocab_size, at.x.size
-    return 2.0**-24 * (math.sqrt(max(longest)) + 5)
+    return 2.0**-8 if precision.bf16 else float32_unit(at)
 
 
 def _moved(at: Point, u: float, rng: np.random.Generator) -> Point:

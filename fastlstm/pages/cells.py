@@ -163,7 +163,7 @@ def _panels(one: _Network, properties: list[str], shown: list[str], count: int, 
         where = f"unit {unit}" + (f" of layer {layer}" if L > 1 else "")
         yield _Panel(
             f"{one.cell.upper()}, {where}" if named else where.capitalize(),
-            f"{label}; {properties[property_]} explains {100 * share:.0f} % of it",
+            f"{label}; {properties[property_]} explains {100 * share:.0f}\N{NO-BREAK SPACE}% of it",
             list(_pieces(_eight_bits(carried[layer, :, unit]), shown)),
         )
 

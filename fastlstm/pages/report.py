@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -34,9 +35,9 @@ from fastlstm.run_text import RunText
 from fastlstm.terminal import printable
 from fastlstm.text import read_text
 
-#: Symbols of the fresh sample, and the most of the training text in which its passages are searched for: this takes
-#: seconds.
-_SAMPLED, _MOST_SEARCHED = 2000, 8_000_000
+#: Symbols of the fresh sample, and the most of the training text in which words and passages are searched for, and of
+#: the validation text whose words are counted: together they take seconds.
+_SAMPLED, _MOST_SEARCHED, _MOST_COUNTED = 2000, 8_000_000, 200_000
 
 #: Symbols of the text over which cells are shown.
 _OVER = 500
@@ -78,6 +79,8 @@ class _Run:
     samples : of the run, by their steps.
     model : the best so far; ``None``: none has been saved yet.
     text : of the run; ``None``: it is not available.
+    searched : the part of its training text in which words and passages are searched for.
+    words : of that part.
     numbers, missing : as in `Report`.
     """
 
@@ -90,6 +93,14 @@ class _Run:
     text: RunText | None
     missing: tuple[str, ...]
     numbers: dict[str, float] = field(default_factory=dict)
+
+    @functools.cached_property
+    def searched(self) -> str | bytes:
+        return b"" if self.text is None else self.text.train[:_MOST_SEARCHED]
+
+    @functools.cached_property
+    def words(self) -> frozenset[str]:
+        return known_words(self.searched)
 
 
 def report(
@@ -222,29 +233,30 @@ def _samples(run: _Run) -> Section:
         return Section("Samples", "samples", ("The run has written no sample yet.",))
     chosen = sorted({round(n) for n in np.linspace(0, len(run.samples) - 1, _MOST_SAMPLES).tolist()})
     steps = [list(run.samples)[n] for n in chosen]
-    paragraphs = (
-        (f"{len(steps)} of the {len(run.samples)} samples of the run.",) if len(steps) < len(run.samples) else ()
-    )
+    about = f"{len(steps)} of the {len(run.samples)} samples of the run."
+    shares = {} if run.text is None else {step: word_share(text, run.words) for step, text in run.samples.items()}
+    said = {step: f"{_percent(share)} real words" for step, share in shares.items()}
+    samples = [(f"Step {step:,}", said.get(step, ""), printable(run.samples[step])) for step in steps]
+    html = fill("samples.html", samples=samples)
     if run.text is None:
-        return Section("Samples", "samples", paragraphs, html=_shown_samples(run, steps, lambda text: ""))
-    words = known_words(run.text.train)
-    levels = {
-        "random order": shuffled_share(run.text.train, words),
-        "validation text": word_share(run.text.val, words),
-    }
-    shares = {step: word_share(text, words) for step, text in run.samples.items()}
+        return Section("Samples", "samples", (about,), html=html)
     run.numbers["word_share"] = list(shares.values())[-1]
-    about = (
-        "A word is real if it occurs in the training text. The lines show what share of words is real in the"
+    about += (
+        f" A word is real if it occurs in {_the_training_text(run)}. The lines show what share of words is real in the"
         " validation text, and in a text whose letters are in random order."
     )
-    html = _shown_samples(run, steps, lambda text: f"{_percent(word_share(text, words))} real words")
-    return Section("Samples", "samples", (*paragraphs, about), (_word_figure(run, shares, levels),), html)
+    levels = {
+        "random order": shuffled_share(run.searched, run.words),
+        "validation text": word_share(run.text.val[:_MOST_COUNTED], run.words),
+    }
+    return Section("Samples", "samples", (about,), (_word_figure(run, shares, levels),), html)
 
 
-def _shown_samples(run: _Run, steps: Sequence[int], about: Callable[[str], str]) -> str:
-    samples = [(f"Step {step:,}", about(run.samples[step]), printable(run.samples[step])) for step in steps]
-    return fill("samples.html", samples=samples)
+def _the_training_text(run: _Run) -> str:
+    """What is searched for words and passages."""
+    if run.text is None or len(run.searched) == len(run.text.train):
+        return "the training text"
+    return f"the first {len(run.searched):,} {run.symbol}s of the training text"
 
 
 def _word_figure(run: _Run, shares: dict[int, float], levels: dict[str, float]) -> Figure:
@@ -313,14 +325,14 @@ def _copies(run: _Run, model: Model, computing: dict[str, Any]) -> Section | Non
     if run.text is None:
         return None
     sample: Any = model.sample(length=_SAMPLED, **computing)
-    text: Any = run.text.train[:_MOST_SEARCHED]
+    text: Any = run.searched
     found = {"sample": copied(sample, text)}
     if run.text.val:
         found["validation text"] = copied(run.text.val[:_SAMPLED], text)
     for name, one in found.items():
         run.numbers[f"longest_match_{name.partition(' ')[0]}"] = int(one.lengths.max(initial=0))
         run.numbers[f"mean_match_{name.partition(' ')[0]}"] = float(one.lengths.mean())
-    share = word_share(sample, known_words(run.text.train))
+    share = word_share(sample, run.words)
     about = (
         f"{_SAMPLED:,} {run.symbol}s, seed {computing['seed']}; {_percent(share)} real words; its longest passages are"
         " marked"
@@ -333,12 +345,10 @@ def _about_copies(run: _Run) -> Iterator[str]:
     numbers, unit = run.numbers, f"{run.symbol}s"
     longest, mean = numbers["longest_match_sample"], numbers["mean_match_sample"]
     yield (
-        f"A fresh sample is compared with the training text. The longest passage that both have is of {longest} {unit};"
-        f" the longest match that begins at a position is of {mean:.1f} {unit} on average."
+        f"A fresh sample is compared with {_the_training_text(run)}. The longest passage that both have is of {longest}"
+        f" {unit}; the longest match that begins at a position is of {mean:.1f} {unit} on average."
     )
     assert run.text is not None
-    if len(run.text.train) > _MOST_SEARCHED:
-        yield f"Only the first {_MOST_SEARCHED:,} {unit} of the training text were searched."
     if "mean_match_validation" in numbers:
         longest_new, mean_new = numbers["longest_match_validation"], numbers["mean_match_validation"]
         yield (
@@ -374,13 +384,15 @@ def _shape(run: _Run) -> str:
 
 def _facts(run: _Run) -> dict[str, str]:
     """The settings and the record of the run, and of this report."""
-    facts = {name: _line(shown(value)) for name, value in (run.history.record | run.history.settings).items()}
-    state = "finished" if run.history.finished else "unfinished, when this report was made"
-    return {"state": state, **facts, "report": f"fastlstm {__version__}, {time.strftime('%Y-%m-%d %H:%M')}"}
+    facts = {"state": "finished" if run.history.finished else "unfinished when this report was made"}
+    facts |= {name: _line(shown(value)) for name, value in (run.history.record | run.history.settings).items()}
+    if run.model is not None and run.model.certificate is not None:
+        facts["certificate"] = "; ".join(run.model.certificate.lines())
+    return facts | {"report": f"fastlstm {__version__}, {time.strftime('%Y-%m-%d %H:%M')}"}
 
 
 def _percent(share: float) -> str:
-    return "no" if math.isnan(share) else f"{100 * share:.0f} %"
+    return "no" if math.isnan(share) else f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def _line(text: object) -> str:
