@@ -11,12 +11,13 @@ among the trainings of the compared cells, whose speed is measured. The exhibits
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from fastlstm.cells import CellName
 from fastlstm.comparison_folder import PLAN, ComparisonFolder
 from fastlstm.comparison_plan import ComparisonPlan, Training
 from fastlstm.config import MOST_STEPS
-from fastlstm.errors import ConfigError, StoppedError, TextError
+from fastlstm.errors import ConfigError, ModelFileError, StoppedError, TextError
 from fastlstm.exhibits.activations import Activations, activations
 from fastlstm.exhibits.lags import GradientByLag, gradient_by_lag
 from fastlstm.exhibits.recall import RecallCurve, recall_curve
@@ -364,7 +365,8 @@ class _Run:
         kept = None if self.folder is None else self.folder.read(name)
         if kept is not None:
             self.watch.ended("done before")
-            return RecallCurve(np.array(kept["distractors"]), np.array(kept["accuracy"]), kept["chance"])
+            with _kept_by(name):
+                return RecallCurve(np.array(kept["distractors"]), np.array(kept["accuracy"]), kept["chance"])
         curve = recall_curve(cell, _RECALL_PARAMETERS, steps=self._recall_steps, seed=self.plan.seed, stop=self.stop)
         if self.folder is not None:
             self.folder.write(name, plain(curve))
@@ -429,7 +431,8 @@ class _Run:
         kept = None if self.folder is None else self.folder.training(training.name, training.to_dict())
         if kept is not None:
             self.watch.ended("done before")
-            return _read(training, *kept)
+            with _kept_by(training.name):
+                return _read(training, *kept)
         model = Model(training.model, self.vocab, seed=training.train.seed)
         recorder = _Recorder(self.watch, self.words)
         result = model.fit(self.ids, training.train, observer=recorder, stop=self.stop)
@@ -476,12 +479,16 @@ class _Run:
             saturation={cell: gate_saturation(model, ids) for cell, model in by_cell.items()},
             activations={cell: activations(model, ids[:SHOWN_CHARS]) for cell, model in by_cell.items()},
             recall=recall,
-            recovery={name: recovery(one.model, self.text, seed=self.plan.seed) for name, one in sampled.items()},
+            recovery={name: self._recovery(one.model) for name, one in sampled.items()},
             chance_share=shuffled_share(self.text, self.words),
         )
 
     def _untrained(self, training: Training) -> Model:
         return Model(training.model, self.vocab, seed=training.train.seed)
+
+    def _recovery(self, model: Model) -> Recovery:
+        self._check_stop()
+        return recovery(model, self.text, seed=self.plan.seed)
 
     def _by_lag(self, model: Model) -> GradientByLag:
         self._check_stop()
@@ -564,6 +571,15 @@ def _read(training: Training, model: Model, kept: Mapping[str, Any]) -> Trained:
         val_nats=_number(kept["val_nats"]),
         word_share=_number(kept["word_share"]),
     )
+
+
+@contextlib.contextmanager
+def _kept_by(name: str) -> Iterator[None]:
+    """While what is kept under a name is read: an error in its form is one of the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError):
+        raise ModelFileError(f"what is kept of {name} is damaged: remove its JSON file, and it is made again") from None
 
 
 def _number(value: float | None) -> float:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from fastlstm import Model, comparison
 from fastlstm.comparison import Watch, compare
 from fastlstm.comparison_plan import ORDER, ComparisonPlan, checked_cells, compared, of_assignment, shapes
-from fastlstm.errors import ConfigError, StoppedError, TextError
+from fastlstm.errors import ConfigError, ModelFileError, StoppedError, TextError
 from fastlstm.exhibits.recovery import recovery
 
 TINY = {"hidden": 8, "embedding": 4, "batch": 4, "seq_len": 16, "recall_steps": 2, "recovery_steps": 10}
@@ -164,6 +165,19 @@ def test_the_folder_of_another_comparison_is_refused(made, text, plan):
         compare(text, ComparisonPlan(steps=31, seeds=2, **TINY), name="a text", folder=folder)
     with pytest.raises(ConfigError, match="other cells"):
         compare(text, plan, ["lstm"], name="a text", folder=folder)
+
+
+def test_a_damaged_record_of_a_training_is_one_clear_error(made, text, plan, tmp_path):
+    _, folder, _ = made
+    shutil.copytree(folder, tmp_path / "copy")
+    record = tmp_path / "copy" / "models" / "rnn-assignment.json"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({"settings": content["settings"]}))
+    with pytest.raises(ModelFileError, match="rnn-assignment is damaged"):
+        compare(text, plan, name="a text", folder=tmp_path / "copy")
+    record.write_text("{")
+    with pytest.raises(ModelFileError, match="cannot read"):
+        compare(text, plan, name="a text", folder=tmp_path / "copy")
 
 
 def planned(monkeypatch, text, speeds, **settings):
