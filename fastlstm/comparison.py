@@ -60,7 +60,7 @@ _SAMPLED, _SAMPLED_LENGTH = 8, 1000
 _MEASURED_SECONDS, _SETTLING_STEPS = 0.7, 3
 
 #: Symbols read to measure the time of a validation.
-_READ_SYMBOLS = 2048
+_READ_SYMBOLS = 16_384
 
 #: Of the time that is left for trainings, the steps get so much: validations and samples take the rest.
 _STEPS_SHARE = 0.9
