@@ -80,7 +80,7 @@ def _page(run: str, out: str | None) -> Path:
     path = Path(out)
     if path.is_dir():
         return path / _NAME
-    if not path.suffix:
+    if path.suffix not in (".html", ".htm"):
         raise ConfigError(f"--out {out!r} names no page: let it end with .html, or give a folder that exists")
     return path
 

@@ -237,8 +237,9 @@ def test_out_names_the_page_and_the_folder_of_its_figures(folder):
     assert (folder / "pages/one/loss.png").is_file()
     run_report("--out", "pages")
     assert (folder / "pages/report.html").is_file()
-    with pytest.raises(ConfigError, match="names no page"):
-        run_report("--out", "one")
+    for name in ("one", "runs/notes/model.safetensors"):
+        with pytest.raises(ConfigError, match="names no page"):
+            run_report("--out", name, "--overwrite")
     with pytest.raises(FastlstmError, match=r"cannot write 'notes.txt/one.html' \(.*\): choose another"):
         run_report("--out", "notes.txt/one.html")
 

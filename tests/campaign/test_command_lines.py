@@ -46,6 +46,7 @@ SMALL = {
     "sample": ["kept", "--length=5"],
     "evaluate": ["kept", "notes.txt"],
     "info": ["kept"],
+    "report": ["kept"],
     "gradcheck": ["--hidden=3", "--embedding=2", "--seq-len=3", "--batch=2"],
 }  # fmt: skip
 #: Redirections with which a shell opens and closes a command's standard streams.
@@ -100,7 +101,7 @@ def hostile_arguments(verb, rng):
     arguments = list(SMALL.get(verb, []))
     for _ in range(rng.integers(0, 3)):
         arguments += hostile_option(verb, rng)
-    if verb in ("sample", "evaluate", "info") and rng.random() < 0.2:
+    if verb in ("sample", "evaluate", "info", "report") and rng.random() < 0.2:
         arguments[0] = str(rng.choice(PATHS))
     if rng.random() < 0.1:
         rng.shuffle(arguments)
