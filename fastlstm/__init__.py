@@ -59,8 +59,9 @@ _HOMES = {
 #: Modules that are reachable after ``import fastlstm`` alone. They are not in ``__all__``: ``import *`` should not bind
 #: names as common as these.
 _MODULES = (
-    "batches", "certificate", "charts", "checking", "checkpoint", "config", "corpora", "errors", "event_files",
-    "history", "model", "params", "precision", "progress", "recorder", "run_checkpoint", "run_folder", "text",
+    "batches", "certificate", "charts", "checking", "checkpoint", "comparison", "comparison_plan", "config", "corpora",
+    "errors", "event_files", "history", "model", "params", "precision", "progress", "recorder", "run_checkpoint",
+    "run_folder", "text",
     "trainer",
 )  # fmt: skip
 

@@ -31,6 +31,7 @@ VERBS = {
     "gradcheck": "check gradients against numerical ones",
     "runs": "list runs with their best losses",
     "plot": "draw the loss curves of runs",
+    "compare": "train RNN, GRU and LSTM alike, and show what they have learned",
     "report": "show all of a run in one HTML page",
 }
 

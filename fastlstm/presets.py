@@ -38,6 +38,12 @@ PRESETS: dict[str, dict[CellName, Preset]] = {
     },
 }
 
+#: Why networks of a preset are not compared fairly.
+UNFAIR = (
+    "the templates of the preset differ in size, sequence length and learning rate, so their losses say little about"
+    " the cells; fastlstm compare without a preset gives all cells equally many parameters"
+)
+
 
 def preset(name: str, cell: CellName) -> Preset:
     """The preset ``name`` for a cell.

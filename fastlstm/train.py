@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fastlstm import cli, signals, terminal
 from fastlstm.config import ModelConfig, TrainConfig
 from fastlstm.defaults import choosable
-from fastlstm.presets import PRESETS
+from fastlstm.presets import PRESETS, UNFAIR
 from fastlstm.settings import add_options, given
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ def _begin(wanted: Given) -> _Start:
         )
     config = settled(wanted.fitted(TrainConfig(**train_values), ids).in_effect(), model.config)
     lines.append(_described(model, config))
+    if wanted.is_complete:
+        lines.append(f"note: {UNFAIR}")
     chosen = wanted.chosen(model_values, train_values | {"seq_len": config.seq_len, "batch": config.batch})
     if config.is_bf16 and wanted.train.get("precision", "auto") == "auto":
         chosen.append("--precision bf16")

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from test_page import Elements, assert_self_contained
+from documents import Elements, assert_self_contained
 
 from fastlstm.cells import CELLS
 from fastlstm.exhibits.activations import Activations

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import run_folders
-from test_page import assert_self_contained
+from documents import assert_self_contained
 
 from fastlstm import Model, certificate, report, train
 from fastlstm.errors import ConfigError, FastlstmError, TextError, VocabularyError

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from fastlstm.cells import CellName
 from fastlstm.exhibits.saturation import GateSaturation
 from fastlstm.pages.figures import COLOURS, SIZE, draw
 from fastlstm.pages.page import Figure
@@ -12,11 +16,21 @@ from fastlstm.pages.page import Figure
 _BAR, _AROUND = 0.34, 1.5
 
 
-def saturation(found: GateSaturation) -> Figure:
-    """A bar for each gate of each layer: the shares of its values that are saturated at either end."""
-    layers, gates = found.low.shape
-    names = [_name(found.names[gate], layer, layers) for layer in range(layers) for gate in range(gates)]
-    low, high = 100 * found.low.ravel(), 100 * found.high.ravel()
+def saturation(networks: Mapping[CellName, GateSaturation]) -> Figure:
+    """A bar for each gate of each layer: the shares of its values that are saturated at either end.
+
+    Parameters
+    ----------
+    networks : one network, or several, by their cells.
+    """
+    names = [
+        f"{cell.upper()} {name}" if len(networks) > 1 else name
+        for cell, one in networks.items()
+        for name in _names(one)
+    ]
+    low, high = (
+        100 * np.concatenate([getattr(one, end).ravel() for one in networks.values()]) for end in ("low", "high")
+    )
 
     def paint(axes: Any) -> None:
         axes.barh(names, low, color=COLOURS["low"], label="lower end")
@@ -39,5 +53,7 @@ def saturation(found: GateSaturation) -> Figure:
     )
 
 
-def _name(gate: str, layer: int, layers: int) -> str:
-    return f"layer {layer}: {gate}" if layers > 1 else gate
+def _names(found: GateSaturation) -> list[str]:
+    """Names of the bars of a network, layer by layer."""
+    layers = len(found.low)
+    return [f"layer {layer + 1}: {gate}" if layers > 1 else gate for layer in range(layers) for gate in found.names]

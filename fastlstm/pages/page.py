@@ -125,6 +125,11 @@ def fill(template: str, **values: Any) -> str:
     return text
 
 
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, as ``markupsafe.Markup``: its first column is text, the others are numbers."""
+    return fill("table.html", header=header, rows=rows)
+
+
 def _check_ids(document: str) -> None:
     ids = re.findall(r'<[^<>]*\sid="([^"]*)"', document)
     if twice := {name for name in ids if ids.count(name) > 1}:

@@ -293,7 +293,7 @@ def _gates(run: _Run, model: Model) -> Section | None:
     about = f"Measured over windows of the {name} text, each read from the zero state."
     if not model.config.structure.keeps_gates:
         about += " This cell has no gates; shown are the values of h, its state."
-    return Section("Saturation of gates", "gates", (about,), (gates.saturation(found),))
+    return Section("Saturation of gates", "gates", (about,), (gates.saturation({run.cell: found}),))
 
 
 def _cells(run: _Run, model: Model, over: str | None) -> Section | None:
