@@ -367,7 +367,10 @@ class _Run:
             self.watch.ended("done before")
             with _kept_by(name):
                 return RecallCurve(np.array(kept["distractors"]), np.array(kept["accuracy"]), kept["chance"])
-        curve = recall_curve(cell, _RECALL_PARAMETERS, steps=self._recall_steps, seed=self.plan.seed, stop=self.stop)
+        curve = recall_curve(
+            cell, _RECALL_PARAMETERS, steps=self._recall_steps, lr=comparison_plan.RECALL_RATES[cell],
+            seed=self.plan.seed, stop=self.stop,
+        )  # fmt: skip
         if self.folder is not None:
             self.folder.write(name, plain(curve))
         self.watch.ended(f"{100 * curve.accuracy[-1]:.0f} % right after {curve.distractors[-1]} distractors")

@@ -79,13 +79,18 @@ def chosen(symbols: int, model: Mapping[str, Any], train: Mapping[str, Any]) -> 
         values["epochs"] = _rounded(min(_epochs(symbols, size, {**values, **train}), _MOST_EPOCHS), 3)
     values = {**values, **train}
     epochs = _epochs(symbols, size, values)
-    values["dropout_output"] = next(p for least, p in reversed(_DROPOUT) if least <= epochs)
+    values["dropout_output"] = dropout_output(epochs)
     if values["optimizer"] != "adamw":
         values = {name: value for name, value in values.items() if name not in _OF_THE_OPTIMIZER}
     if train.get("clip_value") is not None:
         del values["clip_norm"]
     shape = {"hidden": hidden, "layers": 1, "embedding": 64}
     return Preset(_not_in(model, shape), _not_in(train, values))
+
+
+def dropout_output(epochs: float) -> float:
+    """The dropout before the output layer for a run of so many passes over the text."""
+    return next(dropped for least, dropped in reversed(_DROPOUT) if least <= epochs)
 
 
 def _rate(hidden: int, batch: int) -> float:
