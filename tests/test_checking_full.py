@@ -70,6 +70,29 @@ def test_the_formulas_are_exact_for_the_polynomials_that_they_fit():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("mistake", ["overwrites", "drops the scale", "clips at 5"])
+def test_a_gradient_is_wrong_if_it_is_not_accumulated_not_scaled_or_clipped(mistake, backend, at, monkeypatch):
+    """With one pass of scale 1, and gradients below 5, all three would be right."""
+
+    def broken(right):
+        def wrong(*arguments):
+            *others, scale, gradients = arguments
+            added = Parameters(gradients.config)
+            right(*others, 1.0 if mistake == "drops the scale" else scale, added)
+            if mistake == "clips at 5":
+                np.clip(added.flat, -5, 5, out=added.flat)
+            gradients.flat[:] = added.flat + (0 if mistake == "overwrites" else gradients.flat)
+
+        return wrong
+
+    exact = Loss(backend, at).gradient().flat
+    assert np.abs(exact).max() < 5
+    monkeypatch.setattr(reference, "backward", broken(reference.backward))
+    monkeypatch.setattr(FastNetwork, "_backward", broken(FastNetwork._backward))
+    assert np.abs(Loss(backend, at).gradient().flat - exact).max() > 0.1 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_losses_along_a_line_leave_the_point_as_it_was(backend, at, direction):
     before = at.parameters.flat.copy()
     loss = Loss(backend, at)
@@ -111,6 +134,20 @@ def test_complex_steps_find_errors_that_centred_differences_cannot(cell, rng, mo
     spoil_gradients(monkeypatch, spoil)
     assert complex_step.check_at(at, found).wrong == (f"layers.1.b {gate}",)
     assert checking.check(at.parameters, backends=["reference"], per_param=3).reports[0].passed
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_complex_steps_of_saturated_units_and_of_zeros_are_right(cell, rng):
+    """Terms cancel, and what is left of them is a rounding error: of all entries of a parameter, or of the network."""
+    config = ModelConfig(3, cell, 2, 5, 3)
+    for factor in (0.0, 8.0):
+        parameters = initialise(config, rng)
+        parameters.flat *= factor
+        at = point(parameters, 3, 5, rng)
+        at.y[:] = np.arange(5) % 3  # with T = 3, every symbol as often as any other in three of the lanes
+        report = complex_step.check_at(at, rows(config))
+        assert report.passed, f"\n{report}"
+        assert sweep.check_at(at, random_direction(at.parameters, rng), "reference").methods[2].passed
 
 
 def test_a_gradient_of_nan_fails_the_complex_step(at, monkeypatch):
@@ -325,7 +362,7 @@ def test_what_is_wrong_is_named_once_in_a_few_lines():
         report = checking.check(CONFIG, backends=["reference"], per_param=2)
     text = str(report)
     summary = " ".join(text[text.index("\nwrong: ") :].split())
-    assert summary.startswith("wrong: centred differences, reference (embedding, layers.0.W[x] i,")
+    assert summary.startswith("wrong: centred differences, reference (layers.1.b g, layers.1.b o,")
     assert "complex steps, reference;" in summary
     assert len(text[text.index("\nwrong: ") :].splitlines()) <= 8
 
@@ -345,6 +382,7 @@ def test_one_time_step_alone_tells_a_gate_from_the_loop_over_time(bug, wrong):
     assert wrong <= set(step.wrong)
     assert step.passed == (not wrong)
     assert not {"layers.0.b i", "layers.0.b f", "output.W"} & set(step.wrong)
+    assert (step.to_dict()["check"], step.to_dict()["backend"]) == ("one time step", "reference")
     assert not any(isinstance(one, OneStepReport) for one in checking.check(CONFIG, per_param=1).reports)
 
 
