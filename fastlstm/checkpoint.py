@@ -124,16 +124,24 @@ def certify(path: str | os.PathLike[str], certificate: Certificate) -> Path:
         When the file cannot be read or written, or has other parameters than those that were checked.
     """
     file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+    lock = Lock(Path(os.path.realpath(file)).parent)
     try:
-        with Lock(Path(os.path.realpath(file)).parent):
-            content = load(file)._replace(certificate=certificate)
-            if not certificate.is_of(content.parameters):
-                raise ModelFileError(f"{str(file)!r} has changed since it was checked: check it again")
-            save(file, content)
+        lock.acquire()
     except RunInUseError:
         raise RunInUseError(
             f"a run is using the folder of {str(file)!r}, and may replace the model: wait until it has ended"
         ) from None
+    except ModelFileError:
+        raise ModelFileError(
+            f"cannot write into the folder of {str(file)!r}: check its permissions, or certify a copy of the model"
+        ) from None
+    try:
+        content = load(file)._replace(certificate=certificate)
+        if not certificate.is_of(content.parameters):
+            raise ModelFileError(f"{str(file)!r} has changed since it was checked: check it again")
+        save(file, content)
+    finally:
+        lock.release()
     return file
 
 

@@ -99,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if options.certify and (options.model is None or options.inject is not None):
         made.error("--certify needs a --model, without --inject: it certifies what is in its file")
+    if options.inject is not None and "reference" not in _BACKENDS[options.backends]:
+        made.error(f"--inject breaks the reference, and --backend {options.backends} leaves it out")
     what = TrainConfig(**(_SIZES | _PRECISION | given(options, TrainConfig)))
     model = _model(made, options, what.precision)
     format = _format_of_plot(made, options)
@@ -207,7 +209,7 @@ def _report(
         with _broken(made, options.inject, config):
             return full.check(model, **settings, per_param=_per_param(options, config))
     for option in ("per_param", "all", "inject", "certify", "plot"):
-        if getattr(options, option):
+        if getattr(options, option) is not None and getattr(options, option) is not False:
             made.error(f"--{option.replace('_', '-')} is for float64: in other precisions gradients are only compared")
     _warm_up(backends, config, [precision])
     return full.compare(model, precision, **settings)

@@ -88,8 +88,14 @@ def signature_of_one_step(name, config):
 
 def depends_on_the_text(name, config):
     """Rows of `signature_of_one_step` that are wrong or right depending on how the backward pass is written."""
-    # With stale-c, h / o is wrong for tanh(c) in the way of the forward pass, so the gradient of o is right with it.
-    return of_top(config, "o") - below_top(config) if name == "stale-c" else set()
+    if config.cell != "lstm":
+        return set()
+    return {
+        # h / o is wrong for tanh(c) in the way of the forward pass, so the gradient of o is right with it.
+        "stale-c": of_top(config, "o") - below_top(config),
+        # The c after the step may also be computed from the c before it and the gates.
+        "aliased-state": of_top(config, "iog") - below_top(config) - of_layers(config, "W[h]"),
+    }.get(name, set())
 
 
 # More lanes than symbols, so that one is repeated in every step.

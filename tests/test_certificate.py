@@ -180,6 +180,17 @@ def test_a_run_folder_is_certified_by_its_model_unless_a_run_uses_it(model, file
     assert Model.load(file.parent).certificate == made
 
 
+def test_a_folder_that_cannot_be_written_is_named_and_a_copy_advised(model, file, monkeypatch):
+    def refused(self):
+        raise ModelFileError("choose another with --out")
+
+    monkeypatch.setattr(Lock, "_open", refused)
+    before = file.read_bytes()
+    with pytest.raises(ModelFileError, match=r"check its permissions, or certify a copy of the model$"):
+        checkpoint.certify(file, certificate_of(model.parameters))
+    assert file.read_bytes() == before
+
+
 def test_a_model_behind_a_link_is_certified_where_it_is(model, file, tmp_path):
     link = tmp_path / "elsewhere" / "link"
     link.parent.mkdir()

@@ -70,6 +70,29 @@ def test_the_formulas_are_exact_for_the_polynomials_that_they_fit():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("mistake", ["overwrites", "drops the scale", "clips at 5"])
+def test_a_gradient_is_wrong_if_it_is_not_accumulated_not_scaled_or_clipped(mistake, backend, at, monkeypatch):
+    """With one pass of scale 1, and gradients below 5, all three would be right."""
+
+    def broken(right):
+        def wrong(*arguments):
+            *others, scale, gradients = arguments
+            added = Parameters(gradients.config)
+            right(*others, 1.0 if mistake == "drops the scale" else scale, added)
+            if mistake == "clips at 5":
+                np.clip(added.flat, -5, 5, out=added.flat)
+            gradients.flat[:] = added.flat + (0 if mistake == "overwrites" else gradients.flat)
+
+        return wrong
+
+    exact = Loss(backend, at).gradient().flat
+    assert np.abs(exact).max() < 5
+    monkeypatch.setattr(reference, "backward", broken(reference.backward))
+    monkeypatch.setattr(FastNetwork, "_backward", broken(FastNetwork._backward))
+    assert np.abs(Loss(backend, at).gradient().flat - exact).max() > 0.1 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_losses_along_a_line_leave_the_point_as_it_was(backend, at, direction):
     before = at.parameters.flat.copy()
     loss = Loss(backend, at)
@@ -111,6 +134,27 @@ def test_complex_steps_find_errors_that_centred_differences_cannot(cell, rng, mo
     spoil_gradients(monkeypatch, spoil)
     assert complex_step.check_at(at, found).wrong == (f"layers.1.b {gate}",)
     assert checking.check(at.parameters, backends=["reference"], per_param=3).reports[0].passed
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_complex_steps_accept_layers_that_are_saturated(cell):
+    """Their gradients cancel to rounding errors; with a floor relative to each parameter, half of these fail."""
+    config = ModelConfig(3, cell, 2, 1, 3)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        parameters = initialise(config, rng)
+        parameters.flat *= 4
+        report = complex_step.check_at(point(parameters, 1, 1, rng), rows(config))
+        assert report.passed, f"\n{report}"
+
+
+def test_complex_steps_accept_a_gradient_that_is_zero_up_to_rounding(rng):
+    """With all parameters 0, and every symbol as often as any other, all terms of the only gradient cancel."""
+    config = ModelConfig(3, "lstm", 1, 2, 2)
+    at = point(Parameters(config), 3, 5, rng)
+    at.y[:] = np.arange(15).reshape(3, 5) % 3
+    assert complex_step.check_at(at, rows(config)).passed
+    assert sweep.check_at(at, random_direction(at.parameters, rng), "reference").passed
 
 
 def test_a_gradient_of_nan_fails_the_complex_step(at, monkeypatch):
@@ -325,7 +369,7 @@ def test_what_is_wrong_is_named_once_in_a_few_lines():
         report = checking.check(CONFIG, backends=["reference"], per_param=2)
     text = str(report)
     summary = " ".join(text[text.index("\nwrong: ") :].split())
-    assert summary.startswith("wrong: centred differences, reference (embedding, layers.0.W[x] i,")
+    assert summary.startswith("wrong: centred differences, reference (layers.1.b g, layers.1.b o,")
     assert "complex steps, reference;" in summary
     assert len(text[text.index("\nwrong: ") :].splitlines()) <= 8
 
@@ -345,6 +389,7 @@ def test_one_time_step_alone_tells_a_gate_from_the_loop_over_time(bug, wrong):
     assert wrong <= set(step.wrong)
     assert step.passed == (not wrong)
     assert not {"layers.0.b i", "layers.0.b f", "output.W"} & set(step.wrong)
+    assert (step.to_dict()["check"], step.to_dict()["backend"]) == ("one time step", "reference")
     assert not any(isinstance(one, OneStepReport) for one in checking.check(CONFIG, per_param=1).reports)
 
 

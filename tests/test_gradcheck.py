@@ -72,7 +72,7 @@ def test_all_checks_of_both_backends_pass_by_default_and_each_is_named(cell, cap
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("bug", [[], ["--inject", "transposed-weight"]])
+@pytest.mark.parametrize("bug", [[], ["--inject", "transposed-weight"], ["--inject", "aliased-state"]])
 def test_the_output_fits_79_columns(cell, bug, capsys):
     _, lines, _ = run(capsys, "--cell", cell, "--layers", "3", "--per-param", "3", *bug)
     assert max(map(len, lines)) <= 79
@@ -121,7 +121,7 @@ def test_a_broken_reference_fails_by_default(capsys, monkeypatch):
     status, lines, result = run(capsys, *TINY)
     assert (status, lines[-1]) == (1, "FAIL")
     assert set(failed(result)) == {
-        *((check, "reference") for check in OF_GRADIENTS["reference"]),
+        *((check, "reference") for check in (*OF_GRADIENTS["reference"], "one time step")),
         ("fast against reference", "both"),
         # The gradients of lanes are wrong in proportion, and a chunk's are not compared.
     }
@@ -192,7 +192,9 @@ def test_help_needs_neither_numpy_nor_numba():
         (["--inject", "signs"], "there is no bug 'signs': --inject list explains all"),
         (["--all", "--per-param", "3"], "not allowed with"),
         (["--plot", "sweep.pdf"], "--plot needs a name that ends in .png or .svg, not 'sweep.pdf'"),
+        (["--inject", "sign", "--backend", "fast"], "--inject breaks the reference, and --backend fast leaves it out"),
         (["--precision", "float32", "--per-param", "3"], "--per-param is for float64"),
+        (["--precision", "float32", "--per-param", "0"], "--per-param is for float64"),
         (["--precision", "float32", "--all"], "--all is for float64"),
         (["--precision", "float32", "--inject", "sign"], "--inject is for float64"),
         (["--precision", "float32", "--plot", "sweep.png"], "--plot is for float64"),

@@ -413,9 +413,10 @@ def _mean_for_sum(right: Function, config: ModelConfig) -> Function:
 )
 def _clipped(right: Function, config: ModelConfig) -> Function:
     def wrong(parameters: Parameters, tape: Tape, scale: float, gradients: Parameters) -> None:
-        right(parameters, tape, scale, gradients)
-        limit = np.abs(gradients.flat).max() / 2
-        np.clip(gradients.flat, -limit, limit, out=gradients.flat)
+        found = Parameters(gradients.config)
+        right(parameters, tape, scale, found)
+        limit = np.abs(found.flat).max() / 2
+        gradients.flat += np.clip(found.flat, -limit, limit)
 
     return wrong
 

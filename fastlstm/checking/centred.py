@@ -15,8 +15,8 @@ import numpy as np
 
 from fastlstm.checking.differences import STEP, TOLERANCE, Loss, four_losses
 from fastlstm.checking.points import Point, point
-from fastlstm.checking.reports import WIDTH, Report, largest, with_names
-from fastlstm.checking.rows import ParameterCheck, Row, chosen, compare, lines
+from fastlstm.checking.reports import WIDTH, with_names
+from fastlstm.checking.rows import Row, RowsReport, chosen, compare, lines
 from fastlstm.config import BackendName, ModelConfig, TrainConfig
 from fastlstm.dropout import Dropout
 from fastlstm.errors import ConfigError
@@ -24,35 +24,20 @@ from fastlstm.params import Parameters
 
 
 @dataclasses.dataclass(frozen=True)
-class GradientReport(Report):
+class GradientReport(RowsReport):
     """The result of a gradient check.
 
     Attributes
     ----------
-    backend : that was checked.
+    backend, parameters : see `RowsReport`.
     loss : in nats, summed over the T*B symbols.
     floor : estimated rounding error of a numerical gradient, in nats (see `fastlstm.checking.differences`).
-    parameters : the result for each parameter, in a layer for each gate.
     """
 
     title: ClassVar[str] = "centred differences"
 
-    backend: BackendName
     loss: float
     floor: float
-    parameters: tuple[ParameterCheck, ...]
-
-    @property
-    def items(self) -> tuple[ParameterCheck, ...]:
-        return self.parameters
-
-    @property
-    def judged(self) -> int:
-        return sum(check.entries for check in self.parameters)
-
-    @property
-    def worst(self) -> float:
-        return largest([check.worst for check in self.parameters])
 
     def __str__(self) -> str:
         """A table with one line for each parameter and gate."""
@@ -60,36 +45,20 @@ class GradientReport(Report):
 
 
 @dataclasses.dataclass(frozen=True)
-class OneStepReport(Report):
+class OneStepReport(RowsReport):
     """Where to search for a mistake: the check of one time step, in which nothing has been passed back.
 
     In a sequence, one wrong gate makes all parameters below it wrong, because the time loop passes the error on.
-
-    Attributes
-    ----------
-    backend : that was checked.
-    check : the same check with T = 1.
     """
 
     title: ClassVar[str] = "one time step"
-
-    backend: BackendName
-    check: GradientReport
-
-    @property
-    def items(self) -> tuple[ParameterCheck, ...]:
-        return self.check.items
-
-    @property
-    def worst(self) -> float:
-        return self.check.worst
 
     def __str__(self) -> str:
         """What is wrong, or what it means that nothing is."""
         if self.passed:
             about = "all right: the mistake is in the loop over time, or in what one step passes to another"
             return textwrap.fill(f"{self.heading}: {about}", WIDTH, subsequent_indent=" " * 4)
-        return with_names(f"{self.heading}: here no step passes an error on to another", self.wrong)
+        return with_names(f"{self.heading}: no step passes errors on; nearest to the loss first", self.wrong)
 
 
 def check_gradients(
@@ -141,7 +110,7 @@ def check_gradients(
 def check_one_step(at: Point, rows: Sequence[Row], backend: BackendName, *, threads: int = 1) -> OneStepReport:
     """The check of the first time step alone, at a point in float64."""
     first = at._replace(x=at.x[:1], y=at.y[:1])
-    return OneStepReport(backend, check_at(first, rows, backend, threads=threads))
+    return OneStepReport(backend, check_at(first, rows, backend, threads=threads).parameters)
 
 
 def check_at(
@@ -163,4 +132,4 @@ def check_at(
     for row in rows:
         numeric = np.array([four_losses(loss.along_entry(place), step) for place in row.places])
         results.append(compare(row, analytic.flat[row.places], numeric, floor, TOLERANCE))
-    return GradientReport(backend, loss.nats, floor, tuple(results))
+    return GradientReport(backend, tuple(results), loss.nats, floor)

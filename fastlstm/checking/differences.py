@@ -22,7 +22,8 @@ one condition on the relative error, with a lower bound on its denominator::
 So the derivative along a line is also ``Im J(p + ih) / h`` (Squire and Trapp 1998). Nothing is subtracted and nothing
 cancels: h can be so small that the truncation error, ``h**2 J''' / 6``, is below any rounding. What is left are the
 rounding errors of both gradients. They are relative for an entry that is one product; but entries are sums over T*B
-terms, whose rounding errors are absolute. Hence the floor is a share of the largest entry.
+terms that cancel, starting with ``p - 1`` of order 1, and in a unit that is saturated so does ``1 - tanh(a)**2``. What
+is left of them has an absolute error. Hence the floor is a share of the largest of all entries, or of 1 nat.
 """
 
 from __future__ import annotations
@@ -47,8 +48,12 @@ TOLERANCE = 1e-6
 STEP = 2.0**-12
 
 #: Of the complex step: the largest relative error, at least ten times what was observed; the floor, as a share of the
-#: parameter's largest entry (so 1e-12 of an entry that is a hundredth of it); and h, whose square is 0 beside 1.
+#: largest entry or of 1 nat (so 1e-12 of an entry that is a hundredth of it); and h, whose square is 0 beside 1.
 COMPLEX_TOLERANCE, COMPLEX_FLOOR, COMPLEX_STEP = 1e-12, 1e-14, 1e-25
+
+#: The gradient is accumulated from so many backward passes, of a loss that is scaled so much; powers of 2, which add no
+#: rounding. A pass that overwrites, drops the scale or clips at a constant, right with one pass of scale 1, is wrong.
+_PASSES, _SCALE = 2, 1024.0
 
 #: The loss along a line, in nats, as a function of the distance from the point.
 Line = Callable[[float], float]
@@ -104,8 +109,10 @@ class Loss:
     def gradient(self) -> Parameters:
         """The gradient at the point by back-propagation, not clipped."""
         found = Parameters(self._at.parameters.config)
-        self._value()
-        self._network.backward(self._moved, 1.0, found)
+        for _ in range(_PASSES):
+            self._value()
+            self._network.backward(self._moved, _SCALE, found)
+        found.flat /= _PASSES * _SCALE
         return found
 
     def along(self, direction: FloatArray) -> Line:

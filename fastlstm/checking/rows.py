@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.checking.differences import relative_error
-from fastlstm.checking.reports import aligned, verdict
-from fastlstm.config import ModelConfig
+from fastlstm.checking.reports import Report, aligned, largest, verdict
+from fastlstm.config import BackendName, ModelConfig
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
 from fastlstm.params import Entry, FloatArray, table
@@ -69,6 +69,37 @@ class ParameterCheck:
     def label(self) -> str:
         """Name and gate."""
         return f"{self.name} {self.gate}".strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class RowsReport(Report):
+    """The result of a check of single entries, in rows.
+
+    Attributes
+    ----------
+    backend : that was checked.
+    parameters : the result for each parameter, in a layer for each gate.
+    """
+
+    backend: BackendName
+    parameters: tuple[ParameterCheck, ...]
+
+    @property
+    def items(self) -> tuple[ParameterCheck, ...]:
+        return self.parameters
+
+    @property
+    def judged(self) -> int:
+        return sum(check.entries for check in self.parameters)
+
+    @property
+    def worst(self) -> float:
+        return largest([check.worst for check in self.parameters])
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """What is wrong, the nearest to the loss first: an error spreads to all that is below it."""
+        return super().wrong[::-1]
 
 
 def rows(config: ModelConfig) -> tuple[Row, ...]:

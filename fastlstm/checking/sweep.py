@@ -140,7 +140,7 @@ def check_at(at: Point, direction: FloatArray, backend: BackendName, *, threads:
     ]
     if backend == "reference":
         # The floor of an entry is relative to the largest; here to the norm, because the direction has length 1.
-        of_sum = COMPLEX_FLOOR * float(np.linalg.norm(gradient))
+        of_sum = COMPLEX_FLOOR * max(1.0, float(np.linalg.norm(gradient)))
         methods.append(method("complex step", lambda h: complex_step(at, direction, h), of_sum, COMPLEX_TOLERANCE))
     methods.append(method("float32", lambda h: two_losses(single, h), floor, None))
     return SweepReport(backend, STEPS, tuple(methods))
