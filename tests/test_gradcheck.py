@@ -380,3 +380,12 @@ def test_every_entry_is_in_one_row_and_in_the_row_of_its_gate(cell):
 def test_sizes_out_of_range_are_refused(setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
         check_gradients(CONFIG, **setting)
+
+
+def test_a_chart_that_cannot_be_written_costs_no_result(tmp_path, capsys):
+    sizes = ["--hidden", "2", "--embedding", "2", "--vocab", "3", "--per-param", "1", "--backend", "reference"]
+    with pytest.raises(FastlstmError, match="cannot write"):
+        gradcheck.main([*sizes, "--plot", str(tmp_path / "none" / "sweep.png"), "--json"])
+    *_, verdict, result = capsys.readouterr().out.splitlines()
+    assert verdict == "PASS"
+    assert json.loads(result)["passed"]
