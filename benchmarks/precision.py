@@ -8,20 +8,11 @@ as a sweep (`benchmarks.sweep`): an interrupted one goes on where it stopped, an
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks import texts
-from benchmarks.arguments import output_file, positive
-from benchmarks.sweep import Result, conditions, jobs, key_of, load, mean_and_spread, report, sweep
+from benchmarks.sweep import Result, compare_settings, conditions, mean_and_spread
 from benchmarks.table import rows
-from fastlstm.errors import TextError
-
-#: The name of the marks in the README that enclose the table.
-MARKS = "precision"
 
 HIDDEN = (256, 512)
 PRECISIONS = ("float32", "bf16")
@@ -93,27 +84,7 @@ def _times_as_fast(float32: Sequence[Result], bf16: Sequence[Result]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.precision", description="Compare validation losses of float32 and bf16."
-    )
-    parser.add_argument("--text", choices=texts.TEXTS, default="shakespeare", metavar="NAME", help="text (shakespeare)")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="folder of the texts (default: the user's cache)")
-    parser.add_argument("--steps", type=positive, default=STEPS, metavar="N", help=f"steps of each run ({STEPS})")
-    parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="train with seeds 0 to N-1 (3)")
-    parser.add_argument("--out", type=output_file, required=True, metavar="FILE.json", help="add the results to FILE")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the table between its marks in FILE")
-    options = parser.parse_args(argv)
-    try:
-        path = texts.ensure(options.text, options.folder or texts.default_folder())
-    except (TextError, OSError) as error:
-        sys.exit(f"error: {error}")
-    wanted = list(jobs({options.text: path}, GRID, ["--steps", str(options.steps)], options.seeds))
-    try:
-        failures = sweep(wanted, options.out)
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on from here")
-    keys = {job.key for job in wanted}
-    report(markdown, [one for one in load(options.out) if key_of(one) in keys], options.readme, MARKS, failures)
+    compare_settings("precision", "Compare validation losses of float32 and bf16.", GRID, markdown, argv, steps=STEPS)
 
 
 if __name__ == "__main__":

@@ -270,6 +270,43 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def compare_settings(
+    name: str,
+    about: str,
+    grid: dict[str, list[str]],
+    markdown: Callable[[Sequence[Result]], str],
+    argv: Sequence[str] | None,
+    *,
+    steps: int,
+    seeds: int = 3,
+) -> None:
+    """The program ``benchmarks.NAME``: train with each setting of a grid for the same steps, and report a table.
+
+    ``steps, seeds`` are the defaults; ``name`` is also that of the marks in the README that enclose the table.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
+    parser.add_argument("--text", choices=texts.TEXTS, default="shakespeare", metavar="NAME", help="text (shakespeare)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="folder of the texts (default: the user's cache)")
+    parser.add_argument("--steps", type=positive, default=steps, metavar="N", help=f"steps of each run ({steps})")
+    parser.add_argument(
+        "--seeds", type=positive, default=seeds, metavar="N", help=f"train with seeds 0 to N-1 ({seeds})"
+    )
+    parser.add_argument("--out", type=output_file, required=True, metavar="FILE.json", help="add the results to FILE")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the table between its marks in FILE")
+    options = parser.parse_args(argv)
+    try:
+        path = texts.ensure(options.text, options.folder or texts.default_folder())
+    except (TextError, OSError) as error:
+        sys.exit(f"error: {error}")
+    wanted = list(jobs({options.text: path}, grid, ["--steps", str(options.steps)], options.seeds))
+    try:
+        failures = sweep(wanted, options.out)
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on from here")
+    keys = {job.key for job in wanted}
+    report(markdown, [one for one in load(options.out) if key_of(one) in keys], options.readme, name, failures)
+
+
 def report(
     markdown: Callable[[Sequence[Result]], str],
     results: Sequence[Result],

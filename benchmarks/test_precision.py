@@ -34,7 +34,7 @@ def test_the_table_has_a_row_for_each_model_and_can_be_put_between_its_marks():
     assert "after 5,000 steps on shakespeare (a processor, fastlstm 1):" in found
     assert "\n| 1x256 | 1.5100 | 1.5000 to 1.5200 |" in found
     assert "\n| 1x512 |" in found
-    assert found in insert("<!-- precision:begin -->\n<!-- precision:end -->", found, precision.MARKS)
+    assert found in insert("<!-- precision:begin -->\n<!-- precision:end -->", found, "precision")
 
 
 def test_the_settings_of_a_model_differ_in_precision_alone():
