@@ -337,7 +337,11 @@ def _recall(found: Comparison) -> Section:
         "A task with a known answer: a network reads a symbol, then k distractors, then a question, and is to name the"
         " symbol. Networks of equal size were trained on it for equally many steps, with mixed k."
     )
-    return Section("Recall of a symbol", "recall", (words, recall_sentence(found.recall)), (figure,))
+    beware = (
+        "This is about learning, not about room: a cell that only guesses here can be taught to hold a symbol where"
+        " the task is easier to learn, as with a few distractors first."
+    )
+    return Section("Recall of a symbol", "recall", (words, recall_sentence(found.recall), beware), (figure,))
 
 
 # The gates
