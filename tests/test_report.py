@@ -4,14 +4,16 @@ import itertools
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import run_folders
 from documents import assert_self_contained
 
 from fastlstm import Model, certificate, report, train
 from fastlstm.errors import ConfigError, FastlstmError, TextError, VocabularyError
-from fastlstm.pages import figures
+from fastlstm.pages import curves, figures
 from fastlstm.pages import report as page
 
 pytest.importorskip("matplotlib")
@@ -178,6 +180,14 @@ def test_of_a_long_text_the_beginning_is_searched_and_the_page_says_so(folder, m
     html = document(folder)
     assert "if it occurs in the first 90 characters of the training text" in html
     assert "compared with the first 90 characters of the training text" in html
+
+
+def test_the_throughput_of_a_run_of_milliseconds_counts_all_steps():
+    steps = np.arange(1, 61)
+    run = SimpleNamespace(training=SimpleNamespace(step=steps, seconds=np.round(steps * 1e-4, 3)))
+    _, speed = curves.speeds(run, 64)
+    # A millisecond has 10 steps, or 9 or 11 where rounding is a tie.
+    assert np.median(speed) == pytest.approx(64 / 1e-4, rel=0.1)
 
 
 def test_a_certificate_is_shown(folder):

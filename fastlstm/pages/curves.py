@@ -143,11 +143,12 @@ def speeds(run: History, symbols_per_step: int) -> tuple[NDArray[np.float64], ND
     """
     step, seconds = run.training.step, run.training.seconds
     known = np.isfinite(seconds)
-    step, seconds = np.append(0, step[known]), np.append(0.0, seconds[known])
+    step, seconds = np.append(0, step[known]), np.append(0.0, np.maximum.accumulate(seconds[known]))
+    # Times are recorded in milliseconds: of the steps that have the same one, the last counts.
+    later = np.append(np.diff(seconds) > 0, True)
+    step, seconds = step[later], seconds[later]
     ends = np.unique(np.linspace(0, len(step) - 1, _WINDOWS + 1).astype(int))
-    took = np.diff(seconds[ends])
-    speed = symbols_per_step * np.diff(step[ends])[took > 0] / took[took > 0]
-    return seconds[ends[1:]][took > 0], speed
+    return seconds[ends[1:]], symbols_per_step * np.diff(step[ends]) / np.diff(seconds[ends])
 
 
 def _steps(axes: Any) -> None:
