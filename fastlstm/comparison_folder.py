@@ -103,7 +103,10 @@ class ComparisonFolder:
             atomic.make_folder(path.parent)
             atomic.write(path, [data], overwrite=True)
         except OSError as error:
-            raise ModelFileError(f"cannot write {str(path)!r} ({error.strerror}): choose another with --out") from None
+            raise ModelFileError(
+                f"cannot write {str(path)!r} ({error.strerror}): solve this and go on with --resume, or choose another"
+                " folder with --out"
+            ) from None
         return path
 
     def training(self, name: str, settings: Mapping[str, Any]) -> tuple[Model, dict[str, Any]] | None:
