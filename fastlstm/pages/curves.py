@@ -36,14 +36,22 @@ def loss(run: History, cell: CellName, symbol: str) -> Figure:
 
     def paint(axes: Any) -> None:
         axes.plot(training.step, training.train_nats, color=COLOURS["mid"], linewidth=1.4, label="training, smoothed")
-        errors = np.where(validation.val_error > 0, validation.val_error, np.nan)  # no bar at an exact loss
-        axes.errorbar(
-            validation.step, validation.val_nats, errors, color=COLOURS[cell], marker="o", markersize=4, elinewidth=1,
-            capsize=2, label="validation",
-        )  # fmt: skip
+        # Exact losses are of the whole part: a line to them from the estimates, which are of a sample, would tell of a
+        # change that is none.
+        exact = validation.val_error == 0
+        if not exact.all():
+            axes.errorbar(
+                validation.step[~exact], validation.val_nats[~exact], validation.val_error[~exact], color=COLOURS[cell],
+                marker="o", markersize=4, elinewidth=1, capsize=2, label="validation, estimated",
+            )  # fmt: skip
+        if exact.any():
+            axes.plot(
+                validation.step[exact], validation.val_nats[exact], color=COLOURS[cell], marker="D", markersize=9,
+                markerfacecolor="none", linewidth=1, clip_on=False, label="validation, exact",
+            )  # fmt: skip
         if run.best_nats is not None:
             axes.plot(
-                run.best_step, run.best_nats, color=COLOURS[cell], marker="*", markersize=13, linewidth=0,
+                run.best_step, run.best_nats, color=COLOURS[cell], marker="*", markersize=8, linewidth=0, clip_on=False,
                 markeredgecolor=COLOURS["ground"], zorder=5, label="best model",
             )  # fmt: skip
         _steps(axes)
@@ -57,8 +65,8 @@ def loss(run: History, cell: CellName, symbol: str) -> Figure:
         "loss",
         "Loss",
         "Training and validation loss against the training step.",
-        "The smoothed loss of training, and the validations with their standard errors; without a bar a validation is"
-        " exact.",
+        "The smoothed loss of training, and the validations. Estimates are from a sample of the validation text, with"
+        " their standard errors; an exact loss is of all of it, so it may be off the line.",
         paint,
     )
 

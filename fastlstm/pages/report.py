@@ -178,7 +178,7 @@ def _text(folder: Path, model: Model, data: Sequence[str] | None) -> tuple[RunTe
     except FastlstmError as error:
         if data is not None:
             raise
-        return None, (f"What needs the text of the run is left out. Give the text with --data, because {error}",)
+        return None, (f"What needs the text of the run is left out (give it with --data): {error}",)
 
 
 def _sections(run: _Run, over: str | None, computing: dict[str, Any]) -> Iterator[Section | None]:
