@@ -84,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = ComparisonPlan(**given(options, ComparisonPlan))
     from fastlstm.comparison_folder import ComparisonFolder
     from fastlstm.lock import Lock
+    from fastlstm.pages.figures import check_libraries
 
+    check_libraries()
     if options.resume:
         _check_alone(options)
         folder = ComparisonFolder(options.resume)
@@ -92,8 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         wanted = _Wanted(plan, options.cells or [], options.data or [], bool(options.bytes))
         folder = _new_folder(options.out, wanted.data)
-    with Lock(folder.path):
-        return _compare(wanted, folder, started, options)
+    try:
+        with Lock(folder.path):
+            return _compare(wanted, folder, started, options)
+    finally:
+        if options.out is None:  # the name of a comparison that could not begin is free again
+            folder.remove_if_empty()
 
 
 def _check_alone(options: argparse.Namespace) -> None:
@@ -150,7 +156,7 @@ def _compare(wanted: _Wanted, folder: ComparisonFolder, started: float, options:
     if wanted.plan.preset is not None:
         tell(f"note: {UNFAIR}")
     text = read_text(wanted.data, as_bytes=wanted.as_bytes)
-    name = ", ".join(Path(source).name for source in wanted.data) or "the default text"
+    name = ", ".join(terminal.printable_line(Path(source).name) for source in wanted.data) or "the default text"
     with signals.Stop() as stop:
         stop.lost = lambda: f"what is done is in {folder.path}"
         try:

@@ -173,6 +173,8 @@ class Comparison:
     recall : of networks trained on the recall task, by cell.
     recovery : of the assignment's networks and of those with the first seed, by the names of their trainings.
     chance_share : share of the words of the text that are words of the text once its symbols are shuffled.
+    shown_part : the part of the text over which gradients, gates and cells are measured: "validation text", or "text"
+        if that is too short.
     """
 
     plan: ComparisonPlan
@@ -188,6 +190,12 @@ class Comparison:
     recall: Mapping[CellName, RecallCurve]
     recovery: Mapping[str, Recovery]
     chance_share: float
+    shown_part: str
+
+    @property
+    def symbol(self) -> str:
+        """What a symbol of the text is: "character" or "byte"."""
+        return "byte" if next(iter(self.trained.values())).model.vocab.is_bytes else "character"
 
     def of(self, cell: CellName) -> tuple[Trained, ...]:
         """The compared trainings of a cell, in the order of their seeds."""
@@ -215,6 +223,7 @@ class Comparison:
             "recall": plain(self.recall),
             "recovery": plain(self.recovery),
             "chance_word_share": plain(self.chance_share),
+            "shown_part": self.shown_part,
         }
 
 
@@ -484,6 +493,7 @@ class _Run:
             recall=recall,
             recovery={name: self._recovery(one.model) for name, one in sampled.items()},
             chance_share=shuffled_share(self.text, self.words),
+            shown_part="text" if ids is self.ids else "validation text",
         )
 
     def _untrained(self, training: Training) -> Model:

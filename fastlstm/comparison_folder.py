@@ -16,6 +16,7 @@ Each file is written once it is complete, and a training's model before its curv
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -74,6 +75,11 @@ class ComparisonFolder:
             break
         return cls(folder)
 
+    def remove_if_empty(self) -> None:
+        """Remove the folder if nothing has been written into it."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
     def read(self, name: str) -> dict[str, Any] | None:
         """The content of a JSON file."""
         path = self.path / name
@@ -92,12 +98,15 @@ class ComparisonFolder:
         path = self.path / name
         if isinstance(content, Mapping):
             content = json.dumps(content, allow_nan=False) + "\n"
-        data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+        data = content.encode("utf-8", "replace") if isinstance(content, str) else content
         try:
             atomic.make_folder(path.parent)
             atomic.write(path, [data], overwrite=True)
         except OSError as error:
-            raise ModelFileError(f"cannot write {str(path)!r} ({error.strerror}): choose another with --out") from None
+            raise ModelFileError(
+                f"cannot write {str(path)!r} ({error.strerror}): solve this and go on with --resume, or choose another"
+                " folder with --out"
+            ) from None
         return path
 
     def training(self, name: str, settings: Mapping[str, Any]) -> tuple[Model, dict[str, Any]] | None:

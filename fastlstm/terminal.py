@@ -37,6 +37,11 @@ def printable(text: str | bytes) -> str:
     return Printable()(text, final=True)
 
 
+def printable_line(text: object) -> str:
+    """Convert a value's text to one line, so that a terminal interprets nothing in it as a command."""
+    return " ".join(printable(str(text)).split())
+
+
 def wrapped(text: str) -> str:
     """Break the lines of a text between words, to the width of the terminal; indented lines are kept, to be copied."""
     columns = max(20, shutil.get_terminal_size().columns)

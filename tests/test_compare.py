@@ -4,7 +4,9 @@ import contextlib
 import functools
 import io
 import json
+import re
 import signal
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +16,7 @@ from programs import begun, last_json, python, wait_for
 
 from fastlstm import compare, comparison, signals
 from fastlstm.comparison_folder import ComparisonFolder
-from fastlstm.errors import ConfigError
+from fastlstm.errors import ConfigError, FastlstmError, TextError
 from fastlstm.exhibits.recovery import recovery
 from fastlstm.pages.compare import findings, gradient_sentence, loss_sentence, recall_sentence
 from fastlstm.presets import UNFAIR
@@ -111,6 +113,37 @@ def test_one_step_of_one_cell_makes_a_page_too(folder, verb):
     assert_self_contained((folder / "one" / "index.html").read_text())
 
 
+def test_a_library_that_is_missing_is_said_before_anything_is_trained(folder, verb, monkeypatch):
+    monkeypatch.setattr(comparison, "compare", lambda *_, **__: pytest.fail("the comparison has begun"))
+    for library in ("matplotlib.figure", "jinja2", "markupsafe"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, library, None)
+            with pytest.raises(FastlstmError, match=rf"{library.partition('.')[0]}.*fastlstm\[plot\]"):
+                verb("--data", "notes.txt", "--out", "lacking", cwd=folder)
+    assert not (folder / "lacking").exists()
+
+
+def test_a_comparison_that_cannot_begin_leaves_no_folder(folder, verb):
+    (folder / "short.txt").write_text("short")
+    for source, message in (("absent.txt", "no file"), ("short.txt", "at least 2,000")):
+        with pytest.raises(TextError, match=message):
+            verb("--data", source, cwd=folder)
+        assert not (folder / "comparisons" / source.partition(".")[0]).exists()
+
+
+def test_bytes_of_one_value_in_a_file_with_a_hostile_name_make_a_page(tmp_path, verb):
+    (tmp_path / "\x1b[31m\u202e<b>.dat").write_bytes(b"a" * 3000)
+    options = [*TINY, "--steps", 2, "--seeds", 1, "--recall-steps", 0, "--bytes", "--out", "made"]
+    assert verb("--data", "\x1b[31m\u202e<b>.dat", *options, cwd=tmp_path)[0] == 0
+    document = (tmp_path / "made" / "index.html").read_text()
+    assert_self_contained(document)
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202e]|<b>", document)
+    assert "nats per byte" in document
+    assert "character" not in re.sub("<script.*?</script>", "", document, flags=re.DOTALL)
+    assert "validation text" not in document.partition('id="recovery"')[0].partition('id="gradients"')[2]
+    assert "No network writes words" in document
+
+
 def test_train_says_that_the_templates_of_the_preset_differ(folder):
     done = python("-m", "fastlstm.train", "--preset", "assignment", "--steps", 2, "--data", "notes.txt", cwd=folder)
     assert UNFAIR in done.stdout.decode()
@@ -190,6 +223,6 @@ def test_the_findings_leave_out_what_was_not_measured():
     one = SimpleNamespace(training=SimpleNamespace(name="gru-seed-0"))
     found = SimpleNamespace(
         cells=("gru",), losses=lambda cell: np.array([1.5]), of=lambda cell: [one], after={"gru-seed-0": by_lag(1)},
-        recall={},
+        recall={}, symbol="character",
     )  # fmt: skip
     assert findings(found) == []

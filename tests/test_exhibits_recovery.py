@@ -7,6 +7,7 @@ from fastlstm import Model, TrainConfig
 from fastlstm.cells import CELLS
 from fastlstm.errors import ConfigError, TextError
 from fastlstm.exhibits.recovery import recovery
+from fastlstm.pages.recovery import Course, sentence
 
 TEXT = "the salt road lies open until the tide comes in. " * 40
 SIZES = {"lanes": 6, "after": 150}
@@ -86,6 +87,14 @@ def test_a_model_of_bytes_is_measured_too():
     text = TEXT.encode()
     found = recovery(Model.for_text(text, hidden=8), text, lanes=2, after=50)
     assert np.isfinite(found.extra_nats).all()
+
+
+def test_without_words_nothing_is_garbage():
+    text = "0123456789 " * 200
+    model = Model.for_text(text, hidden=4, embedding=2)
+    found = recovery(model, text, lanes=2, after=100)
+    assert np.isnan(found.astray).all()
+    assert "cannot be told" in sentence([Course("LSTM", "black", "-", found)])
 
 
 def test_what_cannot_be_measured_is_refused(trained):

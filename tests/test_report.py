@@ -4,14 +4,16 @@ import itertools
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import run_folders
 from documents import assert_self_contained
 
-from fastlstm import Model, certificate, report, train
+from fastlstm import Model, certificate, history, report, train
 from fastlstm.errors import ConfigError, FastlstmError, TextError, VocabularyError
-from fastlstm.pages import figures
+from fastlstm.pages import curves, figures
 from fastlstm.pages import report as page
 
 pytest.importorskip("matplotlib")
@@ -180,6 +182,14 @@ def test_of_a_long_text_the_beginning_is_searched_and_the_page_says_so(folder, m
     assert "compared with the first 90 characters of the training text" in html
 
 
+def test_the_throughput_of_a_run_of_milliseconds_counts_all_steps():
+    steps = np.arange(1, 61)
+    run = SimpleNamespace(training=SimpleNamespace(step=steps, seconds=np.round(steps * 1e-4, 3)))
+    _, speed = curves.speeds(run, 64)
+    # A millisecond has 10 steps, or 9 or 11 where rounding is a tie.
+    assert np.median(speed) == pytest.approx(64 / 1e-4, rel=0.1)
+
+
 def test_a_certificate_is_shown(folder):
     assert "worst error" not in document(folder)
     model = Model.load(folder / "runs/notes")
@@ -256,3 +266,17 @@ def test_what_is_no_run_is_one_clear_line(tmp_path):
 def test_the_verdict_on_copies_follows_the_numbers(longest, mean, verdict):
     numbers = {"longest_match_sample": longest, "mean_match_sample": mean}
     assert page._verdict(numbers | {"longest_match_validation": 22, "mean_match_validation": 8.0}).startswith(verdict)
+
+
+def test_an_exact_loss_is_not_joined_to_the_estimates(tmp_path, rng, monkeypatch):
+    run = history.read(run_folders.write(tmp_path / "run", run_folders.falling(rng, 200)))
+    painted = []
+    monkeypatch.setattr(curves, "draw", lambda *arguments: painted.append(arguments[-1]))
+    curves.loss(run, "lstm", "character")
+    axes = pytest.importorskip("matplotlib.figure").Figure().subplots()
+    painted[0](axes)
+    lines = {line.get_label(): line.get_xdata().tolist() for line in axes.get_lines()}
+    bars = next(bars for bars in axes.containers if bars.get_label() == "validation, estimated")
+    exact = run.validation.step[run.validation.val_error == 0].tolist()
+    assert lines["validation, exact"] == exact == [200]
+    assert bars[0].get_xdata().tolist() == run.validation.step[:-1].tolist()

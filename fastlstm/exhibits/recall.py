@@ -5,8 +5,9 @@ An episode is a key, k distractors, the query, and the answer, which is the key:
     key  d d ... d  ?  key
 
 Every symbol but the query is drawn uniformly. A network is trained as a language model on sequences of episodes, in
-which k is uniform from 0 to the longest. Only the answers can be predicted, so only the memory of the key lowers the
-loss below that of guessing. Such tasks go back to Hochreiter and Schmidhuber (1997).
+which k is drawn uniformly from 0 to the longest; long episodes often do not fit behind others, and are half as
+frequent. Only the answers can be predicted, so only the memory of the key lowers the loss below that of guessing. Such
+tasks go back to Hochreiter and Schmidhuber (1997).
 
 Measured with 12,000 parameters and 1500 steps: LSTM and GRU recall the key after any number of distractors, and the RNN
 guesses from k = 2 to 5 on, at rates of 0.001 to 0.02. That is a matter of learning, not of capacity: where episodes

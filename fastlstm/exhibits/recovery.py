@@ -50,7 +50,7 @@ class Recovery:
     word_share : (D, P) float64: share of the words in that block, of all lanes, that occur in the text; NaN where there
         is no word. A word that a block's border cuts counts as two.
     astray : (D,) float64: share of the lanes that end in garbage: in their last 300 symbols, the share of words that
-        occur in the text is less than half of what it is in undisturbed lanes, on average.
+        occur in the text is less than half of what it is in undisturbed lanes, on average. NaN if those have none.
     """
 
     disturbances: tuple[str, ...]
@@ -99,12 +99,13 @@ def recovery(model: Model, text: Text, *, lanes: int = 64, after: int = 600, see
         shares.append([_share(model.vocab, written[n : n + _BLOCK], words) for n in range(0, after, _BLOCK)])
         ends.append([_share(model.vocab, written[-_END:, lane, None], words) for lane in range(lanes)])
     known = np.nan_to_num(ends)  # an end without a word is garbage
+    usual = known[0].mean()
     return Recovery(
         disturbances=tuple(_DISTURBANCES),
         extra_nats=np.array(nats) - nats[0],
         places=np.arange(0, after, _BLOCK),
         word_share=np.array(shares),
-        astray=(known < _ASTRAY * known[0].mean()).mean(axis=1),
+        astray=(known < _ASTRAY * usual).mean(axis=1) if usual > 0 else np.full(len(known), np.nan),
     )
 
 

@@ -137,7 +137,7 @@ def _network(cell: CellName, given: Activations, properties: Mapping[str, NDArra
 
 def _about(networks: list[_Network]) -> str:
     """What the panels are, and which units are offered."""
-    carried = " and ".join(dict.fromkeys(next(iter(one.values)) for one in networks))
+    carried = " or ".join(dict.fromkeys(next(iter(one.values)) for one in networks))
     words = (
         f"Some units follow a property of the text. Shown are those whose {carried} follows one most closely, by the"
         " share of its variance that a linear function of the property explains. Purple is negative, yellow positive."

@@ -63,7 +63,11 @@ def page(found: Comparison) -> tuple[str, tuple[Figure, ...]]:
 def findings(found: Comparison) -> list[str]:
     """What was found, in sentences with the measured numbers."""
     losses = {cell: found.losses(cell) for cell in found.cells}
-    sentences = [loss_sentence(losses), gradient_sentence(_first_gradients(found)), recall_sentence(found.recall)]
+    sentences = [
+        loss_sentence(losses, found.symbol),
+        gradient_sentence(_first_gradients(found)),
+        recall_sentence(found.recall),
+    ]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -99,7 +103,7 @@ def _parameters(found: Comparison) -> int:
 # The losses
 
 
-def loss_sentence(losses: Mapping[CellName, NDArray[np.float64]]) -> str:
+def loss_sentence(losses: Mapping[CellName, NDArray[np.float64]], symbol: str = "character") -> str:
     """Whether the LSTM predicts better than the RNN, by the validation losses (seeds,) of each cell, in nats."""
     if not {"lstm", "rnn"} <= losses.keys():
         return ""
@@ -107,7 +111,7 @@ def loss_sentence(losses: Mapping[CellName, NDArray[np.float64]]) -> str:
     difference = float(rnn.mean() - lstm.mean())
     which = "below" if difference > 0 else "above"
     sentence = (
-        f"The LSTM's validation loss is {_loss_and_range(lstm)} nats per character, {abs(difference):.3f} {which} the"
+        f"The LSTM's validation loss is {_loss_and_range(lstm)} nats per {symbol}, {abs(difference):.3f} {which} the"
         f" RNN's {_loss_and_range(rnn)}."
     )
     if len(lstm) == 1:
@@ -136,7 +140,7 @@ def _loss(found: Comparison) -> Section:
         )
         for axis, title, label in (("step", "steps", "steps"), ("seconds", "time", "seconds of training"))
     )  # fmt: skip
-    words = loss_sentence({cell: found.losses(cell) for cell in found.cells})
+    words = loss_sentence({cell: found.losses(cell) for cell in found.cells}, found.symbol)
     beware = "" if found.plan.preset is None else f"Beware: {UNFAIR}."
     return Section("Loss", "loss", tuple(filter(None, (words, beware))), figures, _loss_table(found))
 
@@ -162,7 +166,7 @@ def _paint_losses(found: Comparison, axis: str, label: str) -> Callable[[Any], N
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
         axes.xaxis.set_major_formatter("{x:,.10g}")
-        axes.set_ylabel("nats per character")
+        axes.set_ylabel(f"nats per {found.symbol}")
         axes.legend()
 
     return paint
@@ -224,7 +228,10 @@ def _first_gradients(found: Comparison) -> dict[CellName, GradientByLag]:
 
 
 def _gradients(found: Comparison) -> Section:
-    about = "Mean over 64 places of the validation text of the norm of d(loss of a character)/dh, h being k earlier."
+    about = (
+        f"Of the network with the first seed: mean over 64 places of the {found.shown_part} of the norm of d(loss of a"
+        f" {found.symbol})/dh, h being k earlier."
+    )
     names = {_name(cell): found.of(cell)[0].training.name for cell in found.cells}
     styles: _Styles = {_name(cell): {"color": COLOURS[cell], "linestyle": LINE_STYLES[cell]} for cell in found.cells}
     biases = _forget_biases(found)
@@ -244,13 +251,14 @@ def _gradients(found: Comparison) -> Section:
     figures = tuple(
         draw(
             name, title, f"Norm of the gradient against the lag, on a logarithmic axis: {title.lower()}.", about,
-            _paint_lags({label: of[training] for label, training in which.items()}, style, _lowest_norm(found)),
+            _paint_lags({label: of[training] for label, training in which.items()}, style, found),
         )
         for name, title, of, which, style in drawings
     )  # fmt: skip
     words = (
-        "Learning that a character depends on one k steps before needs a gradient that reaches k steps back. In the RNN"
-        " each step multiplies it by a matrix; in the LSTM and the GRU there is also a carry that gates let through."
+        f"Learning that a {found.symbol} depends on one k steps before needs a gradient that reaches k steps back. In"
+        " the RNN each step multiplies it by a matrix; in the LSTM and the GRU there is also a carry that gates let"
+        " through."
     )
     found_sentence = gradient_sentence(_first_gradients(found))
     paragraphs = (words, *((found_sentence,) if found_sentence else ()), *_bias_sentences(found, biases))
@@ -274,21 +282,23 @@ def _bias_sentences(found: Comparison, biases: Mapping[str, str]) -> Iterator[st
         yield f"The LSTM's gradient at lag {LAG} by its initial forget bias is, with {'; with '.join(values)}."
 
 
-def _lowest_norm(found: Comparison) -> float:
-    """The bottom of the figures' axis: gradients of float32 below it would not count."""
+def _norm_limits(found: Comparison) -> tuple[float, float]:
+    """The ends of the figures' axis; gradients of float32 below the lower one would not count."""
     norms = np.concatenate([one.norms[-1] for one in (*found.before.values(), *found.after.values())])
-    return max(float(norms[norms > 0].min()), 1e-20)
+    return max(float(norms[norms > 0].min(initial=1.0)), 1e-20), max(float(norms.max()), 5.0)
 
 
-def _paint_lags(gradients: Mapping[str, GradientByLag], styles: _Styles, low: float) -> Callable[[Any], None]:
+def _paint_lags(gradients: Mapping[str, GradientByLag], styles: _Styles, found: Comparison) -> Callable[[Any], None]:
+    low, high = _norm_limits(found)
+
     def paint(axes: Any) -> None:
         for label, one in gradients.items():
             axes.plot(one.lags, np.maximum(one.norms[-1], low / 10), label=label, **styles[label])
         axes.set_yscale("log")
-        axes.set_ylim(low / 2, 10.0)
+        axes.set_ylim(low / 2, 2 * high)
         axes.set_xlim(left=0)
         axes.yaxis.set_major_formatter(power_of_ten)
-        axes.set_xlabel("lag k (characters)")
+        axes.set_xlabel(f"lag k ({found.symbol}s)")
         axes.set_ylabel("gradient norm (nats)")
         axes.legend(loc="lower left")
 
@@ -350,7 +360,8 @@ def _recall(found: Comparison) -> Section:
 def _saturation(found: Comparison) -> Section:
     words = (
         "A sigmoid gate at its lower end is closed, at its upper end open; a tanh at either end passes next to no"
-        " gradient. Measured over windows of the validation text. The RNN has no gates; h is its state."
+        f" gradient. Measured over windows of the {found.shown_part}, with the first seed. The RNN has no gates; h is"
+        " its state."
     )
     figure = gates.saturation(found.saturation)
     return Section("Saturation of the gates", "gates", (words, *_gate_sentences(found)), (figure,))
@@ -388,7 +399,7 @@ def _samples(found: Comparison) -> Section:
     figure = draw(
         "words", "Real words in samples", "Share of real words in samples over the steps of training, by cell.",
         f"A word is real if it occurs in the text. Each point: {count(found.plan.seeds, 'sample')} of"
-        f" {SAMPLE_LENGTH} characters.",
+        f" {SAMPLE_LENGTH} {found.symbol}s.",
         paint,
     )  # fmt: skip
     shares = [
@@ -420,9 +431,9 @@ def _sample_cards(found: Comparison) -> str:
 def _single_cells(found: Comparison) -> Section:
     shown = len(next(iter(found.activations.values())).ids)
     words = (
-        f"The first {shown:,} characters of the validation text, as the trained networks with the first seed read them"
-        " from the zero state. The colour of a character is the value of one unit after it was read, or of a gate when"
-        " it was read, or the surprise: how unexpected it was."
+        f"The first {shown:,} {found.symbol}s of the {found.shown_part}, as the trained networks with the first seed"
+        f" read them from the zero state. The colour of a {found.symbol} is the value of one unit after it was read, or"
+        " of a gate when it was read, or the surprise: how unexpected it was."
     )
     return Section("Single cells over a text", "cells", (words,), html=cells_over_text(found.activations))
 
@@ -440,13 +451,13 @@ def _recovery(found: Comparison) -> Section:
     ]  # fmt: skip
     figures: tuple[Figure, ...] = ()
     if of_assignment:
-        figures += recovery.figures("assignment", "the assignment's networks", of_assignment)
-    figures += recovery.figures("compared", "the compared networks", of_compared)
+        figures += recovery.figures("assignment", "the assignment's networks", found.symbol, of_assignment)
+    figures += recovery.figures("compared", "the compared networks", found.symbol, of_compared)
     words = (
         "The state of a network is replaced in the middle of the text: by that at the beginning of a new text, by"
-        " random numbers, or by what 50 random characters leave. Then it reads on, and from the same state it writes. A"
-        " network with a second attractor writes garbage for ever: such a text is one whose last 300 characters have"
-        " less than half as many real words as undisturbed ones."
+        f" random numbers, or by what 50 random {found.symbol}s leave. Then it reads on, and from the same state it"
+        " writes. A network with a second attractor writes garbage for ever: such a text is one whose last 300"
+        f" {found.symbol}s have less than half as many real words as undisturbed ones."
     )
     courses = of_assignment + of_compared
     return Section(
@@ -469,9 +480,9 @@ def _recovering(found: Comparison, role: Role) -> list[Trained]:
 def _facts(found: Comparison) -> dict[str, str]:
     """The settings, the text and the machine."""
     plan, of = found.plan, found.of(found.cells[-1])[0].training.train
-    one_step = "differ with the cell" if plan.preset else f"{of.batch} x {of.seq_len} characters"
+    one_step = "differ with the cell" if plan.preset else f"{of.batch} x {of.seq_len} {found.symbol}s"
     facts = {
-        "text": f"{found.text.name}: {found.text.symbols:,} characters, {found.text.distinct} distinct",
+        "text": f"{found.text.name}: {found.text.symbols:,} {found.symbol}s, {found.text.distinct} distinct",
         "validation": f"the last {100 * of.val_frac:.3g} % of the text",
         "SHA-256 of vocabulary and ids": found.text.sha256,
         "equal": f"{'sizes of the preset' if plan.preset else 'parameters'}, {plan.equal}",

@@ -36,14 +36,22 @@ def loss(run: History, cell: CellName, symbol: str) -> Figure:
 
     def paint(axes: Any) -> None:
         axes.plot(training.step, training.train_nats, color=COLOURS["mid"], linewidth=1.4, label="training, smoothed")
-        errors = np.where(validation.val_error > 0, validation.val_error, np.nan)  # no bar at an exact loss
-        axes.errorbar(
-            validation.step, validation.val_nats, errors, color=COLOURS[cell], marker="o", markersize=4, elinewidth=1,
-            capsize=2, label="validation",
-        )  # fmt: skip
+        # Exact losses are of the whole part: a line to them from the estimates, which are of a sample, would tell of a
+        # change that is none.
+        exact = validation.val_error == 0
+        if not exact.all():
+            axes.errorbar(
+                validation.step[~exact], validation.val_nats[~exact], validation.val_error[~exact], color=COLOURS[cell],
+                marker="o", markersize=4, elinewidth=1, capsize=2, label="validation, estimated",
+            )  # fmt: skip
+        if exact.any():
+            axes.plot(
+                validation.step[exact], validation.val_nats[exact], color=COLOURS[cell], marker="D", markersize=9,
+                markerfacecolor="none", linewidth=1, clip_on=False, label="validation, exact",
+            )  # fmt: skip
         if run.best_nats is not None:
             axes.plot(
-                run.best_step, run.best_nats, color=COLOURS[cell], marker="*", markersize=13, linewidth=0,
+                run.best_step, run.best_nats, color=COLOURS[cell], marker="*", markersize=8, linewidth=0, clip_on=False,
                 markeredgecolor=COLOURS["ground"], zorder=5, label="best model",
             )  # fmt: skip
         _steps(axes)
@@ -57,8 +65,8 @@ def loss(run: History, cell: CellName, symbol: str) -> Figure:
         "loss",
         "Loss",
         "Training and validation loss against the training step.",
-        "The smoothed loss of training, and the validations with their standard errors; without a bar a validation is"
-        " exact.",
+        "The smoothed loss of training, and the validations. Estimates are from a sample of the validation text, with"
+        " their standard errors; an exact loss is of all of it, so it may be off the line.",
         paint,
     )
 
@@ -143,11 +151,12 @@ def speeds(run: History, symbols_per_step: int) -> tuple[NDArray[np.float64], ND
     """
     step, seconds = run.training.step, run.training.seconds
     known = np.isfinite(seconds)
-    step, seconds = np.append(0, step[known]), np.append(0.0, seconds[known])
+    step, seconds = np.append(0, step[known]), np.append(0.0, np.maximum.accumulate(seconds[known]))
+    # Times are recorded in milliseconds: of the steps that have the same one, the last counts.
+    later = np.append(np.diff(seconds) > 0, True)
+    step, seconds = step[later], seconds[later]
     ends = np.unique(np.linspace(0, len(step) - 1, _WINDOWS + 1).astype(int))
-    took = np.diff(seconds[ends])
-    speed = symbols_per_step * np.diff(step[ends])[took > 0] / took[took > 0]
-    return seconds[ends[1:]][took > 0], speed
+    return seconds[ends[1:]], symbols_per_step * np.diff(step[ends]) / np.diff(seconds[ends])
 
 
 def _steps(axes: Any) -> None:

@@ -77,6 +77,13 @@ def power_of_ten(value: float, position: int | None = None) -> str:
     return "10" + str(round(math.log10(value))).translate(_SUPERSCRIPTS) if value > 0 else "0"
 
 
+def check_libraries() -> None:
+    """Raise `FastlstmError` if a library of a page with figures is missing: before the work that the page shows."""
+    _matplotlib(".figure")
+    for module in ("jinja2", "markupsafe"):
+        extras.load(module, extra="plot", purpose="a page")
+
+
 def _matplotlib(module: str = "") -> Any:
     """The library, or a module of it."""
     return extras.load(f"matplotlib{module}", extra="plot", purpose="a figure")

@@ -56,4 +56,4 @@ def saturation(networks: Mapping[CellName, GateSaturation]) -> Figure:
 def _names(found: GateSaturation) -> list[str]:
     """Names of the bars of a network, layer by layer."""
     layers = len(found.low)
-    return [f"layer {layer + 1}: {gate}" if layers > 1 else gate for layer in range(layers) for gate in found.names]
+    return [f"layer {layer}: {gate}" if layers > 1 else gate for layer in range(layers) for gate in found.names]

@@ -17,6 +17,10 @@ from fastlstm.pages.phrases import listed, percent
 #: The disturbance whose course is drawn, and the characters whose extra losses are averaged.
 _DISTURBANCE, _SMOOTHED = "random state", 20
 
+#: Share of real words in undisturbed texts below which garbage is not told from them reliably: of 60 words, half of it
+#: is reached by chance, and random letters make some real words too.
+_FEWEST_WORDS = 0.4
+
 
 @dataclass(frozen=True, eq=False)
 class Course:
@@ -28,34 +32,49 @@ class Course:
     recovery: Recovery
 
 
-def figures(name: str, whose: str, courses: Sequence[Course]) -> tuple[Figure, Figure]:
+def figures(name: str, whose: str, symbol: str, courses: Sequence[Course]) -> tuple[Figure, Figure]:
     """The extra loss on the text, and the share of real words in what is written, against the characters since.
 
     Parameters
     ----------
     name : ends the names of the figures.
     whose : of the networks, for the titles.
+    symbol : "character" or "byte".
     courses : at least one.
     """
     return (
         draw(
             f"extra-loss-{name}", f"Extra loss on the text: {whose}",
-            f"Extra loss against the number of characters since the disturbance, for {whose}.",
-            f"After a {_DISTURBANCE}, against undisturbed; means of {_SMOOTHED} characters and of all texts.",
-            _painter(courses, _extra, "extra nats per character"),
+            f"Extra loss against the number of {symbol}s since the disturbance, for {whose}.",
+            f"After a {_DISTURBANCE}, against undisturbed; means of {_SMOOTHED} {symbol}s and of all texts.",
+            _painter(courses, _extra, f"extra nats per {symbol}", symbol),
         ),
         draw(
             f"words-after-{name}", f"Real words in what is written: {whose}",
-            f"Share of real words against the number of characters since the disturbance, for {whose}.",
-            f"After a {_DISTURBANCE}; a point for each block of characters.",
-            _painter(courses, _words, "real words (%)"),
+            f"Share of real words against the number of {symbol}s since the disturbance, for {whose}.",
+            f"After a {_DISTURBANCE}; a point for each block of {symbol}s.",
+            _painter(courses, _words, "real words (%)", symbol),
         ),
     )  # fmt: skip
 
 
 def sentence(courses: Sequence[Course]) -> str:
     """How many texts of each network end in garbage, after the disturbance that is the worst for it."""
-    return f"At worst, the share of texts that end in garbage is {listed([_worst(one) for one in courses])}."
+    known = [one for one in courses if not np.isnan(one.recovery.astray).any()]
+    if not known:
+        return "No network writes words of the text, so garbage cannot be told from other texts."
+    worst = f"At worst, the share of texts that end in garbage is {listed([_worst(one) for one in known])}."
+    unsure = [
+        f"the {one.label} ({percent(share)})" for one in known if (share := _undisturbed_words(one)) < _FEWEST_WORDS
+    ]
+    if not unsure:
+        return worst
+    return f"{worst} Chance has a part in this where even undisturbed texts have few real words: {listed(unsure)}."
+
+
+def _undisturbed_words(course: Course) -> float:
+    """The share of real words in what is written without a disturbance."""
+    return float(np.nanmean(course.recovery.word_share[course.recovery.disturbances.index("none")]))
 
 
 def _worst(course: Course) -> str:
@@ -73,14 +92,14 @@ def table(courses: Sequence[Course]) -> str:
 
 
 def _painter(
-    courses: Sequence[Course], values: Callable[[Recovery], tuple[Any, Any]], label: str
+    courses: Sequence[Course], values: Callable[[Recovery], tuple[Any, Any]], label: str, symbol: str
 ) -> Callable[[Any], None]:
     def paint(axes: Any) -> None:
         for one in courses:
             axes.plot(*values(one.recovery), color=one.colour, linestyle=one.style, label=one.label)
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        axes.set_xlabel("characters since the disturbance")
+        axes.set_xlabel(f"{symbol}s since the disturbance")
         axes.set_ylabel(label)
         axes.legend()
 

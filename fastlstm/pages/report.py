@@ -32,7 +32,7 @@ from fastlstm.pages.passages import lengths, passages
 from fastlstm.precision import effective
 from fastlstm.progress import clock, nats_and_bits
 from fastlstm.run_text import RunText
-from fastlstm.terminal import printable
+from fastlstm.terminal import printable, printable_line
 from fastlstm.text import read_text
 
 #: Symbols of the fresh sample, and the most of the training text in which words and passages are searched for, and of
@@ -141,7 +141,7 @@ def report(
         warm_up(backend, found.applied(run.model.config), compiling, bf16=found.bf16)
     computing = {"seed": seed, "backend": backend, "threads": threads, "precision": precision}
     sections = [section for section in _sections(run, over, computing) if section is not None]
-    page = render(f"{_TITLE}{_line(run.history.name)}", _lead(run), sections, _facts(run))
+    page = render(f"{_TITLE}{printable_line(run.history.name)}", _lead(run), sections, _facts(run))
     figures = tuple(figure for section in sections for figure in section.figures)
     return Report(page, figures, run.numbers, run.missing)
 
@@ -178,7 +178,7 @@ def _text(folder: Path, model: Model, data: Sequence[str] | None) -> tuple[RunTe
     except FastlstmError as error:
         if data is not None:
             raise
-        return None, (f"What needs the text of the run is left out. Give the text with --data, because {error}",)
+        return None, (f"What needs the text of the run is left out (give it with --data): {error}",)
 
 
 def _sections(run: _Run, over: str | None, computing: dict[str, Any]) -> Iterator[Section | None]:
@@ -194,7 +194,7 @@ def _sections(run: _Run, over: str | None, computing: dict[str, Any]) -> Iterato
 def _missing(run: _Run) -> Section | None:
     if not run.missing:
         return None
-    return Section("What is missing", "missing", tuple(_line(sentence) for sentence in run.missing))
+    return Section("What is missing", "missing", tuple(printable_line(sentence) for sentence in run.missing))
 
 
 def _training(run: _Run) -> Section:
@@ -385,7 +385,7 @@ def _shape(run: _Run) -> str:
 def _facts(run: _Run) -> dict[str, str]:
     """The settings and the record of the run, and of this report."""
     facts = {"state": "finished" if run.history.finished else "unfinished when this report was made"}
-    facts |= {name: _line(shown(value)) for name, value in (run.history.record | run.history.settings).items()}
+    facts |= {name: printable_line(shown(value)) for name, value in (run.history.record | run.history.settings).items()}
     if run.model is not None and run.model.certificate is not None:
         facts["certificate"] = "; ".join(run.model.certificate.lines())
     return facts | {"report": f"fastlstm {__version__}, {time.strftime('%Y-%m-%d %H:%M')}"}
@@ -393,8 +393,3 @@ def _facts(run: _Run) -> dict[str, str]:
 
 def _percent(share: float) -> str:
     return "no" if math.isnan(share) else f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
-
-
-def _line(text: object) -> str:
-    """A text of a file as a line that disturbs nothing."""
-    return " ".join(printable(str(text)).split())
