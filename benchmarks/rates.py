@@ -16,7 +16,7 @@ from fastlstm.cells import CellName
 from fastlstm.comparison_plan import ORDER, RECIPE, ComparisonPlan, shapes
 from fastlstm.config import ModelConfig
 
-RATES = (0.003, 0.005, 0.008, 0.015, 0.02)
+RATES = (0.003, 0.005, 0.008, 0.015, 0.02, 0.03)
 
 #: About four passes over the text `shakespeare`.
 STEPS = 2000

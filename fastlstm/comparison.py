@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import platform
@@ -20,13 +21,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm import __version__, comparison_plan
+from fastlstm import __version__, comparison_plan, corpora
 from fastlstm.backend import warm_up
 from fastlstm.cells import CellName
 from fastlstm.comparison_folder import PLAN, ComparisonFolder
@@ -41,7 +42,7 @@ from fastlstm.exhibits.saturation import GateSaturation, gate_saturation
 from fastlstm.exhibits.words import known_words, shuffled_share, word_share
 from fastlstm.model import Model
 from fastlstm.observers import Observer, Progress
-from fastlstm.text import IdArray, Vocab, fingerprint, split
+from fastlstm.text import IdArray, Vocab, fingerprint, read_text, split
 from fastlstm.threads import usable_cores
 
 #: The fewest symbols of a text: the windows of the exhibits need some hundreds.
@@ -171,7 +172,8 @@ class Comparison:
         and trained.
     saturation, activations : of the trained networks with the first seed, by cell.
     recall : of networks trained on the recall task, by cell.
-    recovery : of the assignment's networks and of those with the first seed, by the names of their trainings.
+    recovery : of the assignment's networks, which are trained on the default text, and of those with the first seed, by
+        the names of their trainings.
     chance_share : share of the words of the text that are words of the text once its symbols are shuffled.
     shown_part : the part of the text over which gradients, gates and cells are measured: "validation text", or "text"
         if that is too short.
@@ -195,7 +197,7 @@ class Comparison:
     @property
     def symbol(self) -> str:
         """What a symbol of the text is: "character" or "byte"."""
-        return "byte" if next(iter(self.trained.values())).model.vocab.is_bytes else "character"
+        return "byte" if self.of(self.cells[0])[0].model.vocab.is_bytes else "character"
 
     def of(self, cell: CellName) -> tuple[Trained, ...]:
         """The compared trainings of a cell, in the order of their seeds."""
@@ -271,6 +273,21 @@ def compare(
     return run.result(began)
 
 
+class _Source(NamedTuple):
+    """What networks are trained on: a text, its vocabulary, ids (N,) and words."""
+
+    text: str | bytes
+    vocab: Vocab
+    ids: IdArray
+    words: frozenset[str]
+
+    @classmethod
+    def of(cls, text: str | bytes) -> _Source:
+        """The source of a text."""
+        vocab = Vocab.from_text(text)
+        return cls(text, vocab, vocab.encode(text), known_words(text))
+
+
 class _Run:
     """A comparison that is being made; the arguments are those of `compare`."""
 
@@ -285,15 +302,14 @@ class _Run:
         stop: Callable[[], bool],
     ) -> None:
         self.plan, self.cells = plan, comparison_plan.checked_cells(cells, plan)
-        self.vocab = Vocab.from_text(text)
-        self.ids = self.vocab.encode(text)
+        self.source = _Source.of(text)
+        self.vocab, self.ids = self.source.vocab, self.source.ids
         if len(self.ids) < FEWEST_SYMBOLS:
             raise TextError(
                 f"a comparison needs at least {FEWEST_SYMBOLS:,} characters, but the text has {len(self.ids):,}: give"
                 " more text"
             )
         self.facts = TextFacts(name, len(self.ids), len(self.vocab), fingerprint(self.vocab, self.ids))
-        self.text, self.words = text, known_words(text)
         self.models = comparison_plan.shapes(plan, self.cells, len(self.vocab))
         self.folder, self.watch, self.stop = folder, watch, stop
         self.record: dict[str, Any] = {}
@@ -335,9 +351,17 @@ class _Run:
         trainings = len(self._of_assignment) + len(self._later_trainings(dict.fromkeys(self.cells, 1)))
         return recalls + trainings + 1
 
+    @functools.cached_property
+    def _assignment_source(self) -> _Source:
+        """The default text, on which the assignment's networks are trained whatever is compared."""
+        return _Source.of(read_text([corpora.DEFAULT]))
+
+    def _source(self, training: Training) -> _Source:
+        return self._assignment_source if training.role == "assignment" else self.source
+
     @property
     def _of_assignment(self) -> list[Training]:
-        return comparison_plan.of_assignment(self.plan, self.cells, len(self.vocab))
+        return comparison_plan.of_assignment(self.plan, self.cells, len(self._assignment_source.vocab))
 
     def _check_stop(self) -> None:
         if self.stop():
@@ -445,15 +469,16 @@ class _Run:
             self.watch.ended("done before")
             with _kept_by(training.name):
                 return _read(training, *kept)
-        model = Model(training.model, self.vocab, seed=training.train.seed)
-        recorder = _Recorder(self.watch, self.words)
-        result = model.fit(self.ids, training.train, observer=recorder, stop=self.stop)
+        source = self._source(training)
+        model = Model(training.model, source.vocab, seed=training.train.seed)
+        recorder = _Recorder(self.watch, source.words)
+        result = model.fit(source.ids, training.train, observer=recorder, stop=self.stop)
         if not result.finished:
             raise StoppedError
         nats = math.nan if result.val_nats is None else result.val_nats
         done = Trained(
             training, model, recorder.curve, tuple(recorder.samples), result.steps, result.seconds, result.chars_per_s,
-            nats, self._word_share(model),
+            nats, self._word_share(model, source.words),
         )  # fmt: skip
         if self.folder is not None:
             self.folder.keep(training.name, model, _written(done))
@@ -461,9 +486,9 @@ class _Run:
         self.watch.ended(f"{validation}{result.seconds:.1f} s, {result.chars_per_s:,.0f} characters/s")
         return done
 
-    def _word_share(self, model: Model) -> float:
+    def _word_share(self, model: Model, words: frozenset[str]) -> float:
         samples = model.continuations("", _SAMPLED, _SAMPLED_LENGTH, seed=self.plan.seed, threads=self.plan.threads)
-        return word_share(" ".join(map(_shown, samples)), self.words)
+        return word_share(" ".join(map(_shown, samples)), words)
 
     @property
     def _validation_ids(self) -> IdArray:
@@ -491,17 +516,17 @@ class _Run:
             saturation={cell: gate_saturation(model, ids) for cell, model in by_cell.items()},
             activations={cell: activations(model, ids[:SHOWN_CHARS]) for cell, model in by_cell.items()},
             recall=recall,
-            recovery={name: self._recovery(one.model) for name, one in sampled.items()},
-            chance_share=shuffled_share(self.text, self.words),
+            recovery={name: self._recovery(one) for name, one in sampled.items()},
+            chance_share=shuffled_share(self.source.text, self.source.words),
             shown_part="text" if ids is self.ids else "validation text",
         )
 
     def _untrained(self, training: Training) -> Model:
         return Model(training.model, self.vocab, seed=training.train.seed)
 
-    def _recovery(self, model: Model) -> Recovery:
+    def _recovery(self, one: Trained) -> Recovery:
         self._check_stop()
-        return recovery(model, self.text, seed=self.plan.seed)
+        return recovery(one.model, self._source(one.training).text, seed=self.plan.seed)
 
     def _by_lag(self, model: Model) -> GradientByLag:
         self._check_stop()

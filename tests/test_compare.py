@@ -139,9 +139,11 @@ def test_bytes_of_one_value_in_a_file_with_a_hostile_name_make_a_page(tmp_path, 
     assert_self_contained(document)
     assert not re.search("[\x00-\x08\x0b-\x1f\u202e]|<b>", document)
     assert "nats per byte" in document
-    assert "character" not in re.sub("<script.*?</script>", "", document, flags=re.DOTALL)
+    of_assignment = "The assignment's networks were trained on the default text"
+    shown = re.sub("<script.*?</script>", "", document, flags=re.DOTALL).partition('id="recovery"')[0]
+    assert "character" not in shown
+    assert of_assignment in document.replace("&#39;", "'")
     assert "validation text" not in document.partition('id="recovery"')[0].partition('id="gradients"')[2]
-    assert "No network writes words" in document
 
 
 def test_train_says_that_the_templates_of_the_preset_differ(folder):

@@ -457,8 +457,10 @@ def _recovery(found: Comparison) -> Section:
         "The state of a network is replaced in the middle of the text: by that at the beginning of a new text, by"
         f" random numbers, or by what 50 random {found.symbol}s leave. Then it reads on, and from the same state it"
         " writes. A network with a second attractor writes garbage for ever: such a text is one whose last 300"
-        f" {found.symbol}s have less than half as many real words as undisturbed ones."
+        f" {found.symbol}s, by the pairs of neighbours, are nearer to a shuffled text than to the text."
     )
+    if of_assignment:
+        words += " The assignment's networks were trained on the default text, with the assignment's settings."
     courses = of_assignment + of_compared
     return Section(
         "Recovery after a disturbance",

@@ -17,10 +17,6 @@ from fastlstm.pages.phrases import listed, percent
 #: The disturbance whose course is drawn, and the characters whose extra losses are averaged.
 _DISTURBANCE, _SMOOTHED = "random state", 20
 
-#: Share of real words in undisturbed texts below which garbage is not told from them reliably: of 60 words, half of it
-#: is reached by chance, and random letters make some real words too.
-_FEWEST_WORDS = 0.4
-
 
 @dataclass(frozen=True, eq=False)
 class Course:
@@ -60,21 +56,7 @@ def figures(name: str, whose: str, symbol: str, courses: Sequence[Course]) -> tu
 
 def sentence(courses: Sequence[Course]) -> str:
     """How many texts of each network end in garbage, after the disturbance that is the worst for it."""
-    known = [one for one in courses if not np.isnan(one.recovery.astray).any()]
-    if not known:
-        return "No network writes words of the text, so garbage cannot be told from other texts."
-    worst = f"At worst, the share of texts that end in garbage is {listed([_worst(one) for one in known])}."
-    unsure = [
-        f"the {one.label} ({percent(share)})" for one in known if (share := _undisturbed_words(one)) < _FEWEST_WORDS
-    ]
-    if not unsure:
-        return worst
-    return f"{worst} Chance has a part in this where even undisturbed texts have few real words: {listed(unsure)}."
-
-
-def _undisturbed_words(course: Course) -> float:
-    """The share of real words in what is written without a disturbance."""
-    return float(np.nanmean(course.recovery.word_share[course.recovery.disturbances.index("none")]))
+    return f"At worst, the share of texts that end in garbage is {listed([_worst(one) for one in courses])}."
 
 
 def _worst(course: Course) -> str:
