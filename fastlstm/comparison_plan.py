@@ -38,7 +38,7 @@ ORDER: tuple[CellName, ...] = ("rnn", "gru", "lstm")
 #: Minutes of a comparison without a length.
 USUAL_MINUTES = 3.0
 
-#: The best learning rate of each cell, of those in `benchmarks.rates`.
+#: A learning rate that suits each cell, by `benchmarks.rates`.
 RATES: dict[CellName, float] = {"rnn": 5e-3, "gru": 8e-3, "lstm": 2e-2}
 
 #: Rates for the recall task. The RNN was tried with 0.001 to 0.02: none lets it recall a symbol over more than a few
