@@ -394,7 +394,7 @@ def _samples(found: Comparison) -> Section:
         axes.xaxis.set_major_formatter("{x:,.10g}")
         axes.set_xlabel("steps")
         axes.set_ylabel("real words (%)")
-        axes.legend(loc="upper left")
+        axes.legend(loc="center right")
 
     figure = draw(
         "words", "Real words in samples", "Share of real words in samples over the steps of training, by cell.",

@@ -15,7 +15,7 @@ from fastlstm.pages.page import table as table_of
 from fastlstm.pages.phrases import listed, percent
 
 #: The disturbance whose course is drawn, and the characters whose extra losses are averaged.
-_DISTURBANCE, _SMOOTHED = "random state", 20
+_DISTURBANCE, _SMOOTHED = "new text", 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +42,13 @@ def figures(name: str, whose: str, symbol: str, courses: Sequence[Course]) -> tu
         draw(
             f"extra-loss-{name}", f"Extra loss on the text: {whose}",
             f"Extra loss against the number of {symbol}s since the disturbance, for {whose}.",
-            f"After a {_DISTURBANCE}, against undisturbed; means of {_SMOOTHED} {symbol}s and of all texts.",
+            f"After '{_DISTURBANCE}', against undisturbed; means of {_SMOOTHED} {symbol}s and of all texts.",
             _painter(courses, _extra, f"extra nats per {symbol}", symbol),
         ),
         draw(
             f"words-after-{name}", f"Real words in what is written: {whose}",
             f"Share of real words against the number of {symbol}s since the disturbance, for {whose}.",
-            f"After a {_DISTURBANCE}; a point for each block of {symbol}s.",
+            f"After '{_DISTURBANCE}'; a point for each block of {symbol}s.",
             _painter(courses, _words, "real words (%)", symbol),
         ),
     )  # fmt: skip
