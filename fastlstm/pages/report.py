@@ -29,6 +29,7 @@ from fastlstm.pages.cells import cells
 from fastlstm.pages.figures import COLOURS, draw
 from fastlstm.pages.page import MARK, Figure, Section, fill, render
 from fastlstm.pages.passages import lengths, passages
+from fastlstm.pages.phrases import percent
 from fastlstm.precision import effective
 from fastlstm.progress import clock, nats_and_bits
 from fastlstm.run_text import RunText
@@ -220,7 +221,7 @@ def _about_training(run: _Run) -> Iterator[str]:
     norms = found.training.norm[np.isfinite(found.training.norm)]
     if limit is not None and norms.size:
         run.numbers["clipped"] = share = float((norms > limit).mean())
-        yield f"The gradient was clipped to a norm of {limit:g} in {_percent(share)} of the recorded steps."
+        yield f"The gradient was clipped to a norm of {limit:g} in {percent(share)} of the recorded steps."
     _, speed = curves.speeds(found, run.settings.batch * run.settings.seq_len)
     if speed.size:
         run.numbers["chars_per_s"] = median = float(np.median(speed))
@@ -235,7 +236,7 @@ def _samples(run: _Run) -> Section:
     steps = [list(run.samples)[n] for n in chosen]
     about = f"{len(steps)} of the {len(run.samples)} samples of the run."
     shares = {} if run.text is None else {step: word_share(text, run.words) for step, text in run.samples.items()}
-    said = {step: f"{_percent(share)} real words" for step, share in shares.items()}
+    said = {step: f"{percent(share)} real words" for step, share in shares.items()}
     samples = [(f"Step {step:,}", said.get(step, ""), printable(run.samples[step])) for step in steps]
     html = fill("samples.html", samples=samples)
     if run.text is None:
@@ -334,7 +335,7 @@ def _copies(run: _Run, model: Model, computing: dict[str, Any]) -> Section | Non
         run.numbers[f"mean_match_{name.partition(' ')[0]}"] = float(one.lengths.mean())
     share = word_share(sample, run.words)
     about = (
-        f"{_SAMPLED:,} {run.symbol}s, seed {computing['seed']}; {_percent(share)} real words; its longest passages are"
+        f"{_SAMPLED:,} {run.symbol}s, seed {computing['seed']}; {percent(share)} real words; its longest passages are"
         " marked"
     )
     html = passages(sample, text, found["sample"], run.symbol, about)
@@ -389,7 +390,3 @@ def _facts(run: _Run) -> dict[str, str]:
     if run.model is not None and run.model.certificate is not None:
         facts["certificate"] = "; ".join(run.model.certificate.lines())
     return facts | {"report": f"fastlstm {__version__}, {time.strftime('%Y-%m-%d %H:%M')}"}
-
-
-def _percent(share: float) -> str:
-    return "no" if math.isnan(share) else f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
