@@ -9,6 +9,7 @@ import pytest
 
 from fastlstm import ModelConfig, TrainConfig, cli, train
 from fastlstm.cells import CELLS
+from fastlstm.comparison_plan import ComparisonPlan
 from fastlstm.config import SampleConfig
 from fastlstm.defaults import choosable
 from fastlstm.errors import ConfigError
@@ -55,9 +56,14 @@ def all_settings():
     return {name: one for cls in CLASSES for name, one in settings_of(cls).items()}
 
 
+def settings_of_verb(verb):
+    """The settings that can be options of a verb; those of a comparison are its own."""
+    return settings_of(ComparisonPlan) if verb == "compare" else all_settings()
+
+
 def actions(name):
     """The options of a verb that are settings, by field."""
-    settings = all_settings()
+    settings = settings_of_verb(name)
     parser = importlib.import_module(f"fastlstm.{name}").parser()
     return {action.dest: action for action in parser._actions if action.option_strings and action.dest in settings}
 
@@ -105,7 +111,7 @@ def test_a_given_option_of_training_sets_its_field_and_no_other(option):
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_help_shows_the_default_of_every_setting(verb):
-    settings = all_settings()
+    settings = settings_of_verb(verb)
     own = {
         "gradcheck": {
             "hidden": 9,
@@ -120,7 +126,9 @@ def test_help_shows_the_default_of_every_setting(verb):
     }.get(verb, {})
     found = actions(verb)
     # The backend of `gradcheck` is an option of its own: it can be both.
-    expected = {"info": set(), "runs": set(), "plot": set(), "gradcheck": {"seed"}}.get(verb, {"seed", "backend"})
+    expected = {
+        "info": set(), "runs": set(), "plot": set(), "gradcheck": {"seed"}, "compare": {*settings_of(ComparisonPlan)},
+    }.get(verb, {"seed", "backend"})  # fmt: skip
     assert expected <= found.keys()
     for name, action in found.items():
         one = settings[name]
