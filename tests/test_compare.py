@@ -76,6 +76,7 @@ def test_the_verb_makes_a_page_its_figures_and_the_numbers(made):
     assert UNFAIR not in document
 
 
+@pytest.mark.slow  # it trains networks in a process of its own
 def test_resuming_repeats_nothing(made, folder, verb):
     _, result = made
     models = {path: path.stat().st_mtime_ns for path in (result / "models").iterdir()}
@@ -131,6 +132,7 @@ def test_a_comparison_that_cannot_begin_leaves_no_folder(folder, verb):
         assert not (folder / "comparisons" / source.partition(".")[0]).exists()
 
 
+@pytest.mark.slow  # it trains networks in a process of its own
 def test_bytes_of_one_value_in_a_file_with_a_hostile_name_make_a_page(tmp_path, verb):
     (tmp_path / "\x1b[31m\u202e<b>.dat").write_bytes(b"a" * 3000)
     options = [*TINY, "--steps", 2, "--seeds", 1, "--recall-steps", 0, "--bytes", "--out", "made"]
@@ -151,6 +153,7 @@ def test_train_says_that_the_templates_of_the_preset_differ(folder):
     assert UNFAIR in done.stdout.decode()
 
 
+@pytest.mark.slow  # it trains networks in a process of its own
 def test_ctrl_c_ends_with_its_status_and_says_how_to_go_on(folder):
     options = [*TINY, "--steps", 10_000_000, "--recall-steps", 0, "--recovery-steps", 0, "--out", "stopped"]
     with begun(*VERB, *options, cwd=folder) as process:

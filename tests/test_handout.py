@@ -79,6 +79,7 @@ def test_all_tests_of_the_lstm_fail_in_the_copy_and_say_what_is_to_be_written(co
     assert "write the forward pass of the LSTM: see docs/student.md" in check
 
 
+@pytest.mark.slow  # it runs tests of the copy
 def test_a_correct_solution_passes_though_it_is_written_differently(hand_in):
     status, tests, check_status, check = hand_in(RIGHT, ALL)
     assert (status, check_status) == (0, 0), tests + check
@@ -86,6 +87,7 @@ def test_a_correct_solution_passes_though_it_is_written_differently(hand_in):
     assert check.splitlines()[-1] == "PASS"
 
 
+@pytest.mark.slow  # it runs tests of the copy
 def test_a_wrong_solution_fails(hand_in):
     assert WRONG != RIGHT
     status, tests, check_status, check = hand_in(WRONG, POSITIVE)
