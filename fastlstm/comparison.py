@@ -73,7 +73,7 @@ _EXHIBIT_SECONDS = 30.0
 _RECALL_PARAMETERS = 12_000
 
 #: Training steps of each network of the recall task: at most, and for each minute of the comparison.
-_RECALL_STEPS, _RECALL_STEPS_PER_MINUTE = 1500, 250
+_RECALL_STEPS, _RECALL_STEPS_PER_MINUTE = 1500, 500
 
 
 class Watch:
