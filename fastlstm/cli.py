@@ -63,6 +63,17 @@ def parser(verb: str, description: str) -> Parser:
     return made
 
 
+def add_text_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the options of a text to train on; returns their group."""
+    text = parser.add_argument_group("text")
+    text.add_argument(
+        "--data", nargs="+", action="extend", metavar="TEXT",
+        help="files, '-' for standard input, or names of corpora: input (the default), pydoc, tinyshakespeare",
+    )  # fmt: skip
+    text.add_argument("--bytes", action="store_true", default=None, help="use bytes as symbols instead of characters")
+    return text
+
+
 def command(verb: str) -> str:
     """The command of a verb, in the form in which this process was started: ``python -m fastlstm.train``, or so."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastlstm import cli, signals, terminal
-from fastlstm.cells import CELLS, CellName
-from fastlstm.comparison_plan import ComparisonPlan
+from fastlstm.comparison_plan import ORDER, ComparisonPlan
 from fastlstm.presets import UNFAIR
 from fastlstm.settings import add_options, given
 
 if TYPE_CHECKING:
+    from fastlstm.cells import CellName
     from fastlstm.comparison import Comparison, Watch
     from fastlstm.comparison_folder import ComparisonFolder
     from fastlstm.observers import Progress
@@ -36,15 +36,10 @@ def parser() -> cli.Parser:
         "Train RNN, GRU and LSTM networks with equally many parameters alike on a text, and show what they have"
         " learned: a page (index.html) with its figures (PNG) and the numbers (comparison.json).",
     )
-    text = made.add_argument_group("text")
-    text.add_argument(
-        "--data", nargs="+", action="extend", metavar="TEXT",
-        help="files, '-' for standard input, or names of corpora: input (the default), pydoc, tinyshakespeare",
-    )  # fmt: skip
-    text.add_argument("--bytes", action="store_true", default=None, help="use bytes as symbols instead of characters")
+    cli.add_text_options(made)
     comparison = made.add_argument_group("comparison")
     comparison.add_argument(
-        "--cells", nargs="+", choices=CELLS, metavar="CELL", help=f"the cells (default: all: {', '.join(CELLS)})"
+        "--cells", nargs="+", choices=ORDER, metavar="CELL", help=f"the cells (default: all: {', '.join(ORDER)})"
     )
     add_options(comparison, ComparisonPlan)
     for group in ("model", "training", "exhibits", "computing"):

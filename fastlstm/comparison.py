@@ -39,7 +39,7 @@ from fastlstm.exhibits.lags import GradientByLag, gradient_by_lag
 from fastlstm.exhibits.recall import RecallCurve, recall_curve
 from fastlstm.exhibits.recovery import Recovery, recovery
 from fastlstm.exhibits.saturation import GateSaturation, gate_saturation
-from fastlstm.exhibits.words import known_words, shuffled_share, word_share
+from fastlstm.exhibits.words import as_characters, known_words, shuffled_share, word_share
 from fastlstm.model import Model
 from fastlstm.observers import Observer, Progress
 from fastlstm.text import IdArray, Vocab, fingerprint, read_text, split
@@ -488,7 +488,7 @@ class _Run:
 
     def _word_share(self, model: Model, words: frozenset[str]) -> float:
         samples = model.continuations("", _SAMPLED, _SAMPLED_LENGTH, seed=self.plan.seed, threads=self.plan.threads)
-        return word_share(" ".join(map(_shown, samples)), words)
+        return word_share(" ".join(map(as_characters, samples)), words)
 
     @property
     def _validation_ids(self) -> IdArray:
@@ -551,7 +551,7 @@ class _Recorder(Observer):
         )
 
     def sampled(self, progress: Progress, text: str | bytes) -> None:
-        self.samples.append(Sample(progress.step, _shown(text), word_share(text, self._words)))
+        self.samples.append(Sample(progress.step, as_characters(text), word_share(text, self._words)))
 
     def recovered(self, progress: Progress, reason: str) -> None:
         """The training goes on from an earlier step: forget what came after it."""
@@ -574,11 +574,6 @@ def _described(training: Training) -> str:
     return (
         f"{training.name}: {model.layers} x {model.hidden}, {model.parameter_count:,} parameters, {train.steps:,} steps"
     )
-
-
-def _shown(text: str | bytes) -> str:
-    """A sample as characters."""
-    return text if isinstance(text, str) else text.decode("utf-8", "replace")
 
 
 def _written(done: Trained) -> dict[str, Any]:

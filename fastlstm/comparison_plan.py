@@ -9,9 +9,9 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from fastlstm.cells import CELLS, CellName
+from fastlstm.cells import CellName
 from fastlstm.config import (
     LARGEST_SEED,
     MOST_LAYERS,
@@ -32,14 +32,14 @@ Equal = Literal["steps", "seconds"]
 PresetName = Literal["assignment"]
 Role = Literal["compared", "forget bias", "assignment"]
 
-#: The cells of a comparison, in its order.
-ORDER: tuple[CellName, ...] = ("rnn", "gru", "lstm")
-
 #: Minutes of a comparison without a length.
 USUAL_MINUTES = 3.0
 
 #: A learning rate that suits each cell, by `benchmarks.rates`.
 RATES: dict[CellName, float] = {"rnn": 5e-3, "gru": 8e-3, "lstm": 2e-2}
+
+#: The cells of a comparison, in its order.
+ORDER: tuple[CellName, ...] = tuple(RATES)
 
 #: Rates for the recall task. The RNN was tried with 0.001 to 0.02: none lets it recall a symbol over more than a few
 #: distractors, and this one is among the best for few.
@@ -143,13 +143,14 @@ def checked_cells(cells: Sequence[str], plan: ComparisonPlan) -> tuple[CellName,
     ConfigError
         When a cell is unknown, or the preset has no template for it.
     """
-    if unknown := [name for name in cells if name not in CELLS]:
-        raise ConfigError(f"no cell is named {unknown[0]!r}: choose among {', '.join(get_args(CellName))}")
-    if plan.preset is not None:
-        for cell in cells:
-            preset(plan.preset, cell)  # type: ignore[arg-type]  # it is in CELLS
-        return tuple(cell for cell in ORDER if cell in (cells or PRESETS[plan.preset]))
-    return tuple(cell for cell in ORDER if cell in (cells or CELLS))
+    if unknown := [name for name in cells if name not in ORDER]:
+        raise ConfigError(f"no cell is named {unknown[0]!r}: choose among {', '.join(ORDER)}")
+    chosen = tuple(cell for cell in ORDER if cell in cells)
+    if plan.preset is None:
+        return chosen or ORDER
+    for cell in chosen:
+        preset(plan.preset, cell)  # raises an error if there is none
+    return chosen or tuple(cell for cell in ORDER if cell in PRESETS[plan.preset])
 
 
 def shapes(plan: ComparisonPlan, cells: Sequence[CellName], vocab_size: int) -> dict[CellName, ModelConfig]:

@@ -34,12 +34,7 @@ def parser() -> cli.Parser:
     """The verb's arguments."""
     own = dict.fromkeys(choosable(), "chosen")
     made = cli.parser("train", "Train a character-level language model on a text.")
-    text = made.add_argument_group("text")
-    text.add_argument(
-        "--data", nargs="+", action="extend", metavar="TEXT",
-        help="files, '-' for standard input, or names of corpora: input (the default), pydoc, tinyshakespeare",
-    )  # fmt: skip
-    text.add_argument("--bytes", action="store_true", default=None, help="use bytes as symbols instead of characters")
+    text = cli.add_text_options(made)
     add_options(text, TrainConfig, defaults=own)
     start = made.add_argument_group("start")
     start.add_argument(

@@ -58,6 +58,10 @@ def blanked(source, cell):
     return "\n".join(_with_unused_imports_allowed(lines)) + "\n"
 
 
+#: What tells ruff that an import is not used, and why.
+UNUSED = "  # noqa: F401 - the solution uses it"
+
+
 def _with_unused_imports_allowed(lines):
     """The lines with a comment for ruff at the imports that only the solution uses."""
     tree = ast.parse("\n".join(lines))
@@ -66,7 +70,7 @@ def _with_unused_imports_allowed(lines):
         if isinstance(node, ast.Import | ast.ImportFrom) and getattr(node, "module", "") != "__future__":
             names = {alias.asname or alias.name for alias in node.names}
             if not names & used:
-                lines[node.lineno - 1] += "  # noqa: F401"
+                lines[node.lineno - 1] += UNUSED
     return lines
 
 

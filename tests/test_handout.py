@@ -131,7 +131,7 @@ def test_only_the_bodies_of_the_passes_are_replaced(cell):
     source = (handout.ROOT / "fastlstm" / "reference" / "cells" / f"{cell}.py").read_text()
     blank = handout.blanked(source, cell)
     assert blank.count("raise NotImplementedError") == 2
-    kept = [line.removesuffix("  # noqa: F401") for line in blank.splitlines() if "raise" not in line]
+    kept = [line.removesuffix(handout.UNUSED) for line in blank.splitlines() if "raise" not in line]
     lines = source.splitlines()
     assert [line for line in lines if line in kept] == kept
     assert not [line for line in lines if line not in kept and not line.startswith("    ")]

@@ -25,9 +25,9 @@ def shown(capsys):
         *lines, last = capsys.readouterr().out.splitlines()
         assert max(map(rich.cells.cell_len, lines)) <= 80
         assert all(line.isprintable() and line == line.rstrip() for line in lines)
-        facts = {}
+        facts, name = {}, ""
         for line in lines:
-            name = line[:11].strip() or name  # noqa: F821 - the first line has a name
+            name = line[:11].strip() or name
             facts[name] = f"{facts.get(name, '')} {line[11:].strip()}".strip()
         return facts, json.loads(last)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastlstm.backend import build
 from fastlstm.contract import Ids
 from fastlstm.exhibits.reading import WARM_UP, check_at_least, drawn_windows, state_after
-from fastlstm.exhibits.words import known_words, word_share
+from fastlstm.exhibits.words import as_characters, known_words, word_share
 from fastlstm.inference import beginning
 from fastlstm.model import Model, Text
 from fastlstm.params import FloatArray, Parameters
@@ -184,5 +184,4 @@ def _write(parameters: Parameters, start: _Start, uniforms: NDArray[np.float64])
 
 def _share(vocab: Vocab, written: Ids, words: frozenset[str]) -> float:
     """`word_share` of generated ids (n, B), all lanes together."""
-    lanes = [vocab.decode(lane) for lane in written.T]
-    return word_share(b"\n".join(lanes) if vocab.is_bytes else "\n".join(lanes), words)  # type: ignore[arg-type]
+    return word_share("\n".join(as_characters(vocab.decode(lane)) for lane in written.T), words)

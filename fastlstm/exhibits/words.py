@@ -51,6 +51,10 @@ def shuffled_share(text: str | bytes, words: frozenset[str], *, symbols: int = 1
     return word_share(shuffled, words)
 
 
+def as_characters(text: str | bytes) -> str:
+    """A text as characters: bytes are decoded as UTF-8, invalid ones to replacement characters."""
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+
+
 def _words(text: str | bytes) -> Iterator[str]:
-    decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    return (match.group().lower() for match in _WORD.finditer(decoded))
+    return (match.group().lower() for match in _WORD.finditer(as_characters(text)))
