@@ -1,4 +1,4 @@
-"""The Markdown documents: their links lead somewhere, and their lists of modules and verbs are complete."""
+"""The Markdown documents: their links lead somewhere, and their lists and tables are complete."""
 
 import itertools
 import re
@@ -81,3 +81,11 @@ def test_the_structure_lists_every_module_once():
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_readme_shows_every_verb(verb):
     assert f"python -m fastlstm.{verb}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_of_speed_are_made_from_the_recorded_results():
+    """If not: ``python -m benchmarks.table --write``."""
+    table = pytest.importorskip("benchmarks.table", reason="the benchmarks are not beside the tests")
+    for place in table.PLACES:
+        document = (ROOT / place.document).read_text(encoding="utf-8")
+        assert table.insert(document, place.tables(table.read()), place.marks) == document, place.document
