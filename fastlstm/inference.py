@@ -112,6 +112,7 @@ class Inference:
     backend, threads : the implementation, and its number of workers; results do not depend on the threads.
     stop : called every few hundred symbols; if it returns true, the computation ends with `StoppedError`.
     bf16 : whether the operands of products are rounded to bfloat16.
+    naming_nats : nats of naming a symbol for which the last id, an escape, stands; 0 without an escape.
     """
 
     networks: Networks
@@ -120,6 +121,7 @@ class Inference:
     threads: int | None
     stop: Callable[[], bool] | None = None
     bf16: bool = False
+    naming_nats: float = 0.0
 
     def evaluate(self, ids: IdArray) -> Evaluation:
         """Predict every symbol of a text but the first, in one pass that carries the state from start to end.
@@ -136,8 +138,8 @@ class Inference:
             When the loss is not finite.
         """
         check_length(ids)
-        nats = self._read(ids, self._zero_state()) / (len(ids) - 1)
-        return Evaluation(len(ids) - 1, _finite(nats))
+        nats = self._read(ids, self._zero_state()) + self._naming(ids[1:])
+        return Evaluation(len(ids) - 1, _finite(nats / (len(ids) - 1)))
 
     def estimate(self, ids: IdArray, chars: int) -> Estimate:
         """Estimate the loss of a text by reading about ``chars`` of its symbols, in many lanes at once.
@@ -213,6 +215,12 @@ class Inference:
             with self._network(len(chunk) - 1, 1) as network:
                 nats += network.forward(self.parameters, chunk[:-1], chunk[1:], state)
         return nats
+
+    def _naming(self, ids: IdArray) -> float:
+        """Nats that name the symbols for which the escape stands among predicted ones."""
+        if not self.naming_nats:
+            return 0.0
+        return self.naming_nats * int(np.count_nonzero(ids == self.parameters.config.vocab_size - 1))
 
     def _read_blocks(self, ids: IdArray, starts: NDArray[np.integer], blocks: int) -> FloatArray:
         """The mean nats (blocks, lanes) of each block of `_BLOCK` symbols after ``starts``, one for each lane."""

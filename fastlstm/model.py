@@ -11,7 +11,16 @@ import numpy as np
 
 from fastlstm import checkpoint, fine_tuning, run_checkpoint
 from fastlstm.certificate import Certificate
-from fastlstm.config import BackendName, DType, ModelConfig, PrecisionName, Reduction, SampleConfig, TrainConfig
+from fastlstm.config import (
+    BackendName,
+    DType,
+    ModelConfig,
+    PrecisionName,
+    Reduction,
+    SampleConfig,
+    TrainConfig,
+    Unknown,
+)
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
 from fastlstm.inference import Evaluation, Inference, Networks, beginning, smallest_ids
@@ -340,20 +349,21 @@ class Model:
         pieces = self._inference(backend, threads, precision).stream(self._start(prompt), sampling)
         return (self.vocab.decode(ids) for ids in pieces)
 
-    def encode(self, text: Text) -> IdArray:
+    def encode(self, text: Text, unknown: Unknown | None = None) -> IdArray:
         """The ids of a text (N,), in the smallest unsigned type that holds all ids of the vocabulary.
 
-        Ids are validated, and returned without a copy if they have that type already.
+        Ids are validated, and returned without a copy if they have that type already. ``unknown``: what becomes of
+        symbols that are not in the vocabulary, see `fastlstm.text.Encoder`.
 
         Raises
         ------
         VocabularyError
-            When the text has a symbol that is not in the vocabulary.
+            When the text has a symbol that is not in the vocabulary, and ``unknown`` makes that an error.
         ValueError
             When ids are not a one-dimensional array of integers, or out of range.
         """
         if isinstance(text, str | bytes):
-            return self.vocab.encode(text)
+            return self.vocab.encode(text, unknown)
         return smallest_ids(self._checked_range("a text's ids", text, 1), self.config.vocab_size)
 
     def _start(self, prompt: Text) -> IdArray:
@@ -369,7 +379,8 @@ class Model:
     ) -> Inference:
         found = effective(precision, self.config, backend)
         parameters = self.parameters.astype(found.dtype, copy=False)
-        return Inference(self._networks, parameters, backend, threads, stop, found.bf16)
+        naming = self.vocab.naming_nats
+        return Inference(self._networks, parameters, backend, threads, stop, found.bf16, naming)
 
     def __repr__(self) -> str:
         c = self.config

@@ -3,9 +3,11 @@
 import contextlib
 import io
 import json
+import math
 import os
 import sys
 import tracemalloc
+from collections import Counter
 from types import SimpleNamespace
 from unittest import mock
 
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from fastlstm import corpora
 from fastlstm.errors import ConfigError, TextError, VocabularyError
-from fastlstm.text import Vocab, read_ids, read_text, split
+from fastlstm.text import Encoder, Vocab, read_ids, read_text, split
 
 #: Any str, including astral characters, NUL and lone surrogates.
 any_text = st.text(st.characters(exclude_categories=()))
@@ -226,7 +228,7 @@ def test_ids_of_sources_are_those_of_their_text(texts, as_bytes, size, block):
         assert ids.dtype == vocab.encode(ref).dtype
         assert vocab.decode(ids) == ref
         larger = Vocab(np.arange(256 if as_bytes else 0x110000, dtype=np.uint32), as_bytes)
-        same, ids = read_ids(list(contents), vocab=larger)
+        same, ids = read_ids(list(contents), encoder=Encoder(larger))
         assert same is larger
         assert larger.decode(ids) == ref
 
@@ -263,9 +265,9 @@ def test_ids_have_the_errors_of_texts(write, monkeypatch):
 def test_an_unknown_symbol_is_named_with_its_position_in_all_sources_together(write):
     sources = [write("né".encode(), "1"), write(b"\xef\xbb\xbf" + b"n" * 700_000 + b"z", "2")]
     vocab = Vocab.from_text("né")
-    assert_refused(VocabularyError, r"'z' \(U\+007A\) at position 700002 ", read_ids, sources, vocab=vocab)
+    assert_refused(VocabularyError, r"'z' \(U\+007A\) at position 700002 ", read_ids, sources, encoder=Encoder(vocab))
     nothing = Vocab.from_text("")
-    assert_refused(VocabularyError, "'n'", read_ids, sources, vocab=nothing)
+    assert_refused(VocabularyError, "'n'", read_ids, sources, encoder=Encoder(nothing))
 
 
 def test_standard_input_is_read_once_and_the_default_text_has_no_name(monkeypatch):
@@ -283,7 +285,7 @@ def test_reading_ids_takes_no_more_than_the_encoded_text_and_the_ids(write, last
     vocab = Vocab.from_text("ab\n" + last) if given else None
     tracemalloc.start()
     try:
-        _, ids = read_ids([path], vocab=vocab)
+        _, ids = read_ids([path], encoder=None if vocab is None else Encoder(vocab))
         left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -298,7 +300,7 @@ def test_the_bytes_of_a_text_are_freed_while_its_ids_are_made(files, write, monk
     monkeypatch.setattr("fastlstm.text._BLOCK", 4_000_000)
     sources = [write(b"ab" * (8_000_000 // files), str(number)) for number in range(files)]
     left = []
-    encode = Vocab._encode_pieces
+    encode = Encoder.encode_pieces
 
     def watched(self, pieces, length):
         def each():
@@ -310,7 +312,7 @@ def test_the_bytes_of_a_text_are_freed_while_its_ids_are_made(files, write, monk
 
     tracemalloc.start()
     try:
-        with mock.patch.object(Vocab, "_encode_pieces", watched):
+        with mock.patch.object(Encoder, "encode_pieces", watched):
             read_ids(sources)
     finally:
         tracemalloc.stop()
@@ -332,7 +334,7 @@ def test_any_text_round_trips(text):
 @given(st.binary())
 def test_any_bytes_round_trip(data):
     vocab = Vocab.from_text(data)
-    assert vocab.symbols.tolist() == sorted(set(data))
+    assert vocab.symbols.tolist() == list(range(256))
     assert vocab.decode(vocab.encode(data)) == data
     assert Vocab.from_json(vocab.to_json()) == vocab
 
@@ -388,7 +390,9 @@ def test_an_unknown_character_is_named_with_its_position(text, message):
 
 
 def test_an_unknown_byte_is_named_with_its_position():
-    assert_refused(VocabularyError, "byte 0xE9 at position 2 ", Vocab.from_text(b"ab").encode, b"ab\xe9")
+    assert_refused(
+        VocabularyError, "byte 0xE9 at position 2 ", Vocab(np.array([97, 98], np.uint32), True).encode, b"ab\xe9"
+    )
 
 
 def test_an_empty_vocabulary_has_no_characters():
@@ -418,12 +422,66 @@ def test_ids_that_are_not_integers_are_refused():
         Vocab.from_text("abc").decode(np.zeros(3))
 
 
+# The escape
+
+
+@given(any_text, any_text)
+def test_with_an_escape_any_text_has_ids_and_only_unknown_characters_become_the_escape(known, text):
+    vocab = Vocab.from_text(known, escape=True)
+    assert len(vocab) == len(set(known)) + 1
+    ids = vocab.encode(text)
+    assert vocab.decode(ids) == "".join(c if c in known else "\ufffd" for c in text)
+    assert [id_ == vocab.escape_id for id_ in ids] == [c not in known for c in text]
+    assert Vocab.from_json(vocab.to_json()) == vocab
+    assert np.all(np.diff(vocab.codes.astype(int)) > 0)
+
+
+@given(any_text, any_text, st.integers(1, 9))
+def test_what_is_skipped_leaves_the_text_of_the_known_characters(known, text, size):
+    encoder = Encoder(Vocab.from_text(known), "skip")
+    with small_pieces(size):
+        ids = encoder.encode(text)
+    assert encoder.vocab.decode(ids) == "".join(c for c in text if c in known)
+    assert encoder.lacking == Counter(ord(c) for c in text if c not in known)
+
+
+def test_unknown_symbols_are_named_by_frequency_with_their_number():
+    encoder = Encoder(Vocab.from_text("abc", escape=True))
+    encoder.encode("axx")
+    encoder.encode("b→x")
+    said = "4 characters that the model does not know (read as unknown): 'x' (U+0078) 3 times, '→' (U+2192)"
+    assert encoder.report() == said
+    many = Encoder(Vocab.from_text("a"), "skip")
+    many.encode("".join(map(chr, range(98, 110))))
+    assert many.report().endswith("'i' (U+0069) and 4 others")
+    assert Encoder(Vocab.from_text("a")).report() == ""
+
+
+def test_an_escape_needs_the_bits_that_name_a_symbol_among_those_it_stands_for():
+    assert Vocab.from_text("ab", escape=True).naming_nats == pytest.approx(math.log(0x110000 - 2), rel=1e-15)
+    assert Vocab.from_text("ab").naming_nats == 0
+    assert Vocab.of_bytes().naming_nats == 0
+
+
+def test_what_a_vocabulary_cannot_do_with_unknown_symbols_is_refused():
+    assert_refused(ConfigError, "no entry that stands for unknown", Encoder, Vocab.from_text("a"), "escape")
+    assert_refused(ConfigError, "one of error, skip, escape", Encoder, Vocab.from_text("a"), "drop")
+    assert_refused(VocabularyError, "bytes has no escape", Vocab, np.arange(3, dtype=np.uint32), True, True)
+    assert_refused(VocabularyError, "'b'", Vocab.from_text("a", escape=True).encode, "b", "error")
+
+
+def test_a_vocabulary_without_an_escape_is_stored_as_in_older_files():
+    assert Vocab.from_text("ab").to_json() == '{"bytes":false,"symbols":[97,98]}'
+    assert not Vocab.from_json('{"bytes":false,"symbols":[97,98]}').escape
+
+
 def test_vocabularies_are_equal_when_symbols_and_kind_are():
     vocab = Vocab.from_text("abc")
     assert vocab == Vocab.from_text("cbacba")
     assert hash(vocab) == hash(Vocab.from_text("cba"))
     assert vocab != Vocab.from_text("abd")
-    assert vocab != Vocab.from_text(b"abc")
+    assert vocab != Vocab.from_text("abc", escape=True)
+    assert Vocab(np.array([97, 98], np.uint32)) != Vocab(np.array([97, 98], np.uint32), True)
     assert vocab != "abc"
 
 
