@@ -31,6 +31,7 @@ VERBS = {
     "train": "train a model on a text",
     "sample": "generate text with a model",
     "evaluate": "measure how well a model predicts a text",
+    "score": "show how surprising each line of a text is",
     "info": "show what a model is, and how it was trained and checked",
     "gradcheck": "check gradients against numerical ones",
     "runs": "list runs with their best losses",

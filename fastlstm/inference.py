@@ -174,7 +174,7 @@ class Inference:
         """
         check_length(ids)
         nats = self._read(ids, self._zero_state()) + self._naming(ids[1:])
-        return Evaluation(len(ids) - 1, _finite(nats / (len(ids) - 1)))
+        return Evaluation(len(ids) - 1, finite(nats / (len(ids) - 1)))
 
     def estimate(self, ids: IdArray, chars: int) -> Estimate:
         """Estimate the loss of a text by reading about ``chars`` of its symbols, in many lanes at once.
@@ -204,7 +204,7 @@ class Inference:
         counted = self._read_blocks(ids, starts, blocks)
         unread = 1.0 - counted.size * _BLOCK / symbols
         error = math.sqrt(unread / (counted.size - 1)) * float(counted.std())
-        return Estimate(_finite(float(counted.mean())), error)
+        return Estimate(finite(float(counted.mean())), error)
 
     def read_lanes(
         self, ids: IdArray, passage: Passage, restart: tuple[NDArray[np.bool_], FloatArray] | None = None
@@ -350,7 +350,7 @@ def _kept(left: NDArray[np.int64]) -> int:
     return reading if 2 * reading <= len(left) else len(left)
 
 
-def _finite(nats: float) -> float:
+def finite(nats: float) -> float:
     """The loss of a text, if it is finite; raises `FastlstmError` otherwise."""
     if not math.isfinite(nats):
         raise FastlstmError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, AnyStr, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,9 @@ from fastlstm.inference import Evaluation, Inference, Networks, Passage, beginni
 from fastlstm.observers import Observer
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.precision import effective
+from fastlstm.scoring import ScoredLine, Scorer, lenient, score
 from fastlstm.settings import settings_of
-from fastlstm.text import IdArray, Vocab
+from fastlstm.text import Encoder, IdArray, Vocab
 from fastlstm.trainer import Trainer, TrainResult
 
 #: A text, as methods of a model take it: characters, bytes, or ids of the model's own vocabulary.
@@ -293,6 +294,57 @@ class Model:
         passage = Passage(np.zeros(1, np.int64), np.array([len(ids)]), beginning(self.vocab))
         found = [predicted.nats[predicted.valid] for predicted in inference.read_lanes(ids, passage)]
         return -np.concatenate([np.zeros(0), *found])
+
+    def score(
+        self,
+        text: AnyStr | Iterable[AnyStr],
+        *,
+        unknown: Unknown | None = None,
+        backend: BackendName = "fast",
+        threads: int | None = None,
+        precision: PrecisionName = "auto",
+        stop: Callable[[], bool] | None = None,
+    ) -> Iterator[ScoredLine]:
+        """The lines of a text, each with the nats of its symbols, read as if it were alone.
+
+        ::
+
+            with open("some.log", encoding="utf-8", errors="surrogateescape") as log:
+                for line in model.score(log):
+                    print(line.number, line.bits, line.text)
+
+        The nats of a line are the negative `log_probs` of its text, bit for bit; but lines are read side by side.
+
+        Parameters
+        ----------
+        text : whole, or in pieces, such as the lines of an open file. Of ``bytes`` for a model of bytes.
+        unknown : what becomes of unknown symbols, see `fastlstm.text.Encoder`; ``None``: the escape if the model has
+            one, else they are left out.
+        stop : called every few hundred symbols; if it returns true, scoring ends with `StoppedError`.
+
+        Raises
+        ------
+        VocabularyError
+            When a symbol is unknown and ``unknown`` makes that an error.
+        FastlstmError
+            When the loss is not finite.
+        StoppedError
+            When ``stop`` returned true.
+        """
+        encoder = Encoder(self.vocab, unknown or lenient(self.vocab))
+        return score(self.scorer(encoder, backend=backend, threads=threads, precision=precision, stop=stop), text)
+
+    def scorer(
+        self,
+        encoder: Encoder,
+        *,
+        backend: BackendName = "fast",
+        threads: int | None = None,
+        precision: PrecisionName = "auto",
+        stop: Callable[[], bool] | None = None,
+    ) -> Scorer:
+        """What scores blocks of lines as arrays, without an object for each line; ``encoder`` is of this vocabulary."""
+        return Scorer(self._inference(backend, threads, precision, stop), encoder)
 
     def sample(
         self,

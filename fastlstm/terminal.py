@@ -15,6 +15,9 @@ COMPILING = "compiling kernels ..."
 #: of the writing direction, surrogates.
 _DISTURBING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+#: Those, and those that move the cursor: all that is not shown as one character in its place.
+_NOT_SHOWN = re.compile(rf"{_DISTURBING.pattern}|[\t\n]")
+
 
 class Printable:
     """Converts pieces of text, characters or UTF-8 bytes, so that a terminal interprets none of them as a command.
@@ -35,6 +38,20 @@ class Printable:
 def printable(text: str | bytes) -> str:
     """Convert a whole text, so that a terminal interprets nothing in it as a command."""
     return Printable()(text, final=True)
+
+
+def visible(text: str) -> str:
+    """Convert a text to one of the same length and one line, in which control characters have pictures, such as ``␍``.
+
+    A terminal interprets nothing in it as a command.
+    """
+    return _NOT_SHOWN.sub(lambda found: _picture(ord(found[0])), text)
+
+
+def _picture(code: int) -> str:
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\N{SYMBOL FOR DELETE}" if code == 0x7F else "\N{REPLACEMENT CHARACTER}"
 
 
 def printable_line(text: object) -> str:

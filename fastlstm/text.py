@@ -460,7 +460,7 @@ class Encoder:
 
     def encode_piece(self, piece: str | bytes) -> IdArray:
         """The ids of the next piece of a text; raises `VocabularyError` as `Vocab.encode`."""
-        codes = _codes(piece)
+        codes = codes_of(piece)
         ids = self._table.take(codes, mode="clip")
         lacking = ids < 0
         if lacking.any():
@@ -528,12 +528,12 @@ def _survey(pieces: Iterable[str | bytes]) -> tuple[NDArray[np.uint32], int]:
     """The distinct symbols of a text given in pieces, in increasing order, and its length."""
     seen, length = np.zeros(_CODE_POINTS, np.bool_), 0
     for piece in pieces:
-        seen[_codes(piece)] = True
+        seen[codes_of(piece)] = True
         length += len(piece)
     return np.flatnonzero(seen).astype(np.uint32), length
 
 
-def _codes(text: str | bytes) -> NDArray[np.unsignedinteger]:
+def codes_of(text: str | bytes) -> NDArray[np.unsignedinteger]:
     """Code points of a ``str`` (uint32, or uint8 where they are ASCII), values of ``bytes`` (uint8)."""
     if isinstance(text, bytes) or text.isascii():
         return np.frombuffer(text if isinstance(text, bytes) else text.encode("ascii"), np.uint8)
