@@ -1,4 +1,4 @@
-"""Lines arrive in blocks: whole, in order, numbered, as soon as they are there, from files that grow and are replaced."""
+"""Lines arrive in blocks: whole, numbered, as soon as they are there, also from files that grow and are replaced."""
 
 import itertools
 import os
