@@ -1,8 +1,9 @@
-"""The README's tables of speed, made from the results of `benchmarks.peers`.
+"""The tables of speed in docs/performance.md and README.md, made from the results of `benchmarks.peers`.
 
-usage: python -m benchmarks.table FILE.json [FILE.json ...] [--readme README.md]
+usage: python -m benchmarks.table [FILE.json ...] [--write]
 
-Without ``--readme`` the tables are printed; with it, they are inserted between two marks in the file.
+Without files, the results are those recorded in ``benchmarks/results``. The tables are printed; with ``--write`` they
+are put between their marks in the two documents.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,13 @@ from benchmarks.arguments import input_file
 from benchmarks.libraries import LIBRARIES, Library
 from benchmarks.workloads import SAMPLED
 
-#: The name of the marks in the README that enclose these tables.
-MARKS = "benchmark"
+ROOT = Path(__file__).parents[1]
+
+#: The recorded results.
+RECORDED = tuple(Path(__file__).with_name("results") / f"{verb}.json" for verb in ("train", "sample", "read"))
+
+#: The names of the marks that enclose the tables of all results, and the table of a few.
+MARKS, SUMMARY_MARKS = "benchmark", "benchmark-summary"
 
 Result = dict[str, Any]
 
@@ -30,6 +36,15 @@ _TITLES = {
     "train": "Training, one step", "sample": f"Sampling {SAMPLED} characters, one at a time",
     "read": "Reading a text, forward and loss",
 }  # fmt: skip
+
+#: What is measured, in a row of the summary.
+_ACTIONS = {"train": "training step", "sample": "sampling", "read": "reading"}
+
+#: Verb and workload of the rows of the summary.
+SUMMARY = (
+    ("train", "b1-h32"), ("train", "b50-h128"), ("train", "b50-h256"), ("train", "b50-h512"), ("train", "b64-h1024"),
+    ("sample", "h256"), ("read", "b50-h256"),
+)  # fmt: skip
 
 
 def milliseconds(value: float | None) -> str:
@@ -61,6 +76,9 @@ COLUMNS = (
     Column("bf16 of the peak", "bf16_share_of_peak", ".0%"),
 )
 
+#: The fields of those that the summary has.
+SUMMARY_FIELDS = {"ratio", "chars_per_s", "ratio_bf16_float32", "bf16_chars_per_s"}
+
 
 def header(results: Sequence[Result]) -> list[str]:
     """Names of the columns: the libraries that were measured, and the values derived from them."""
@@ -71,8 +89,12 @@ def header(results: Sequence[Result]) -> list[str]:
 def cells(result: Result, results: Sequence[Result]) -> list[str]:
     """The row of a result, with the columns of `header`."""
     times = [_times(result, library) for library in timed(results)]
-    derived = [(result.get(column.field), column.shown) for column in _derived(results)]
-    return [result["workload"], *times, *("" if value is None else format(value, shown) for value, shown in derived)]
+    return [result["workload"], *times, *(_value(result, column) for column in _derived(results))]
+
+
+def _value(result: Result, column: Column) -> str:
+    value = result.get(column.field)
+    return "" if value is None else format(value, column.shown)
 
 
 def _times(result: Result, library: Library) -> str:
@@ -113,16 +135,35 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n\n".join(parts)
 
 
+def summary(results: Sequence[Result]) -> str:
+    """One small table of the results that `SUMMARY` selects, with a line about the conditions of the measurement."""
+    by_name = {(result["verb"], result["workload"]): result for result in results}
+    chosen = [by_name[name] for name in SUMMARY if name in by_name]
+    columns = [column for column in COLUMNS if column.field in SUMMARY_FIELDS and _known(chosen, column.field)]
+    names = ["", "fastest peer", "fastlstm ms", *(column.name for column in columns)]
+    lines = [[*_measured_call(result), *(_value(result, column) for column in columns)] for result in chosen]
+    return f"({conditions(chosen)})\n\n{rows([names, *lines], words=2)}"
+
+
+def _measured_call(result: Result) -> list[str]:
+    """What one call did, in words, the name of the fastest peer, and the time of the call."""
+    sizes = result["sizes"]
+    characters = SAMPLED if result["verb"] == "sample" else f"{sizes['B']} x {sizes['T']}"
+    call = f"{_ACTIONS[result['verb']]} {sizes['L']}x{sizes['H']}, {characters} characters"
+    labels = {library.field: library.label for library in LIBRARIES}
+    return [call, labels.get(f"{result['fastest_peer']}_ms", ""), milliseconds(result["ours_ms"])]
+
+
 def conditions(results: Sequence[Result]) -> str:
     """Machine, threads, precisions, versions and rounds of the results; each distinct value is listed once."""
     machines = _distinct(result["cpu"] for result in results)
     versions = _distinct(version for result in results for version in result["versions"].values())
     threads = _distinct(f"{result['threads']} thread{'s' * (result['threads'] > 1)}" for result in results)
     precisions = _distinct(result["precision"] for result in results)
-    rounds = _distinct(f"medians of {result['rounds']} rounds in turn" for result in results)
+    rounds = f"medians of {' or '.join(_distinct(str(result['rounds']) for result in results))} rounds in turn"
     others = max((result["cores_of_others"] or 0.0 for result in results), default=0.0)
     busy = [f"while other programs kept up to {others:.1f} cores busy"] if others > BUSY else []
-    return ", ".join([*machines, *threads, *precisions, *versions, *rounds, *busy])
+    return ", ".join([*machines, *threads, *precisions, *versions, rounds, *busy])
 
 
 def _distinct(values: Any) -> list[str]:
@@ -154,21 +195,61 @@ def insert(document: str, tables: str, name: str = MARKS) -> str:
     return f"{before}{begin}\n{tables}\n{end}{after}"
 
 
+class Place(NamedTuple):
+    """Where tables belong: a document, by its path from the root; the name of its marks; and what makes the tables."""
+
+    document: str
+    marks: str
+    tables: Callable[[Sequence[Result]], str]
+
+
+PLACES = (Place("docs/performance.md", MARKS, markdown), Place("README.md", SUMMARY_MARKS, summary))
+
+
+def read(files: Sequence[Path] = RECORDED) -> list[Result]:
+    """The results in files of `benchmarks.peers`."""
+    return [result for path in files for result in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def write(results: Sequence[Result], root: Path = ROOT) -> None:
+    """Put the tables into the documents.
+
+    Raises
+    ------
+    ValueError
+        When a document has no marks; none is changed then.
+    OSError
+        When a document cannot be read or written.
+    """
+    documents = {place: (root / place.document).read_text(encoding="utf-8") for place in PLACES}
+    changed = {place: _filled(place, document, results) for place, document in documents.items()}
+    for place, document in changed.items():
+        (root / place.document).write_text(document, encoding="utf-8")
+
+
+def _filled(place: Place, document: str, results: Sequence[Result]) -> str:
+    try:
+        return insert(document, place.tables(results), place.marks)
+    except ValueError as error:
+        raise ValueError(f"{place.document}: {error}") from error
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.table", description="Make Markdown tables from the results of benchmarks.peers."
     )
-    parser.add_argument("files", nargs="+", type=input_file, metavar="FILE.json", help="results")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help=f"put them between {' and '.join(marks(MARKS))}")
+    parser.add_argument("files", nargs="*", type=input_file, metavar="FILE.json", help="results (those recorded)")
+    documents = " and ".join(place.document for place in PLACES)
+    parser.add_argument("--write", action="store_true", help=f"put them between their marks in {documents}")
     options = parser.parse_args(argv)
-    tables = markdown([result for path in options.files for result in json.loads(path.read_text())])
-    if options.readme is None:
-        print(tables)
+    results = read(options.files or RECORDED)
+    if not options.write:
+        print("\n\n".join(place.tables(results) for place in PLACES))
         return
     try:
-        options.readme.write_text(insert(options.readme.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        write(results)
     except (OSError, ValueError) as error:
-        sys.exit(f"{options.readme}: {error}")
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from benchmarks import busy, peers, phases, scaling, table
 from benchmarks.charts import draw_peers
 from benchmarks.libraries import JAX, LIBRARIES, ONNX, ONNX_ALONE, OURS, OURS_BF16, TORCH, TORCH_BF16, libraries
 from benchmarks.protocol import Job, parse_request, request_line
-from benchmarks.table import MARKS, insert, markdown, marks
+from benchmarks.table import MARKS, insert, markdown, marks, summary
 from benchmarks.workloads import READING, SAMPLED, SAMPLING, TRAINING
 
 BEGIN, END = marks(MARKS)
@@ -33,6 +33,33 @@ def test_table_states_that_the_machine_was_busy():
 def test_each_verb_has_a_separate_table():
     found = markdown([{**RESULT, "verb": "read"}, {**RESULT, "verb": "sample"}, RESULT])
     assert found.index("**Training") < found.index("**Sampling") < found.index("**Reading")
+
+
+def test_the_summary_has_a_row_for_each_selected_workload_and_names_the_fastest_peer():
+    sizes = {"L": 2, "H": 128, "B": 50, "T": 64}
+    training = RESULT | {"workload": "b50-h128", "sizes": sizes, "fastest_peer": "torch", "torch_ms": 1.0}
+    sampling = training | {"verb": "sample", "workload": "h256", "fastest_peer": "onnx_bound", "rounds": 9}
+    found = summary([sampling, RESULT | {"workload": "other"}, training | {"bf16_chars_per_s": 3e5}])
+    assert "medians of 5 or 9 rounds in turn)" in found
+    assert found.splitlines()[2:] == [
+        "|  | fastest peer | fastlstm ms | ratio | characters/s | bf16 characters/s |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| training step 2x128, 50 x 64 characters | PyTorch | 0.25 | 4.00 | 256,000 | 300,000 |",
+        "| sampling 2x128, 200 characters | ONNX Runtime bound | 0.25 | 4.00 | 256,000 |  |",
+    ]
+
+
+def test_tables_are_put_into_their_documents(tmp_path):
+    (tmp_path / "docs").mkdir()
+    for place in table.PLACES:
+        begin, end = marks(place.marks)
+        (tmp_path / place.document).write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    table.write([RESULT | {"sizes": {"L": 1, "H": 32, "B": 1, "T": 64}, "fastest_peer": "torch"}], tmp_path)
+    assert "**Training, one step**" in (tmp_path / "docs" / "performance.md").read_text()
+    assert "| training step 1x32, 1 x 64 characters | PyTorch | 0.25 |" in (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").write_text("no marks")
+    with pytest.raises(ValueError, match=r"README\.md: there is no <!-- benchmark-summary:begin -->"):
+        table.write([], tmp_path)
 
 
 def test_the_time_with_one_thread_is_in_parentheses():

@@ -15,10 +15,14 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from fastlstm import signals, terminal
+from fastlstm.config import Unknown
 from fastlstm.errors import ConfigError, FastlstmError
+
+if TYPE_CHECKING:
+    from fastlstm.text import Encoder
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -74,6 +78,21 @@ def add_text_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
     add_encoding_option(text)
     text.add_argument("--bytes", action="store_true", default=None, help="use bytes as symbols instead of characters")
     return text
+
+
+def add_unknown_option(group: argparse._ArgumentGroup) -> None:
+    """Add the option that says what becomes of symbols that a model does not know."""
+    group.add_argument(
+        "--unknown", choices=get_args(Unknown),
+        help="a symbol that the model does not know is an error, is left out (skip), or is read and counted as unknown"
+        " (escape; the default where the model can)",
+    )  # fmt: skip
+
+
+def warn_of_unknown(verb: str, encoder: Encoder) -> None:
+    """Print the symbols that the model does not know, if there were any, in one line on standard error."""
+    if report := encoder.report():
+        note(verb, f"warning: {terminal.printable_line(report)}")
 
 
 def add_encoding_option(group: argparse._ArgumentGroup) -> None:

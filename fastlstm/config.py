@@ -38,6 +38,9 @@ Schedule = Literal["constant", "cosine", "linear", "wsd", "step", "plateau"]
 BackendName = Literal["fast", "reference"]
 PrecisionName = Literal["auto", "bf16", "float32", "float64"]
 
+#: What becomes of a symbol without an entry in a vocabulary, see `fastlstm.text.Encoder`.
+Unknown = Literal["error", "skip", "escape"]
+
 #: Largest number of parameters: 8 GB in float32, and as much again for each slot of the update rule.
 MOST_PARAMETERS = 2**31
 

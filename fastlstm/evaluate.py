@@ -16,6 +16,7 @@ def parser() -> cli.Parser:
     )
     made.add_argument("model", metavar="MODEL", help="the model file, or its run folder")
     made.add_argument("file", metavar="FILE", help="the text: a file, '-' for standard input, or the name of a corpus")
+    cli.add_unknown_option(made.add_argument_group("text"))
     add_options(made.add_argument_group("computing"), TrainConfig)
     return made
 
@@ -28,10 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fastlstm.inference import check_length
     from fastlstm.model import Model
     from fastlstm.precision import effective
-    from fastlstm.text import read_ids
+    from fastlstm.text import Encoder, read_ids
 
     model = Model.load(options.model)
-    _, ids = read_ids([options.file], as_bytes=model.vocab.is_bytes, vocab=model.vocab)
+    encoder = Encoder(model.vocab, options.unknown)
+    _, ids = read_ids([options.file], encoder=encoder)
+    cli.warn_of_unknown("evaluate", encoder)
     check_length(ids)
     precision = effective(computing.precision, model.config, computing.backend)
     warm_up(computing.backend, precision.applied(model.config), cli.say_compiling, bf16=precision.bf16)

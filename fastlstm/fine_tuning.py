@@ -65,7 +65,7 @@ def adapted(content: Content, vocab: Vocab, ids: IdArray) -> tuple[Content, Chan
     """
     own = content.vocab
     _check_kind(own, vocab)
-    known = np.isin(vocab.symbols, own.symbols)
+    known = np.isin(vocab.codes, own.codes)
     kept = int(known.sum())
     if not kept:
         raise ConfigError(f"the model knows none of the text's {len(vocab)} symbols: train a new model")
@@ -89,7 +89,7 @@ def _check_kind(own: Vocab, vocab: Vocab) -> None:
 def _kept(content: Content, vocab: Vocab, known: NDArray[np.bool_]) -> Parameters:
     """The model's parameters for a vocabulary, in which the places of new symbols, those not ``known``, are 0."""
     parameters = Parameters(dataclasses.replace(content.config, vocab_size=len(vocab)))
-    ids = np.searchsorted(content.vocab.symbols, vocab.symbols[known])
+    ids = np.searchsorted(content.vocab.codes, vocab.codes[known])
     outer = content.config.outer_tensors
     for name, view in parameters.items():
         if name not in outer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -120,7 +121,7 @@ def _facts(found: _Found) -> list[Fact]:
         ("model", [str(found.file)]),
         ("cell", [_shape(content.config)]),
         ("size", [_size(found)]),
-        ("vocabulary", [f"{len(content.vocab):,} {noun}", _symbols(content.vocab)]),
+        ("vocabulary", _vocabulary(content.vocab, noun)),
         ("training", _training(content.training or {}, found.history)),
         ("settings", [_settings(content.training or {})]),
         ("text", [_text(found.text, noun)]),
@@ -141,10 +142,18 @@ def _size(found: _Found) -> str:
     return f"{config.parameter_count:,} parameters of {config.dtype}, a file of {found.file.stat().st_size:,} bytes"
 
 
+def _vocabulary(vocab: Vocab, noun: str) -> list[str]:
+    """Number of symbols, the symbols themselves, and whether there is an entry for all others."""
+    if vocab == vocab.of_bytes():
+        return ["all 256 bytes"]
+    others = [f"and one entry for all other {noun}"] if vocab.escape else []
+    return [f"{len(vocab.symbols):,} {noun}", _symbols(vocab), *others]
+
+
 def _symbols(vocab: Vocab) -> str:
     """The symbols, each by itself or as an escape; of a large vocabulary the first ones."""
     shown = [_symbol(int(code), vocab.is_bytes) for code in vocab.symbols[:_SHOWN_SYMBOLS]]
-    more = len(vocab) - len(shown)
+    more = len(vocab.symbols) - len(shown)
     return " ".join(shown) + (f" and {more:,} more" if more else "")
 
 
@@ -254,7 +263,7 @@ def _json(found: _Found) -> dict[str, Any]:
         "bytes": found.file.stat().st_size,
         "config": content.config.to_dict(),
         "parameters": content.config.parameter_count,
-        "vocabulary": {"bytes": content.vocab.is_bytes, "symbols": content.vocab.symbols.tolist()},
+        "vocabulary": json.loads(content.vocab.to_json()),
         "training": content.training,
         "run": run,
         "text": found.text or None,

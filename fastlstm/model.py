@@ -8,13 +8,23 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastlstm import checkpoint, fine_tuning, run_checkpoint
 from fastlstm.certificate import Certificate
-from fastlstm.config import BackendName, DType, ModelConfig, PrecisionName, Reduction, SampleConfig, TrainConfig
+from fastlstm.config import (
+    BackendName,
+    DType,
+    ModelConfig,
+    PrecisionName,
+    Reduction,
+    SampleConfig,
+    TrainConfig,
+    Unknown,
+)
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
-from fastlstm.inference import Evaluation, Inference, Networks, beginning, smallest_ids
+from fastlstm.inference import Evaluation, Inference, Networks, Passage, beginning, smallest_ids
 from fastlstm.observers import Observer
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.precision import effective
@@ -261,6 +271,29 @@ class Model:
         """
         return self._inference(backend, threads, precision, stop).evaluate(self.encode(text))
 
+    def log_probs(
+        self,
+        text: Text,
+        *,
+        backend: BackendName = "fast",
+        threads: int | None = None,
+        precision: PrecisionName = "auto",
+    ) -> NDArray[np.float64]:
+        """The natural logarithm of the probability of each symbol of a text, given those before it: (N,), N may be 0.
+
+        The first symbol is predicted after a newline, or after the vocabulary's first symbol if it has no newline. The
+        probability of a symbol for which the escape stands includes that of its name, see `fastlstm.text.Vocab`.
+
+        Raises
+        ------
+        VocabularyError
+            When the text has a symbol that is not in the vocabulary, which has no escape.
+        """
+        ids, inference = self.encode(text), self._inference(backend, threads, precision)
+        passage = Passage(np.zeros(1, np.int64), np.array([len(ids)]), beginning(self.vocab))
+        found = [predicted.nats[predicted.valid] for predicted in inference.read_lanes(ids, passage)]
+        return -np.concatenate([np.zeros(0), *found])
+
     def sample(
         self,
         prompt: Text = "",
@@ -340,20 +373,21 @@ class Model:
         pieces = self._inference(backend, threads, precision).stream(self._start(prompt), sampling)
         return (self.vocab.decode(ids) for ids in pieces)
 
-    def encode(self, text: Text) -> IdArray:
+    def encode(self, text: Text, unknown: Unknown | None = None) -> IdArray:
         """The ids of a text (N,), in the smallest unsigned type that holds all ids of the vocabulary.
 
-        Ids are validated, and returned without a copy if they have that type already.
+        Ids are validated, and returned without a copy if they have that type already. ``unknown``: what becomes of
+        symbols that are not in the vocabulary, see `fastlstm.text.Encoder`.
 
         Raises
         ------
         VocabularyError
-            When the text has a symbol that is not in the vocabulary.
+            When the text has a symbol that is not in the vocabulary, and ``unknown`` makes that an error.
         ValueError
             When ids are not a one-dimensional array of integers, or out of range.
         """
         if isinstance(text, str | bytes):
-            return self.vocab.encode(text)
+            return self.vocab.encode(text, unknown)
         return smallest_ids(self._checked_range("a text's ids", text, 1), self.config.vocab_size)
 
     def _start(self, prompt: Text) -> IdArray:
@@ -369,7 +403,8 @@ class Model:
     ) -> Inference:
         found = effective(precision, self.config, backend)
         parameters = self.parameters.astype(found.dtype, copy=False)
-        return Inference(self._networks, parameters, backend, threads, stop, found.bf16)
+        naming = self.vocab.naming_nats
+        return Inference(self._networks, parameters, backend, threads, stop, found.bf16, naming)
 
     def __repr__(self) -> str:
         c = self.config

@@ -21,12 +21,14 @@ from fastlstm.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 
-#: Patterns of the files that contain solutions, or are of no use without them: derivations, and this command.
+#: Patterns of the files that contain solutions, or are of no use without them: derivations, this command, and the test
+#: that every link leads to a file.
 SOLUTIONS = (
     "docs/derivation*",
     "docs/render.py",
     "docs/teacher.md",
     "tests/test_derivation.py",
+    "tests/test_documents.py",
     "tests/handout.py",
     "tests/test_handout.py",
 )

@@ -1,4 +1,4 @@
-"""The package as used from Python: the README's example runs and does what the README states; public names exist."""
+"""The package as used from Python: the examples of the documents run and do what they state; public names exist."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 import fastlstm
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -19,17 +19,27 @@ def text(default_text):
 
 @pytest.fixture
 def example(text, tmp_path, monkeypatch):
-    """The variables that the README's Python example defines."""
-    (example,) = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    """Runs the Python example of a document, and returns the variables that it defines."""
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text(text, encoding="utf-8")
-    names = {}
-    exec(compile(example, str(README), "exec"), names)
-    return names
+
+    def run(document):
+        (code,) = re.findall(r"^```python\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        names = {}
+        exec(compile(code, str(document), "exec"), names)
+        return names
+
+    return run
 
 
-def test_the_example_in_the_readme_runs_and_trains_on_the_characters_that_follow(example, text):
-    model, x, y = example["model"], example["x"], example["y"]
+def test_the_example_in_the_readme_runs_and_saves_the_model(example, text):
+    model = example(ROOT / "README.md")["model"]
+    assert fastlstm.Model.load("model.safetensors").evaluate(text) == model.evaluate(text)
+
+
+def test_the_longer_example_runs_and_trains_on_the_characters_that_follow(example, text):
+    names = example(ROOT / "docs" / "python.md")
+    model, x, y = names["model"], names["x"], names["y"]
     stride = (len(text) - 1) // 6
     for lane in range(6):
         start = lane * stride

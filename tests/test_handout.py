@@ -105,6 +105,7 @@ def test_the_copy_has_all_files_but_those_with_solutions(copy):
         "docs/render.py",
         "docs/teacher",
         "tests/test_derivation",
+        "tests/test_documents",
         "tests/handout",
         "tests/test_handout",
     )

@@ -3,12 +3,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import rich.cells
 import run_folders
 from programs import python
 
-from fastlstm import Model, TrainConfig, Vocab, certificate, checkpoint, info, run_checkpoint
+from fastlstm import Model, ModelConfig, TrainConfig, Vocab, certificate, checkpoint, info, run_checkpoint
 from fastlstm.cells import CELLS
 from fastlstm.certificate import Finding
 from fastlstm.errors import ModelFileError
@@ -66,10 +67,21 @@ def test_symbols_that_would_disturb_the_terminal_are_shown_as_escapes(tmp_path, 
 
 
 def test_symbols_of_bytes_are_shown_as_ascii_or_hexadecimal(tmp_path, shown):
-    save(tmp_path, b"a\xff\x00 \x80")
+    vocab = Vocab(np.array([0, 32, 97, 128, 255], np.uint32), is_bytes=True)  # as older versions made it from a text
+    Model(ModelConfig(5, hidden=3, embedding=2), vocab).save(tmp_path / "model.safetensors")
     facts, values = shown(tmp_path)
     assert facts["vocabulary"] == r"5 bytes \x00 space a \x80 \xff"
     assert values["vocabulary"] == {"bytes": True, "symbols": [0, 32, 97, 128, 255]}
+
+
+def test_a_model_of_bytes_knows_all_of_them_and_one_of_characters_may_have_an_entry_for_the_others(tmp_path, shown):
+    save(tmp_path, b"a")
+    assert shown(tmp_path)[0]["vocabulary"] == "all 256 bytes"
+    vocab = Vocab.from_text("ab", escape=True)
+    Model(ModelConfig(3, hidden=3, embedding=2), vocab).save(tmp_path / "model.safetensors")
+    facts, values = shown(tmp_path)
+    assert facts["vocabulary"] == "2 characters a b and one entry for all other characters"
+    assert values["vocabulary"] == {"bytes": False, "symbols": [97, 98], "escape": True}
 
 
 def test_of_a_large_vocabulary_the_number_is_shown_and_the_first_symbols(tmp_path, shown):

@@ -21,7 +21,7 @@ from refusals import assert_refused
 from fastlstm import corpora
 from fastlstm.errors import ConfigError, FastlstmError, TextError, VocabularyError
 from fastlstm.sources import exists, opened, title
-from fastlstm.text import Vocab, read_ids, read_text
+from fastlstm.text import Encoder, Vocab, read_ids, read_text
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_ids_of_sources_are_those_of_their_text(folder, texts, as_bytes, size):
         assert ids.dtype == vocab.encode(ref).dtype
         assert vocab.decode(ids) == ref
         larger = Vocab(np.arange(256 if as_bytes else 0x110000, dtype=np.uint32), as_bytes)
-        same, ids = read_ids(paths, vocab=larger)
+        same, ids = read_ids(paths, encoder=Encoder(larger))
         assert same is larger
         assert larger.decode(ids) == ref
 
@@ -265,9 +265,9 @@ def test_ids_have_the_errors_of_texts(write, monkeypatch):
 def test_an_unknown_symbol_is_named_with_its_position_in_all_sources_together(write):
     sources = [write("né".encode(), "1"), write(b"\xef\xbb\xbf" + b"n" * 700_000 + b"z", "2")]
     vocab = Vocab.from_text("né")
-    assert_refused(VocabularyError, r"'z' \(U\+007A\) at position 700002 ", read_ids, sources, vocab=vocab)
+    assert_refused(VocabularyError, r"'z' \(U\+007A\) at position 700002 ", read_ids, sources, encoder=Encoder(vocab))
     nothing = Vocab.from_text("")
-    assert_refused(VocabularyError, "'n'", read_ids, sources, vocab=nothing)
+    assert_refused(VocabularyError, "'n'", read_ids, sources, encoder=Encoder(nothing))
 
 
 def test_standard_input_is_read_once_and_the_default_text_has_no_name(monkeypatch):
@@ -299,7 +299,8 @@ def peak_of_reading(sources, **options):
 @pytest.mark.parametrize("last", ["", "🙂"], ids=["ASCII", "one emoji"])
 def test_reading_ids_takes_little_more_than_the_ids(write, last, given):
     path = write(("ab\n" * 5_000_000 + last).encode())
-    peak, ids = peak_of_reading([path], vocab=Vocab.from_text("ab\n" + last) if given else None)
+    encoder = Encoder(Vocab.from_text("ab\n" + last)) if given else None
+    peak, ids = peak_of_reading([path], encoder=encoder)
     assert ids.nbytes == 15_000_000 + len(last)
     assert peak < ids.nbytes + TEMPORARY
 

@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import math
 import sys
 import tracemalloc
+from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,10 +15,14 @@ from hypothesis import strategies as st
 from refusals import assert_refused
 
 from fastlstm.errors import ConfigError, VocabularyError
-from fastlstm.text import Vocab, split
+from fastlstm.text import Encoder, Vocab, split
 
 #: Any str, including astral characters, NUL and lone surrogates.
 any_text = st.text(st.characters(exclude_categories=()))
+
+
+def small_pieces(size):
+    return mock.patch("fastlstm.text._CHUNK", size)
 
 
 # The vocabulary
@@ -32,7 +39,7 @@ def test_any_text_round_trips(text):
 @given(st.binary())
 def test_any_bytes_round_trip(data):
     vocab = Vocab.from_text(data)
-    assert vocab.symbols.tolist() == sorted(set(data))
+    assert vocab.symbols.tolist() == list(range(256))
     assert vocab.decode(vocab.encode(data)) == data
     assert Vocab.from_json(vocab.to_json()) == vocab
 
@@ -88,7 +95,9 @@ def test_an_unknown_character_is_named_with_its_position(text, message):
 
 
 def test_an_unknown_byte_is_named_with_its_position():
-    assert_refused(VocabularyError, "byte 0xE9 at position 2 ", Vocab.from_text(b"ab").encode, b"ab\xe9")
+    assert_refused(
+        VocabularyError, "byte 0xE9 at position 2 ", Vocab(np.array([97, 98], np.uint32), True).encode, b"ab\xe9"
+    )
 
 
 def test_an_empty_vocabulary_has_no_characters():
@@ -118,12 +127,66 @@ def test_ids_that_are_not_integers_are_refused():
         Vocab.from_text("abc").decode(np.zeros(3))
 
 
+# The escape
+
+
+@given(any_text, any_text)
+def test_with_an_escape_any_text_has_ids_and_only_unknown_characters_become_the_escape(known, text):
+    vocab = Vocab.from_text(known, escape=True)
+    assert len(vocab) == len(set(known)) + 1
+    ids = vocab.encode(text)
+    assert vocab.decode(ids) == "".join(c if c in known else "\ufffd" for c in text)
+    assert [id_ == vocab.escape_id for id_ in ids] == [c not in known for c in text]
+    assert Vocab.from_json(vocab.to_json()) == vocab
+    assert np.all(np.diff(vocab.codes.astype(int)) > 0)
+
+
+@given(any_text, any_text, st.integers(1, 9))
+def test_what_is_skipped_leaves_the_text_of_the_known_characters(known, text, size):
+    encoder = Encoder(Vocab.from_text(known), "skip")
+    with small_pieces(size):
+        ids = encoder.encode(text)
+    assert encoder.vocab.decode(ids) == "".join(c for c in text if c in known)
+    assert encoder.lacking == Counter(ord(c) for c in text if c not in known)
+
+
+def test_unknown_symbols_are_named_by_frequency_with_their_number():
+    encoder = Encoder(Vocab.from_text("abc", escape=True))
+    encoder.encode("axx")
+    encoder.encode("b→x")
+    said = "4 characters that the model does not know (read as unknown): 'x' (U+0078) 3 times, '→' (U+2192)"
+    assert encoder.report() == said
+    many = Encoder(Vocab.from_text("a"), "skip")
+    many.encode("".join(map(chr, range(98, 110))))
+    assert many.report().endswith("'i' (U+0069) and 4 others")
+    assert Encoder(Vocab.from_text("a")).report() == ""
+
+
+def test_an_escape_needs_the_bits_that_name_a_symbol_among_those_it_stands_for():
+    assert Vocab.from_text("ab", escape=True).naming_nats == pytest.approx(math.log(0x110000 - 2), rel=1e-15)
+    assert Vocab.from_text("ab").naming_nats == 0
+    assert Vocab.of_bytes().naming_nats == 0
+
+
+def test_what_a_vocabulary_cannot_do_with_unknown_symbols_is_refused():
+    assert_refused(ConfigError, "no entry that stands for unknown", Encoder, Vocab.from_text("a"), "escape")
+    assert_refused(ConfigError, "one of error, skip, escape", Encoder, Vocab.from_text("a"), "drop")
+    assert_refused(VocabularyError, "bytes has no escape", Vocab, np.arange(3, dtype=np.uint32), True, True)
+    assert_refused(VocabularyError, "'b'", Vocab.from_text("a", escape=True).encode, "b", "error")
+
+
+def test_a_vocabulary_without_an_escape_is_stored_as_in_older_files():
+    assert Vocab.from_text("ab").to_json() == '{"bytes":false,"symbols":[97,98]}'
+    assert not Vocab.from_json('{"bytes":false,"symbols":[97,98]}').escape
+
+
 def test_vocabularies_are_equal_when_symbols_and_kind_are():
     vocab = Vocab.from_text("abc")
     assert vocab == Vocab.from_text("cbacba")
     assert hash(vocab) == hash(Vocab.from_text("cba"))
     assert vocab != Vocab.from_text("abd")
-    assert vocab != Vocab.from_text(b"abc")
+    assert vocab != Vocab.from_text("abc", escape=True)
+    assert Vocab(np.array([97, 98], np.uint32)) != Vocab(np.array([97, 98], np.uint32), True)
     assert vocab != "abc"
 
 

@@ -3,7 +3,7 @@
 usage: python -m tests.campaign [-k EXPRESSION] [--scale X] [--seed N] [--table]
 
 The counts of the parts that were run are recorded in `tests/campaign/results.json`; other parts keep their older ones.
-The table of what the README promises is printed. With ``--table`` nothing is run, and the table is put into the README.
+The table of what is promised is printed. With ``--table`` nothing is run, and it is put into docs/reliability.md.
 """
 
 import argparse
@@ -19,28 +19,22 @@ import results
 
 from benchmarks.table import insert
 
-README = results.ROOT / "README.md"
-
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description="Run the reliability campaign.")
     parser.add_argument("-k", metavar="EXPRESSION", default="", help="run only tests whose names match, as in pytest")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="factor on the number of trials")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all trials")
-    parser.add_argument("--table", action="store_true", help="run nothing; put the recorded results into the README")
+    parser.add_argument("--table", action="store_true", help="run nothing; put the results into docs/reliability.md")
     options = parser.parse_args()
     if options.table:
-        README.write_text(with_table(README.read_text(encoding="utf-8"), results.read()), encoding="utf-8")
+        page = results.PAGE.read_text(encoding="utf-8")
+        results.PAGE.write_text(insert(page, results.table(results.read()), results.MARKS), encoding="utf-8")
         return 0
     status, counts = run(options.k, options.scale, options.seed)
     entries = results.add(counts, results.about() | {"scale": options.scale, "seed": options.seed})
     print(f"\n{results.table(entries)}")
     return status
-
-
-def with_table(readme, entries):
-    """The README with the table of recorded results."""
-    return insert(readme, results.table(entries), results.MARKS)
 
 
 def run(expression, scale, seed):

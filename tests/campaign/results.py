@@ -1,4 +1,4 @@
-"""The results of the campaign: kept in a file, part by part, and shown as a table of what the README promises."""
+"""The results of the campaign: kept in a file, part by part, and shown as the table of docs/reliability.md."""
 
 import datetime
 import json
@@ -12,8 +12,10 @@ from benchmarks.peers import cpu_name
 from benchmarks.table import rows
 
 ROOT = Path(__file__).parents[2]
-#: The file of the results, and the name of the marks in the README that enclose the table.
+#: The file of the results, and the name of the marks in the page that enclose the table.
 FILE, MARKS = Path(__file__).with_name("results.json"), "reliability"
+#: The page that has the table.
+PAGE = ROOT / "docs" / "reliability.md"
 
 
 class Promise(NamedTuple):

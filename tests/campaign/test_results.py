@@ -1,4 +1,4 @@
-"""The record of the campaign, and the README's table made from it."""
+"""The record of the campaign, and the table of docs/reliability.md made from it."""
 
 import collections
 import re
@@ -54,7 +54,7 @@ def test_only_parts_that_were_run_to_their_end_are_recorded():
     assert tally.finished() == {"ended": numbers}
 
 
-def test_the_readme_has_the_table_of_the_recorded_results():
+def test_the_page_has_the_table_of_the_recorded_results():
     """If not: ``python -m tests.campaign --table``."""
-    readme = (results.ROOT / "README.md").read_text(encoding="utf-8")
-    assert insert(readme, results.table(results.read()), results.MARKS) == readme
+    page = results.PAGE.read_text(encoding="utf-8")
+    assert insert(page, results.table(results.read()), results.MARKS) == page
