@@ -50,7 +50,7 @@ class _Source:
     name : for messages.
     path : of the file; its suffix also says whether what is kept is compressed.
     kept : the bytes; ``None``: they are in the file.
-    hashes : of the blocks of the first pass; ``None``: it is not over.
+    hashes : of the blocks of the first pass, 64 bits each; ``None``: it is not over.
     """
 
     name: str
@@ -274,10 +274,10 @@ def _decoded(blocks: Iterator[bytes], name: str, codec: str) -> Iterator[str]:
     _check_width(b"".join(sample), name, codec)
     is_first = True
     for text in _characters(itertools.chain(sample, blocks), name, codec):
-        shown = text.removeprefix("\ufeff") if is_first else text
+        piece = text.removeprefix("\ufeff") if is_first else text
         is_first = False
-        if shown:
-            yield shown
+        if piece:
+            yield piece
 
 
 def _characters(blocks: Iterable[bytes], name: str, codec: str) -> Iterator[str]:
