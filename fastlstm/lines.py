@@ -9,14 +9,25 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import AnyStr, BinaryIO, NamedTuple
+from pathlib import PurePath
+from typing import AnyStr, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.errors import ConfigError, StoppedError, TextError
+from fastlstm import corpora, decompression
+from fastlstm.errors import StoppedError
+from fastlstm.sources import (
+    ENCODING,
+    STANDARD_INPUT,
+    codec_name,
+    is_corpus,
+    open_file,
+    quoted,
+    readable,
+    standard_input,
+)
 
-STANDARD_INPUT = "-"
 #: Symbols of the longest line; a longer one is cut into lines of this length.
 LONGEST = 1 << 20
 
@@ -83,7 +94,7 @@ def line_starts(codes: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
     return np.append(np.repeat(bounds[:-1], parts) + within * LONGEST, bounds[-1])
 
 
-def decoded(chunks: Iterable[bytes], encoding: str = "utf-8") -> Iterator[str]:
+def decoded(chunks: Iterable[bytes], encoding: str = ENCODING) -> Iterator[str]:
     """Decode bytes, which may be damaged: what is not of the encoding becomes symbols that no text contains.
 
     In UTF-8 each such byte becomes a lone surrogate, U+DC80 to U+DCFF; other encodings give U+FFFD. A byte order mark
@@ -94,12 +105,8 @@ def decoded(chunks: Iterable[bytes], encoding: str = "utf-8") -> Iterator[str]:
     ConfigError
         When there is no such encoding.
     """
-    try:
-        "".encode(encoding)  # refuses what encodes no text, such as base64
-        codec = codecs.lookup(encoding).name
-    except (LookupError, ValueError):
-        raise ConfigError(f"there is no encoding {encoding!r}: give one such as utf-8, latin-1 or utf-16") from None
-    is_utf8 = codec == "utf-8"
+    codec = codec_name(encoding)
+    is_utf8 = codec == ENCODING
     decoder = codecs.getincrementaldecoder("utf-8-sig" if is_utf8 else codec)(
         "surrogateescape" if is_utf8 else "replace"
     )
@@ -111,23 +118,34 @@ def decoded(chunks: Iterable[bytes], encoding: str = "utf-8") -> Iterator[str]:
 
 
 def read(source: str, stop: Stop) -> Iterator[bytes]:
-    """The bytes of a file, or of standard input (``-``), in chunks; each has what is there, if that is not nothing.
+    """The bytes of a source in chunks: of a pipe, each is what has arrived.
+
+    Parameters
+    ----------
+    source : the path of a file, which is decompressed if its suffix is one of `fastlstm.decompression.FORMATS`, ``-``
+        for standard input, or the name of a corpus.
+    stop : called for each chunk, and while nothing arrives.
 
     Raises
     ------
     TextError
         When the source cannot be read.
     StoppedError
-        When ``stop`` returns true, which is called while nothing arrives, and for each chunk.
+        When ``stop`` returned true.
     """
+    suffix = PurePath(source).suffix.lower()
     if source == STANDARD_INPUT:
-        if sys.stdin is None:
-            raise TextError("standard input is closed: name a file instead of '-'")
-        with _readable("standard input"):
-            yield from _arriving(sys.stdin.fileno(), stop)
+        yield from _arriving(standard_input(), source, stop)
+    elif is_corpus(source):
+        yield corpora.load(source)
+    elif suffix in decompression.FORMATS:
+        with open_file(source) as file, readable(quoted(source)):
+            for chunk in decompression.blocks(file, suffix, name=quoted(source), size=_BLOCK):
+                _check(stop)
+                yield chunk
     else:
-        with _opened(source) as file, _readable(repr(source)):
-            yield from _arriving(file.fileno(), stop)
+        with open_file(source, buffering=0) as file:
+            yield from _arriving(file, source, stop)
 
 
 def follow(path: str, stop: Stop) -> Iterator[Iterator[bytes]]:
@@ -143,9 +161,9 @@ def follow(path: str, stop: Stop) -> Iterator[Iterator[bytes]]:
     StoppedError
         When ``stop`` returns true.
     """
-    file = _opened(path)
+    file = open_file(path, buffering=0)
     while True:
-        with file, _readable(repr(path)):
+        with file, readable(quoted(path)):
             yield _growing(file, path, stop)
         file = _reopened(path, stop)
 
@@ -180,47 +198,26 @@ def _reopened(path: str, stop: Stop) -> BinaryIO:
     while True:
         _check(stop)
         with contextlib.suppress(FileNotFoundError):
-            return open(path, "rb", buffering=0)
+            return cast(BinaryIO, open(path, "rb", buffering=0))
         time.sleep(_INTERVAL)
 
 
-def _opened(path: str) -> BinaryIO:
-    try:
-        return open(path, "rb", buffering=0)
-    except FileNotFoundError:
-        raise TextError(f"there is no file {path!r}: check the path") from None
-    except IsADirectoryError:
-        raise TextError(f"{path!r} is a folder: name the files in it one by one") from None
-    except OSError as error:
-        raise TextError(f"cannot read {path!r} ({error.strerror}): check the file and its permissions") from None
-    except ValueError:  # a NUL, or a character that the file system's encoding cannot represent
-        raise TextError(f"{path!r} cannot be the path of a file: check it for invalid characters") from None
-
-
-@contextlib.contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """Failures of reading a source become a `TextError`."""
-    try:
-        yield
-    except OSError as error:
-        raise TextError(f"cannot read {name} ({error.strerror}): check it, or name another file") from None
-
-
-def _arriving(descriptor: int, stop: Stop) -> Iterator[bytes]:
-    """Read a file or a pipe until its end."""
-    while True:
-        while not _has_more(descriptor, _INTERVAL):
+def _arriving(file: BinaryIO, name: str, stop: Stop) -> Iterator[bytes]:
+    """What can be read of a file or a pipe at once, until its end."""
+    descriptor, ended = file.fileno(), False
+    with readable(quoted(name)):
+        while not ended:
             _check(stop)
-        _check(stop)
-        chunks = [os.read(descriptor, _BLOCK)]
-        size = len(chunks[0])
-        while chunks[-1] and size < _BLOCK and _has_more(descriptor, _PATIENCE):
-            chunks.append(os.read(descriptor, _BLOCK - size))
-            size += len(chunks[-1])
-        if size:
-            yield b"".join(chunks)
-        if not chunks[-1]:
-            return
+            if not _has_more(descriptor, _INTERVAL):
+                continue
+            chunks = [os.read(descriptor, _BLOCK)]
+            size = len(chunks[0])
+            while chunks[-1] and size < _BLOCK and _has_more(descriptor, _PATIENCE):
+                chunks.append(os.read(descriptor, _BLOCK - size))
+                size += len(chunks[-1])
+            ended = not chunks[-1]
+            if size:
+                yield b"".join(chunks)
 
 
 def _has_more(descriptor: int, seconds: float) -> bool:

@@ -34,14 +34,14 @@ def parser() -> cli.Parser:
     )
     made.add_argument("model", metavar="MODEL", help="the model file, or its run folder")
     made.add_argument(
-        "files", metavar="FILE", nargs="*", help="the lines: files, or '-' for standard input, which is the default"
+        "files",
+        metavar="FILE",
+        nargs="*",
+        help="the lines: files, '-' for standard input (the default), or the name of a corpus",
     )
     text = made.add_argument_group("text")
     cli.add_unknown_option(text)
-    text.add_argument(
-        "--encoding", default="utf-8", metavar="NAME", help="encoding of the files (default: utf-8); bytes that are not"
-        " of it are unknown symbols",
-    )  # fmt: skip
+    cli.add_encoding_option(text)
     text.add_argument(
         "-f", "--follow", action="store_true",
         help="wait for lines that are added to the file, also after it is replaced or made shorter, until Ctrl-C",
@@ -70,7 +70,7 @@ def parser() -> cli.Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score as given by the arguments; returns the exit status."""
-    options = parser().parse_args(argv)
+    options = parser().parse_intermixed_args(argv)  # so that files may follow options
     computing = TrainConfig(**given(options, TrainConfig))
     files = options.files or ["-"]
     if options.follow and (len(files) > 1 or files == ["-"]):
@@ -79,9 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fastlstm.model import Model
     from fastlstm.precision import effective
     from fastlstm.scoring import lenient
+    from fastlstm.sources import ENCODING, expanded
     from fastlstm.text import Encoder
 
     model = Model.load(options.model)
+    if model.vocab.is_bytes and options.encoding is not None:
+        raise ConfigError("the model is of bytes, which are read as they are: leave out --encoding")
+    encoding = None if model.vocab.is_bytes else options.encoding or ENCODING
+    files = [file for name in files for file in expanded(name)]
     encoder = Encoder(model.vocab, options.unknown or lenient(model.vocab))
     precision = effective(computing.precision, model.config, computing.backend)
     warm_up(computing.backend, precision.applied(model.config), cli.say_compiling, bf16=precision.bf16)
@@ -92,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             encoder, backend=computing.backend, threads=computing.threads, precision=precision.name, stop=stop
         )
         for file in files:
-            for block in _blocks(file, None if model.vocab.is_bytes else options.encoding, options.follow, stop):
+            for block in _blocks(file, encoding, options.follow, stop):
                 output.take(scorer.score(block), file if len(files) > 1 else "")
     output.end()
     cli.warn_of_unknown("score", encoder)
