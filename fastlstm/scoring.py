@@ -101,8 +101,8 @@ class Scored:
 
     @property
     def most_nats(self) -> Floats:
-        """(n,): those of the most surprising symbol of each line."""
-        return _by_line(np.maximum, np.nan_to_num(self.nats), self.starts)
+        """(n,): those of the most surprising symbol of each line; 0 for a line without symbols."""
+        return np.nan_to_num(_by_line(np.fmax, self.nats, self.starts))
 
     @property
     def is_cut(self) -> bool:
@@ -166,24 +166,36 @@ class Scorer:
             raise TypeError(f"the lines for this model are {kind}, not {type(block.text).__name__}")
         codes = codes_of(block.text)
         starts = line_starts(codes)
-        ids, counted = self._encoded(block.text, codes)
-        before = np.concatenate([[0], np.cumsum(counted)])[starts]
-        nats = np.full(len(codes), np.nan)
-        nats[counted] = self._read(ids, before)
-        newlines = np.concatenate([[0], np.cumsum(codes == _NEWLINE)])[starts[:-1]]
-        line_nats = _by_line(np.add, np.nan_to_num(nats), starts)
-        return Scored(block, starts, block.number + newlines, nats, np.diff(before), line_nats)
+        nats, counted = self._nats(block.text, codes, starts)
+        ends_line = codes[starts[1:] - 1] == _NEWLINE
+        numbers = block.number + np.cumsum(ends_line) - ends_line
+        line_nats = _by_line(np.add, nats if counted.sum() == len(nats) else np.nan_to_num(nats), starts)
+        return Scored(block, starts, numbers, nats, counted, line_nats)
 
-    def _encoded(self, text: str | bytes, codes: NDArray[np.unsignedinteger]) -> tuple[IdArray, NDArray[np.bool_]]:
-        """The ids of a block, and which of its symbols (N,) they are: some may be left out."""
-        counted = np.ones(len(codes), np.bool_)
+    def _nats(self, text: str | bytes, codes: NDArray[np.unsignedinteger], starts: Integers) -> tuple[Floats, Integers]:
+        """Nats (N,) and counted symbols (n,) of lines, as in `Scored`."""
+        ids, is_counted = self._encoded(text, codes)
+        if is_counted is None:
+            return self._read(ids, starts), np.diff(starts)
+        before = np.append(0, np.cumsum(is_counted))[starts]
+        nats = np.full(len(codes), np.nan)
+        nats[is_counted] = self._read(ids, before)
+        return nats, np.diff(before)
+
+    def _encoded(
+        self, text: str | bytes, codes: NDArray[np.unsignedinteger]
+    ) -> tuple[IdArray, NDArray[np.bool_] | None]:
+        """The ids of a block, and which of its symbols (N,) they are; ``None``: all of them."""
+        left_out = None
         if not self._has_newline:
-            counted = codes != _NEWLINE
+            left_out = codes == _NEWLINE
             text = text.replace(b"\n", b"") if isinstance(text, bytes) else text.replace("\n", "")
+        size = len(text)
         ids = self._encoder.encode_piece(text)
-        if len(ids) < np.count_nonzero(counted):
-            counted &= ~np.isin(codes, list(self._encoder.lacking))
-        return ids, counted
+        if len(ids) < size:
+            unknown = np.isin(codes, list(self._encoder.lacking))
+            left_out = unknown if left_out is None else left_out | unknown
+        return ids, None if left_out is None else ~left_out
 
     def _read(self, ids: IdArray, starts: Integers) -> Floats:
         """The nats (N,) of the ids of lines; ``starts`` (n+1,) as in `Scored`, but with lines that may be empty."""
