@@ -25,7 +25,7 @@ _INDENT = "    "
 
 def rows(scored: Scored, which: Iterable[int], source: str) -> Iterator[str]:
     """Rows of a table, separated by tabs: number, bits, bits per character, line; before them the source, if named."""
-    text, prefix = scored.block.text, f"{source}\t" if source else ""
+    text, prefix = scored.block.text, _prefix(source)
     if isinstance(text, str):
         text = _encodable(text)
     starts, numbers = scored.starts.tolist(), scored.numbers.tolist()
@@ -40,12 +40,12 @@ def rows_of_symbols(scored: Scored, which: Iterable[int], source: str) -> Iterat
 
     Symbols that are not printable, and the backslash, are escaped as in Python. Those left out have no bits.
     """
-    prefix = f"{source}\t" if source else ""
+    prefix = _prefix(source)
     for i in which:
         line = scored.line(i)
         bits = (line.nats / _LN2).tolist()
         for column, (symbol, cost) in enumerate(zip(line.text, bits, strict=True), start=1):
-            shown = "" if cost != cost else f"{cost:.3f}"
+            shown = "" if math.isnan(cost) else f"{cost:.3f}"
             yield f"{prefix}{line.number}\t{column}\t{_escaped(symbol)}\t{shown}\n"
 
 
@@ -91,15 +91,20 @@ def as_json(source: str, line: ScoredLine) -> dict[str, Any]:
         "bits_per_char": line.bits_per_char,
         "column": None if place is None else place + 1,
         "column_bits": None if place is None else float(line.nats[place]) / _LN2,
-        "text": _content(line.text),
+        "text": _encodable(_content(line.text)),
     }
 
 
+def _prefix(source: str) -> str:
+    """The first column of a table, if sources have names."""
+    return f"{visible(source)}\t" if source else ""
+
+
 def _content(text: str | bytes) -> str:
-    """A line without its newline, as characters that can be encoded."""
-    if isinstance(text, bytes):
-        return text.removesuffix(b"\n").decode("utf-8", "replace")
-    return _encodable(text.removesuffix("\n"))
+    """The characters of a line without its newline."""
+    if isinstance(text, str):
+        return text.removesuffix("\n")
+    return text.removesuffix(b"\n").decode("utf-8", "replace")
 
 
 def _encodable(text: str) -> str:
