@@ -7,6 +7,7 @@ from benchmarks.networks import config_of, model_of
 from benchmarks.reporting import report
 from benchmarks.workloads import SAMPLED, SAMPLING
 from fastlstm.backend import build
+from fastlstm.drawing import Drawing
 from fastlstm.kernels.host import has_bf16
 from fastlstm.params import initialise
 
@@ -20,7 +21,7 @@ def generator(workload, backend, lanes, characters, *, bf16=False):
     network, parameters = build(backend, config, 1, lanes, 1, training=False, bf16=bf16), initialise(config, rng)
     first, state = np.zeros(lanes, np.int32), np.zeros(config.state_shape(lanes), config.dtype)
     uniforms = rng.random((characters, lanes))
-    return lambda: network.generate(parameters, first, state, uniforms, 1.0)
+    return lambda: network.generate(parameters, first, state, uniforms, Drawing())
 
 
 @pytest.mark.parametrize("name", SAMPLING)

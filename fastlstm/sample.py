@@ -24,7 +24,8 @@ def parser() -> cli.Parser:
     text.add_argument(
         "--prompt", type=cli.argument_text, default="", metavar="S", help="text to continue; it is written first"
     )
-    add_options(text, SampleConfig, only=("length", "num", "temperature"), defaults=_DEFAULTS)
+    settings = ("length", "num", "temperature", "top_k", "top_p", "min_p")
+    add_options(text, SampleConfig, only=settings, defaults=_DEFAULTS)
     add_options(made.add_argument_group("computing"), TrainConfig)
     return made
 
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     settings: dict[str, Any] = {
         "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
         "seed": sampling.seed,
         "backend": computing.backend,
         "threads": computing.threads,

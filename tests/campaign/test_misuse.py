@@ -12,6 +12,7 @@ from subjects import KINDS, TEXT, fresh_model
 from fastlstm import Model, ModelConfig, TrainConfig, Vocab
 from fastlstm.backend import build
 from fastlstm.batches import Lanes
+from fastlstm.drawing import Drawing
 from fastlstm.errors import FastlstmError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
@@ -301,7 +302,7 @@ def train_step(backend, config, x, y, state, flat):
 
 def generate(backend, config, x, y, state, flat):
     uniforms = np.full((3, B), 0.5)
-    return build(backend, config, 1, B, 1).generate(Parameters(config, flat), x[0], state, uniforms, 1.0)
+    return build(backend, config, 1, B, 1).generate(Parameters(config, flat), x[0], state, uniforms, Drawing())
 
 
 USES = (
