@@ -73,7 +73,7 @@ def call_strangely(function, rng, **arguments):
 
 
 def use_sample(model, rng):
-    settings = {"temperature": 1.0, "seed": 0, "backend": "fast", "threads": 1}
+    settings = {"temperature": 1.0, "top_k": 9, "top_p": 0.9, "min_p": 0.1, "seed": 0, "backend": "fast", "threads": 1}
     arguments, text = call_strangely(without_hours(model.sample), rng, prompt="so", length=5, **settings)
     require(len(text) == arguments["length"], Outcome.WRONG, f"{len(text)} symbols of {arguments}")
 
