@@ -1,6 +1,7 @@
 """Which symbols are drawn: top-k, top-p and min-p, alike in the reference and in the kernels."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import problem
 
+from fastlstm import Model, ModelConfig, TrainConfig, Vocab
 from fastlstm.cells import CELLS
 from fastlstm.drawing import Drawing
 from fastlstm.kernels import draw as kernel
@@ -15,6 +17,7 @@ from fastlstm.kernels import jit
 from fastlstm.kernels.draw import least_of
 from fastlstm.kernels.host import has_bf16
 from fastlstm.kernels.network import FastNetwork
+from fastlstm.observers import Observer
 from fastlstm.reference import network as reference
 from fastlstm.reference.network import ReferenceNetwork, draw, kept
 from fastlstm.reference.rounding import to_bf16
@@ -255,3 +258,30 @@ def test_a_withheld_symbol_is_never_drawn_and_the_others_keep_their_proportions(
     )
     assert np.array_equal(found, expected)
     assert set(drawn(backend(p.config, 1, 8, 1), p, uniforms, Drawing())[0].flat) == {5}
+
+
+@pytest.mark.parametrize("backend", [FastNetwork, ReferenceNetwork])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"top_k": 0}, {"top_k": 2.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_p": math.nan}, {"min_p": -0.1}, {"min_p": 1.1},
+     {"min_p": math.nan}, {"withheld": -1}, {"withheld": 11}],
+    ids=str,
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused(wrong, backend, rng):
+    p = problem(rng, "rnn", seq_len=1)
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be a "):
+        drawn(backend(p.config, 1, p.batch, 1), p, rng.random((1, p.batch)), Drawing(**wrong))
+
+
+def test_a_sample_within_a_run_never_has_the_escape():
+    class Watcher(Observer):
+        texts: ClassVar = []
+
+        def sampled(self, progress, text):
+            self.texts.append(text)
+
+    model = Model(ModelConfig(4, hidden=3, embedding=2), Vocab.from_text("ab\n", escape=True))
+    model.parameters["output.b"][-1] = 30  # by far the most probable
+    model.fit("ab\n" * 50, TrainConfig(seq_len=4, batch=2, steps=1, sample_length=60), observer=Watcher())
+    assert [len(text) for text in Watcher.texts] == [60]
+    assert set(Watcher.texts[0]) <= set("ab\n")
