@@ -107,9 +107,8 @@ class Scored:
     @property
     def is_cut(self) -> bool:
         """Whether a line is only a part of one that was too long."""
-        return (self.block.text[-1:] not in ("\n", b"\n") and int(np.diff(self.starts)[-1]) == LONGEST) or bool(
-            np.any(self.numbers[1:] == self.numbers[:-1])
-        )
+        is_open = self.block.text[-1:] not in ("\n", b"\n") and self.starts[-1] - self.starts[-2] == LONGEST
+        return bool(is_open or np.any(self.numbers[1:] == self.numbers[:-1]))
 
 
 By = Literal["mean", "total", "max"]
@@ -241,7 +240,7 @@ def _lane_bounds(starts: Integers) -> Integers:
 
 def _by_line(reduction: np.ufunc, values: Floats, starts: Integers) -> Floats:
     """The sums, or maxima, of the values (N,) of each line (n,)."""
-    return np.zeros(0) if len(starts) < 2 else reduction.reduceat(values, starts[:-1])
+    return reduction.reduceat(values, starts[:-1])
 
 
 class Ranking:
