@@ -71,7 +71,7 @@ def chosen(length: int) -> Choice:
         return Choice(
             {"hidden": 256, "embedding": 64}, Learning(seq_len=16, lanes=2, replay=2, lr=3e-3, final_rate=0.5)
         )
-    return Choice({"hidden": 384, "embedding": 64}, Learning(seq_len=20, lanes=4, replay=4, lr=2.5e-3))
+    return Choice({"hidden": 384, "embedding": 64}, Learning(seq_len=20, lanes=4, replay=4, lr=5e-3, final_rate=0.1))
 
 
 def chosen_with_model(length: int) -> Learning:
@@ -218,10 +218,19 @@ def _given(
     if not dynamic and (unused := sorted(learning.keys() - {"lanes"})):
         raise ConfigError(f"{unused[0]} is for a model that learns while it reads: leave it out, or set dynamic")
     learn = dataclasses.replace(chosen_with_model(symbols), **learning)
-    archive_file.check_sizes(model.config, learn.symbols if dynamic else _READ_SYMBOLS, is_new=False)
-    if dynamic:
-        return LearningModel(identity(model), symbols, learn)
-    return GivenModel(identity(model), symbols, min(learn.lanes, symbols))
+    coding = (
+        LearningModel(identity(model), symbols, learn)
+        if dynamic
+        else GivenModel(identity(model), symbols, min(learn.lanes, symbols))
+    )
+    _check_step(coding, model)
+    return coding
+
+
+def _check_step(coding: GivenModel | LearningModel, model: Content) -> None:
+    """Raise `ConfigError` when a step takes too much memory."""
+    rows = max(_READ_SYMBOLS, coding.lanes) if isinstance(coding, GivenModel) else coding.learning.symbols
+    archive_file.check_sizes(model.config, rows, is_new=False)
 
 
 def _check_model(coding: Coding, model: Content | None) -> None:
@@ -237,6 +246,7 @@ def _check_model(coding: Coding, model: Content | None) -> None:
             f"the archive was compressed with another model ({coding.model.hex()[:16]}, not"
             f" {identity(model).hex()[:16]}): give that one"
         )
+    _check_step(coding, model)
 
 
 def _reading(

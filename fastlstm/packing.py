@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastlstm import atomic, cli
+from fastlstm import atomic, cli, signals
 from fastlstm.config import TrainConfig
 from fastlstm.errors import ConfigError, FastlstmError
 from fastlstm.settings import add_options, settings_of
@@ -23,6 +23,8 @@ STANDARD = "-"
 
 #: Symbols from which on a text takes long enough for a progress bar.
 _LONG = 20_000
+
+_STANDARD_ERROR = 2
 
 
 def add_file_options(parser: argparse.ArgumentParser, output: str) -> None:
@@ -136,13 +138,18 @@ def progress_bar() -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
     columns: tuple[Any, ...] = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with signals.cleanup(_clear_line), Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", visible=False)
 
         def move(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, visible=total >= _LONG)
 
         yield move
+
+
+def _clear_line() -> None:
+    """Erase the bar and show the cursor again, when a signal ends the process."""
+    os.write(_STANDARD_ERROR, b"\r\x1b[K\x1b[?25h")
 
 
 def _reason(error: Exception) -> str:

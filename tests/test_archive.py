@@ -18,6 +18,7 @@ from fastlstm.errors import ArchiveError, ConfigError, FastlstmError
 from fastlstm.kernels import jit
 from fastlstm.kernels.host import multiply_add
 from fastlstm.learning import Learning
+from fastlstm.params import Parameters
 from fastlstm.spelling import Spelling
 from fastlstm.text import Vocab
 
@@ -294,3 +295,16 @@ def test_an_archive_is_read_back_as_it_was_written():
         written = Archive(10, bytes(range(32)), coding, b"0123456789" if coding == Stored() else b"01234567")
         read = archive_file.decode(archive_file.encode(written))
         assert repr(read) == repr(written)
+
+
+def test_a_given_model_that_would_take_too_much_memory_is_refused():
+    model = MODELS["bytes"].content
+    wide = model._replace(config=ModelConfig(256, hidden=600, embedding=3))
+    wide = wide._replace(parameters=Parameters(wide.config))
+    for learning in ({"seq_len": 4096, "lanes": 16}, {"seq_len": 4096, "lanes": 12, "replay": 4}):
+        with pytest.raises(ConfigError, match="steps of 65,536 symbols take too much memory"):
+            compress(TEXT.encode(), wide, dynamic=True, learning=learning)
+    known = archive_file.decode(compress(TEXT.encode() * 2, model, dynamic=True))
+    much = known._replace(coding=LearningModel(identity(wide), 9, Learning(seq_len=4096, lanes=16)))
+    with pytest.raises(ConfigError, match="take too much memory"):
+        decompress(archive_file.encode(much), wide)
