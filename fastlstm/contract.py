@@ -1,7 +1,8 @@
 """The contract of a network, and the validation of its arguments: the same for both implementations.
 
-A network offers small verbs: `Network.forward`, `Network.backward`, `Network.norm`, `Network.update` and
-`Network.generate`. `Network.train_step` composes them, with bitwise the same result; an implementation may fuse them.
+A network offers small verbs: `Network.forward`, `Network.backward`, `Network.norm` and `Network.update`, which
+`Network.train_step` composes, with bitwise the same result (an implementation may fuse them); `Network.read` and
+`Network.generate`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,19 @@ class StepResult(NamedTuple):
     nats: float
     norm: float
     finite: bool
+
+
+class Restarts(NamedTuple):
+    """Where the carried state restarts within a sequence, so that what follows does not depend on what was before.
+
+    Attributes
+    ----------
+    after : (T, B) bool, whether the state of a lane is replaced after it has read the symbol at a time step.
+    state : (S, L, H), what replaces it, in the network's dtype.
+    """
+
+    after: NDArray[np.bool_]
+    state: FloatArray
 
 
 class Network(abc.ABC):
@@ -96,6 +110,34 @@ class Network(abc.ABC):
             total = self._forward(parameters, x, y, state, nats, step)
             self._forward_thread = threading.get_ident() if self.training else None
         return total
+
+    def read(
+        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64], *,
+        restarts: Restarts | None = None, ranks: NDArray[np.int32] | None = None,
+    ) -> None:  # fmt: skip
+        """Predict ``y`` from ``x`` without dropout; no `backward` can follow.
+
+        A symbol's nats depend on the symbols before it alone: they have the same bits in any lane, and in sequences of
+        any length.
+
+        Parameters
+        ----------
+        nats : (T, B) float64, out: nats of each symbol of ``y``.
+        restarts : where the state is replaced; ``None``: nowhere.
+        ranks : (T, B) int32, out, if given: how many symbols are more probable than that of ``y``.
+        """
+        self._check_parameters("parameters", parameters)
+        self._check_sequence(x, y, state)
+        check_array("nats", nats, self._sequence, np.float64, written=True)
+        if restarts is not None:
+            check_array("restarts.after", restarts.after, self._sequence, np.bool_)
+            parts, layers, _, units = self._state
+            check_array("restarts.state", restarts.state, (parts, layers, units), self._dtype)
+        if ranks is not None:
+            check_array("ranks", ranks, self._sequence, np.int32, written=True)
+        with self.turn():
+            self._forward_thread = None
+            self._read(parameters, x, y, state, nats, restarts, ranks)
 
     def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
         """Accumulate the gradient of ``scale`` times the last forward pass's nats into ``gradients``.
@@ -206,6 +248,12 @@ class Network(abc.ABC):
         self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None,
         step: int | None,
     ) -> float: ...  # fmt: skip
+
+    @abc.abstractmethod
+    def _read(
+        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64],
+        restarts: Restarts | None, ranks: NDArray[np.int32] | None,
+    ) -> None: ...  # fmt: skip
 
     @abc.abstractmethod
     def _backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None: ...

@@ -7,14 +7,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.backend import build
 from fastlstm.config import BackendName, ModelConfig, SampleConfig
-from fastlstm.contract import Ids, Network
+from fastlstm.contract import Ids, Network, Restarts
 from fastlstm.errors import FastlstmError, StoppedError, TextError
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.precision import Precision
@@ -27,6 +27,8 @@ _DRAW_STEPS = 256
 #: An estimate reads in each lane whole blocks of so many symbols, so many blocks at least, after a warm-up. It has so
 #: many lanes at most, and reads about so many symbols in each.
 _BLOCK, _FEWEST_BLOCKS, _WARM_UP, _MOST_LANES, _LANE_CHARS = 64, 4, 128, 64, 384
+#: Time steps that lanes of a text read at once.
+_LANE_STEPS = 32
 #: Number of networks that are cached for further calls of the same size.
 _NETWORKS_KEPT = 4
 #: Largest exponent whose exponential is finite in float64, rounded down.
@@ -69,6 +71,39 @@ class Estimate:
 
     nats_per_char: float
     error: float
+
+
+class Passage(NamedTuple):
+    """Slices of a text that are read in parallel, each as a lane that starts with a zero state.
+
+    Attributes
+    ----------
+    starts, stops : (B,) the symbols of each lane that are predicted are those from ``starts`` to before ``stops``.
+    first : (B,) ids that the lanes read before them.
+    """
+
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    first: Ids
+
+
+class Predicted(NamedTuple):
+    """Symbols that were predicted in parallel, T in each of B lanes or fewer.
+
+    Attributes
+    ----------
+    lanes : (B,) indices of the lanes in the `Passage`.
+    positions : (T, B) places of the symbols in the text.
+    valid : (T, B) bool; elsewhere the lane has ended, and the other arrays mean nothing.
+    nats : (T, B) float64, ``-log p`` of each symbol, in nats.
+    ranks : (T, B) int32, how many symbols are more probable.
+    """
+
+    lanes: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+    nats: NDArray[np.float64]
+    ranks: NDArray[np.int32]
 
 
 class Networks:
@@ -171,6 +206,61 @@ class Inference:
         error = math.sqrt(unread / (counted.size - 1)) * float(counted.std())
         return Estimate(_finite(float(counted.mean())), error)
 
+    def read_lanes(
+        self, ids: IdArray, passage: Passage, restart: tuple[NDArray[np.bool_], FloatArray] | None = None
+    ) -> Iterator[Predicted]:
+        """Predict slices of a text in parallel; a symbol's nats have the same bits as with any other slices.
+
+        Lanes of different length take little more time than their symbols: when half of them have ended, the others go
+        on in a smaller network.
+
+        Parameters
+        ----------
+        ids : (N,) the text.
+        passage : the slices.
+        restart : (N,) bool, after which symbols of the text the state of a lane is replaced, and (S, L, H) by what;
+            ``None``: nowhere.
+
+        Raises
+        ------
+        StoppedError
+            When ``stop`` returned true.
+        """
+        order = np.argsort(passage.starts - passage.stops, kind="stable")  # the longest first: those left are a prefix
+        starts, left = passage.starts[order], (passage.stops - passage.starts)[order]
+        read = np.asarray(passage.first)[order].astype(np.int32)
+        restarted = np.zeros(len(order), np.bool_)
+        state = np.repeat(self._zero_state(), len(order), axis=2)
+        while len(left) and left[0] > 0:
+            self._check_stop()
+            T, B = min(_LANE_STEPS, 1 << int(left[0] - 1).bit_length()), _kept(left)
+            starts, left, read, restarted = starts[:B], left[:B], read[:B], restarted[:B]
+            state = np.ascontiguousarray(state[:, :, :B])
+            steps = np.arange(T)[:, None]
+            positions = starts + steps
+            inside = np.minimum(positions, len(ids) - 1)
+            y = ids[inside].astype(np.int32)
+            x = np.concatenate([read[None], y[:-1]])
+            restarts = None
+            if restart is not None:
+                after = restart[0][inside]
+                restarts = Restarts(np.concatenate([restarted[None], after[:-1]]), restart[1])
+                restarted = after[-1]
+            nats, ranks = np.empty((T, B)), np.empty((T, B), np.int32)
+            with self._network(T, B) as network:
+                network.read(self.parameters, x, y, state, nats, restarts=restarts, ranks=ranks)
+            if self.naming_nats:
+                nats[y == self.parameters.config.vocab_size - 1] += self.naming_nats
+            yield Predicted(order[:B], positions, steps < left, nats, ranks)
+            starts, left, read = starts + T, left - T, y[-1]
+
+    def state_after(self, first: int) -> FloatArray:
+        """The state (S, L, H) after a symbol that is read from the zero state, as at the start of a text."""
+        state, ids = self._zero_state(), np.full((1, 1), first, np.int32)
+        with self._network(1, 1) as network:
+            network.read(self.parameters, ids, ids, state, np.empty((1, 1)))
+        return np.ascontiguousarray(state[:, :, 0])
+
     def draw(self, start: IdArray, sampling: SampleConfig) -> IdArray:
         """Continue a text ``sampling.num`` times, as lanes of one network; returns the sampled ids, (length, num).
 
@@ -252,6 +342,12 @@ class Inference:
     def _check_stop(self) -> None:
         if self.stop is not None and self.stop():
             raise StoppedError
+
+
+def _kept(left: NDArray[np.int64]) -> int:
+    """How many lanes are read further, given what is left of each, the longest first: fewer once half have ended."""
+    reading = int(np.count_nonzero(left > 0))
+    return reading if 2 * reading <= len(left) else len(left)
 
 
 def _finite(nats: float) -> float:

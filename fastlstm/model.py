@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastlstm import checkpoint, fine_tuning, run_checkpoint
 from fastlstm.certificate import Certificate
@@ -23,7 +24,7 @@ from fastlstm.config import (
 )
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
-from fastlstm.inference import Evaluation, Inference, Networks, beginning, smallest_ids
+from fastlstm.inference import Evaluation, Inference, Networks, Passage, beginning, smallest_ids
 from fastlstm.observers import Observer
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.precision import effective
@@ -269,6 +270,29 @@ class Model:
             When ``stop`` returned true.
         """
         return self._inference(backend, threads, precision, stop).evaluate(self.encode(text))
+
+    def log_probs(
+        self,
+        text: Text,
+        *,
+        backend: BackendName = "fast",
+        threads: int | None = None,
+        precision: PrecisionName = "auto",
+    ) -> NDArray[np.float64]:
+        """The natural logarithm of the probability of each symbol of a text, given those before it: (N,), N may be 0.
+
+        The first symbol is predicted after a newline, or after the vocabulary's first symbol if it has no newline. The
+        probability of a symbol for which the escape stands includes that of its name, see `fastlstm.text.Vocab`.
+
+        Raises
+        ------
+        VocabularyError
+            When the text has a symbol that is not in the vocabulary, which has no escape.
+        """
+        ids, inference = self.encode(text), self._inference(backend, threads, precision)
+        passage = Passage(np.zeros(1, np.int64), np.array([len(ids)]), beginning(self.vocab))
+        found = [predicted.nats[predicted.valid] for predicted in inference.read_lanes(ids, passage)]
+        return -np.concatenate([np.zeros(0), *found])
 
     def sample(
         self,

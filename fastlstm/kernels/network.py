@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
-from fastlstm.contract import Ids, Network, StepResult, bad_ids, no_distribution
+from fastlstm.contract import Ids, Network, Restarts, StepResult, bad_ids, no_distribution
 from fastlstm.dropout import WORD, Dropout
 from fastlstm.errors import ConfigError
 from fastlstm.kernels import jit
@@ -84,6 +84,29 @@ class FastNetwork(Network):
         if nats is not None:
             nats[...] = self.buffers.nats.reshape(nats.shape)
         return total
+
+    def _read(
+        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64],
+        restarts: Restarts | None, ranks: NDArray[np.int32] | None,
+    ) -> None:  # fmt: skip
+        buffers = self.buffers
+        if restarts is not None:
+            self._restart_with(restarts)
+        buffers.reading[:] = restarts is not None, ranks is not None
+        try:
+            self._forward(parameters, x, y, state, nats, None)
+        finally:
+            buffers.reading[:] = 0
+        if ranks is not None:
+            ranks[...] = buffers.ranks.reshape(ranks.shape)
+
+    def _restart_with(self, restarts: Restarts) -> None:
+        """Copy what kernels need of restarts into the workspace."""
+        parts, layers, units = restarts.state.shape
+        self.buffers.restarts[:] = restarts.after.reshape(-1)
+        for part in range(parts):
+            for layer in range(layers):
+                self.workspace.view("start", part * layers + layer)[:units] = restarts.state[part, layer]
 
     def _backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
         y = self._targets

@@ -96,9 +96,20 @@ def logits(plan: Any, buffers: Any, first: int, rows: int, first_vector: int, la
 
 
 @jit.device
+def rank_of(arena: Any, at: int, symbols: int, target: float) -> int:
+    """How many of the logits at ``arena[at]`` are above that of the target."""
+    above = 0
+    for v in range(symbols):
+        if arena[at + v] > target:
+            above += 1
+    return above
+
+
+@jit.device
 def predict(plan: Any, buffers: Any, y: Any, worker: int, workers: int) -> None:
-    """Output layer for this worker's rows: probabilities into ``p``, nats of the targets into ``nats``."""
+    """Output layer for this worker's rows: probabilities into ``p``, nats and, if wanted, ranks of the targets."""
     arena, nats, Vp = buffers.arena, buffers.nats, plan.Vp
+    ranking = buffers.reading[1] != 0
     U = width(arena)
     first, last = split(plan.T * plan.B, worker, workers)
     for block in range(first, last, BLOCK):
@@ -109,6 +120,8 @@ def predict(plan: Any, buffers: Any, y: Any, worker: int, workers: int) -> None:
         for row in range(block, block + rows):
             at = plan.p + row * Vp
             target = arena[at + y[row]]
+            if ranking:
+                buffers.ranks[row] = rank_of(arena, at, plan.V, target)
             highest, total = softmax_row(arena, at, Vp, 1.0)
             nats[row] = log(np.float64(total)) + (np.float64(highest) - np.float64(target))
             for j in range(0, Vp, U):

@@ -131,6 +131,22 @@ def places_of(layer: Any, t: int, b: int, unit: int, inputs: int, recurrent: int
     )
 
 
+@jit.device
+def restart(plan: Any, buffers: Any, layer: int, t: int, share: Any) -> None:
+    """Replace this worker's part of the state after time step ``t``, in the lanes that restart there."""
+    arena, vectors = buffers.arena, share.last_unit - share.first_unit
+    column = share.first_unit * width(arena)
+    for b in range(share.first_lane, share.last_lane):
+        if buffers.restarts[t * plan.B + b]:
+            row = ((t + 1) * plan.B + b) * plan.Hp + column
+            for part in range(plan.S):
+                block = part * plan.L + layer
+                start = plan.start + block * plan.start_size + column
+                copy_vectors(arena, start, plan.h + block * plan.h_size + row, vectors)
+            h, rounded = plan.h + layer * plan.h_size + row, plan.h_r + layer * plan.h_r_size + row
+            round_vectors(arena, h, buffers.operands, rounded, vectors)
+
+
 @jit.inlined
 def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     """This worker's share of a layer over all time steps: gates and state of its lanes and units.
@@ -149,6 +165,7 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     tiles = (owned + ROWS - 1) // ROWS
     height, taller = owned // tiles, owned % tiles  # the first tiles have one row more; no divisions below
     widest = (VECTORS_ONE_ROW if owned == 1 else VECTORS) // G
+    restarting = buffers.reading[0] != 0
     table, slot, here, scratch = plan.table, buffers.slot, layer_of(plan, U, layer), share.scratch
     for t in range(plan.T):
         for unit in range(share.first_unit, share.last_unit, widest):
@@ -173,6 +190,8 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
                         forward(buffers.cell, arena, at)
                         round_vectors(arena, at.after, operands, at.after_r, 1)
                 first += rows
+        if restarting:
+            restart(plan, buffers, layer, t, share)
         barrier(buffers.sync, share.team_barrier, share.members)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastlstm.contract import Ids
+from fastlstm.contract import Ids, Restarts
 from fastlstm.params import FloatArray, Parameters
 from fastlstm.reference.cells import CELLS
 from fastlstm.reference.rounding import Rounding, exact
@@ -46,7 +46,12 @@ class LayerTape:
 
 
 def forward(
-    parameters: Parameters, layer: int, x: FloatArray, state: FloatArray, rounded: Rounding = exact
+    parameters: Parameters,
+    layer: int,
+    x: FloatArray,
+    state: FloatArray,
+    rounded: Rounding = exact,
+    restarts: Restarts | None = None,
 ) -> LayerTape:
     """Run a layer over a sequence: (T1) to (T3).
 
@@ -56,6 +61,7 @@ def forward(
     x : (T, B, X), inputs.
     state : (S, B, H), carried in.
     rounded : the rounding of operands.
+    restarts : where the state is replaced; ``None``: nowhere. There is no backward pass for it.
     """
     cell, structure = CELLS[parameters.config.cell], parameters.config.structure
     W, b = _weights(parameters, layer)
@@ -72,6 +78,8 @@ def forward(
             gates[n, t] = gate
         for n, part in enumerate(after):
             states[n, t + 1] = part
+        if restarts is not None:
+            states[:, t + 1, restarts.after[t]] = restarts.state[:, layer, None]
     return LayerTape(x, gates, states, rounded)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
-from fastlstm.contract import Ids, Network, bad_ids, no_distribution
+from fastlstm.contract import Ids, Network, Restarts, bad_ids, no_distribution
 from fastlstm.dropout import Dropout
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
@@ -69,7 +69,13 @@ def masked(values: FloatArray, factors: FloatArray | None) -> FloatArray:
 
 
 def forward(
-    parameters: Parameters, x: Ids, y: Ids, state: FloatArray, masks: Masks | None = None, rounded: Rounding = exact
+    parameters: Parameters,
+    x: Ids,
+    y: Ids,
+    state: FloatArray,
+    masks: Masks | None = None,
+    rounded: Rounding = exact,
+    restarts: Restarts | None = None,
 ) -> Tape:
     """Predict ``y`` from ``x``: (N1) to (N8).
 
@@ -80,6 +86,7 @@ def forward(
     state : (S, L, B, H), carried in; not changed.
     masks : the factors of dropout at each of the L+1 places; ``None``: no dropout.
     rounded : the rounding of all operands of products, here and in `backward`.
+    restarts : where the state is replaced; ``None``: nowhere. There is no backward pass for it.
 
     Returns
     -------
@@ -91,7 +98,7 @@ def forward(
     a = masked(parameters["embedding"][x], masks[0])  # (N1)
     layers: list[LayerTape] = []
     for layer in range(config.layers):
-        tape = recurrent.forward(parameters, layer, a, state[:, layer], rounded)  # (N2)
+        tape = recurrent.forward(parameters, layer, a, state[:, layer], rounded, restarts)  # (N2)
         layers.append(tape)
         a = masked(tape.h[1:], masks[layer + 1])  # (N2)
     top = rounded(a)
@@ -154,6 +161,18 @@ class ReferenceNetwork(Network):
         if nats is not None:
             nats[...] = tape.nats
         return float(tape.nats.sum())
+
+    def _read(
+        self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64],
+        restarts: Restarts | None, ranks: NDArray[np.int32] | None,
+    ) -> None:  # fmt: skip
+        _check_ids(self.config, x, y)
+        tape = forward(parameters, x, y, state, rounded=self._rounded, restarts=restarts)
+        state[...] = final_state(tape)
+        nats[...] = tape.nats
+        if ranks is not None:
+            p = tape.probabilities
+            ranks[...] = (p > np.take_along_axis(p, y[..., None].astype(np.intp), axis=-1)).sum(axis=-1)
 
     def _masks(self, step: int | None) -> Masks | None:
         if step is None:
