@@ -10,7 +10,7 @@ import pytest
 from fastlstm import ModelConfig, TrainConfig, cli, train
 from fastlstm.cells import CELLS
 from fastlstm.comparison_plan import ComparisonPlan
-from fastlstm.config import SampleConfig
+from fastlstm.config import EvaluationConfig, SampleConfig
 from fastlstm.defaults import choosable
 from fastlstm.errors import ConfigError
 from fastlstm.optimizers import OPTIMIZERS
@@ -19,7 +19,7 @@ from fastlstm.settings import Settings, add_options, as_arguments, declare, docu
 from fastlstm.train_settings import Given
 
 TRAINING = [ModelConfig, TrainConfig]
-CLASSES = [*TRAINING, SampleConfig]
+CLASSES = [*TRAINING, SampleConfig, EvaluationConfig]
 OPTIONS = {
     one.option: (cls, name)
     for cls in TRAINING
@@ -85,6 +85,7 @@ def test_the_settings_of_a_class_are_its_fields():
 
 def test_sampling_has_the_option_of_every_setting_that_declares_one():
     assert set(settings_of(SampleConfig)) <= actions("sample").keys()
+    assert set(settings_of(EvaluationConfig)) <= actions("evaluate").keys()
 
 
 def test_training_has_the_option_of_every_setting_that_declares_one():
