@@ -72,8 +72,10 @@ def add_text_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
     text = parser.add_argument_group("text")
     text.add_argument(
         "--data", nargs="+", action="extend", metavar="TEXT",
-        help="files, '-' for standard input, or names of corpora: input (the default), pydoc, tinyshakespeare",
+        help="files (also .gz, .bz2, .xz and .zst), patterns such as 'notes/*.txt', '-' for standard input, or names of"
+        " corpora: input (the default), pydoc, tinyshakespeare",
     )  # fmt: skip
+    add_encoding_option(text)
     text.add_argument("--bytes", action="store_true", default=None, help="use bytes as symbols instead of characters")
     return text
 
@@ -91,6 +93,13 @@ def warn_of_unknown(verb: str, encoder: Encoder) -> None:
     """Print the symbols that the model does not know, if there were any, in one line on standard error."""
     if report := encoder.report():
         note(verb, f"warning: {terminal.printable_line(report)}")
+
+
+def add_encoding_option(group: argparse._ArgumentGroup) -> None:
+    """Add the option that gives the encoding of texts."""
+    group.add_argument(
+        "--encoding", metavar="NAME", help="encoding of the text, such as utf-16, latin-1 or cp1252 (default: utf-8)"
+    )
 
 
 def command(verb: str) -> str:

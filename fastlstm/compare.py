@@ -65,11 +65,12 @@ class _Wanted(NamedTuple):
     cells: list[str]
     data: list[str]
     as_bytes: bool
+    encoding: str | None
 
     @property
     def origin(self) -> dict[str, Any]:
         """Where the text comes from, as it is kept in the folder."""
-        return {"data": self.data, "bytes": self.as_bytes, "folder": os.getcwd()}
+        return {"data": self.data, "bytes": self.as_bytes, "encoding": self.encoding, "folder": os.getcwd()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = ComparisonFolder(options.resume)
         wanted = _resumed(folder)
     else:
-        wanted = _Wanted(plan, options.cells or [], options.data or [], bool(options.bytes))
+        wanted = _Wanted(plan, options.cells or [], options.data or [], bool(options.bytes), options.encoding)
         folder = _new_folder(options.out, wanted.data)
     try:
         with Lock(folder.path):
@@ -113,32 +114,28 @@ def _resumed(folder: ComparisonFolder) -> _Wanted:
     """The comparison of a folder, to go on with."""
     from fastlstm.comparison_folder import PLAN
     from fastlstm.errors import ConfigError
+    from fastlstm.run_text import located
 
     record = folder.read(PLAN)
     if record is None:
         raise ConfigError(f"{str(folder.path)!r} contains no comparison that could be resumed: check the path")
     try:
         origin = record["origin"]
-        data = [_found(source, origin["folder"]) for source in origin["data"]]
-        return _Wanted(ComparisonPlan.from_dict(record["plan"]), list(record["cells"]), data, bool(origin["bytes"]))
+        data = [located(source, origin) for source in origin["data"]]
+        plan = ComparisonPlan.from_dict(record["plan"])
+        return _Wanted(plan, list(record["cells"]), data, bool(origin["bytes"]), origin.get("encoding"))
     except (KeyError, TypeError):
         raise ConfigError(f"{str(folder.path / PLAN)!r} is no plan of this command: begin a new comparison") from None
 
 
-def _found(source: str, folder: str) -> str:
-    """The path of a text: as it was given, or from the folder in which the comparison was started."""
-    path = Path(folder, source)
-    return source if Path(source).exists() or not path.exists() else str(path)
-
-
 def _new_folder(out: str | None, data: list[str]) -> ComparisonFolder:
     """The folder given by ``--out``, else the next free ``comparisons/NAME`` with the name of the first text."""
+    from fastlstm import sources
     from fastlstm.comparison_folder import ComparisonFolder
 
     if out is not None:
         return ComparisonFolder.new(Path(out))
-    first = data[0] if data else "input"
-    return ComparisonFolder.next_free(Path("comparisons", "stdin" if first == "-" else Path(first).stem or "text"))
+    return ComparisonFolder.next_free(Path("comparisons", sources.title(data)))
 
 
 def _compare(wanted: _Wanted, folder: ComparisonFolder, started: float, options: argparse.Namespace) -> int:
@@ -150,7 +147,7 @@ def _compare(wanted: _Wanted, folder: ComparisonFolder, started: float, options:
     tell = _teller(options.quiet)
     if wanted.plan.preset is not None:
         tell(f"note: {UNFAIR}")
-    text = read_text(wanted.data, as_bytes=wanted.as_bytes)
+    text = read_text(wanted.data, as_bytes=wanted.as_bytes, encoding=wanted.encoding)
     name = ", ".join(terminal.printable_line(Path(source).name) for source in wanted.data) or "the default text"
     with signals.Stop() as stop:
         stop.lost = lambda: f"what is done is in {folder.path}"

@@ -6,6 +6,7 @@ Its keys are names of settings of `fastlstm.config.ModelConfig` (but ``vocab_siz
 =============  ====================================================================================
 data           list of strings, the texts, as after ``--data``
 bytes          whether the symbols are bytes
+encoding       the encoding of the texts (optional; UTF-8)
 init_from      the model from which training starts (optional)
 ``[run]``      a table, the record of the run that wrote the file (optional); it configures nothing
 =============  ====================================================================================
@@ -22,7 +23,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fastlstm import corpora
+from fastlstm import corpora, sources
 from fastlstm.config import ModelConfig, TrainConfig
 from fastlstm.errors import ConfigError
 from fastlstm.optimizers import OPTIMIZERS
@@ -49,6 +50,7 @@ class Configuration(NamedTuple):
     ----------
     data : the texts, as in `fastlstm.text.read_text`; ``None``: the file does not name them.
     as_bytes : whether the symbols are bytes; ``None``: the file does not say.
+    encoding : of the texts; ``None``: the file does not name it.
     init_from : path of the model from which training starts; ``None``: there is none.
     model, train : given fields of `ModelConfig` and `TrainConfig`, each valid by itself; as in `settings.given`, those
         that a given one excludes are ``None``.
@@ -56,6 +58,7 @@ class Configuration(NamedTuple):
 
     data: list[str] | None
     as_bytes: bool | None
+    encoding: str | None
     init_from: str | None
     model: Values
     train: Values
@@ -93,6 +96,7 @@ def read(path: str | os.PathLike[str]) -> Configuration:
         return Configuration(
             _texts(values.get("data")),
             _typed("bytes", values.get("bytes"), bool, "true or false"),
+            _encoding(values.get("encoding")),
             _typed("init_from", values.get("init_from"), str, "a string"),
             _given(values, ModelConfig),
             _given(values, TrainConfig),
@@ -118,6 +122,7 @@ def text(
     *,
     data: Sequence[str],
     as_bytes: bool = False,
+    encoding: str | None = None,
     init_from: str | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> str:
@@ -130,6 +135,7 @@ def text(
     model, train : the settings of the run, with the precision in effect.
     data : the texts; if empty, the default text.
     as_bytes : whether the symbols are bytes.
+    encoding : of the texts, as it was given.
     init_from : path of the model from which training started.
     record : the table ``[run]``: strings, numbers, booleans, dates; ``None`` values are left out. Its keys must not be
         names of settings.
@@ -138,7 +144,9 @@ def text(
     -----
     A path that is not valid Unicode cannot be written in TOML: the characters in question become ``?``.
     """
-    texts = {"data": list(data) or [corpora.DEFAULT], "bytes": as_bytes, "init_from": init_from}
+    texts = {
+        "data": list(data) or [corpora.DEFAULT], "bytes": as_bytes, "encoding": encoding, "init_from": init_from,
+    }  # fmt: skip
     groups: dict[str, Values] = {"text": _present(texts)}
     for settings in (model, train.in_effect()):
         declared = _settings(type(settings))
@@ -199,7 +207,7 @@ def load(file: str | os.PathLike[str]) -> Values:
 
 def _check_keys(values: Values, recorded: Values) -> None:
     """Refuse keys that name no setting, and settings that would be ignored because they stand in the record."""
-    known = ["data", "bytes", "init_from", *_settings(ModelConfig), *_settings(TrainConfig)]
+    known = ["data", "bytes", "encoding", "init_from", *_settings(ModelConfig), *_settings(TrainConfig)]
     for key in known:
         if key in recorded:
             raise ConfigError(f"{key} is in the table [{_RECORD}], which configures nothing: write it above the table")
@@ -229,6 +237,13 @@ def _texts(value: object) -> list[str] | None:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise ConfigError(f'data must be a list of strings, such as ["notes.txt"], not {value!r}')
     return value
+
+
+def _encoding(value: object) -> str | None:
+    encoding: str | None = _typed("encoding", value, str, "a string")
+    if encoding is not None:
+        sources.codec_name(encoding)
+    return encoding
 
 
 def _typed(key: str, value: Any, kind: type, description: str) -> Any:

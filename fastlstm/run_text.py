@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastlstm import config_file, corpora
+from fastlstm import config_file, corpora, sources
 from fastlstm.config import TrainConfig
 from fastlstm.errors import TextError
-from fastlstm.text import STANDARD_INPUT, Vocab, fingerprint, read_text, split
+from fastlstm.text import Vocab, fingerprint, read_text, split
 
 
 class RunText(NamedTuple):
@@ -21,15 +21,16 @@ class RunText(NamedTuple):
 
 
 def located(source: str, record: Mapping[str, Any]) -> str:
-    """The path of a text of a run: as it was given, or from the folder in which the run was started.
+    """The path or pattern of a text of a run: as it was given, or from the folder in which the run was started.
 
     Parameters
     ----------
     source : as the settings of the run name it.
-    record : of the run, see `fastlstm.config_file.record`.
+    record : of the run, see `fastlstm.config_file.record`; its ``folder`` is used.
     """
-    path = Path(str(record.get("folder", ".")), source)
-    return source if Path(source).exists() or not path.exists() else str(path)
+    folder = str(record.get("folder", "."))
+    path = os.path.join(glob.escape(folder) if sources.is_pattern(source) else folder, source)
+    return source if sources.exists(source) or not sources.exists(path) else path
 
 
 def read(folder: str | os.PathLike[str], vocab: Vocab, data: Sequence[str] | None = None) -> RunText:
@@ -53,9 +54,9 @@ def read(folder: str | os.PathLike[str], vocab: Vocab, data: Sequence[str] | Non
     settings, record = config_file.read(folder), config_file.record(folder)
     if data is None:
         data = [located(source, record) for source in settings.data or []]
-        if STANDARD_INPUT in data:
+        if sources.STANDARD_INPUT in data:
             raise TextError("the run read its text from standard input: give the text with --data")
-    text = read_text(data, as_bytes=vocab.is_bytes)
+    text = read_text(data, as_bytes=vocab.is_bytes, encoding=settings.encoding)
     ids = vocab.encode(text)
     if record.get("text_sha256", found := fingerprint(vocab, ids)) != found:
         raise TextError(

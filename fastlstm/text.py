@@ -1,29 +1,23 @@
-"""Reading texts, the vocabulary (encoding and decoding), and the split into training and validation parts."""
+"""Whole texts, the vocabulary (encoding and decoding), and the split into training and validation parts."""
 
 from __future__ import annotations
 
-import codecs
 import hashlib
-import itertools
 import json
 import math
-import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, Self, get_args, overload
+from typing import Any, Literal, Self, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm import corpora
 from fastlstm.config import Unknown
-from fastlstm.errors import ConfigError, TextError, VocabularyError
+from fastlstm.errors import ConfigError, VocabularyError
 from fastlstm.logarithm import log
+from fastlstm.sources import opened
 
 IdArray = NDArray[np.unsignedinteger]
-
-STANDARD_INPUT = "-"
 
 _CODE_POINTS = 0x110000
 #: The code of the escape of a vocabulary: above every code point.
@@ -33,31 +27,28 @@ _REPLACEMENT = 0xFFFD
 #: Symbols without an entry that a report names.
 _NAMED = 8
 _BYTE_VALUES = 0x100
-#: Symbols encoded, or bytes decoded, at a time; this bounds the temporary memory for a long text.
+#: Symbols encoded at a time; this bounds the temporary memory for a long text.
 _CHUNK = 1 << 18
-#: Bytes of a file that are read, and later freed, at a time: so many that the allocator returns them to the system.
-_BLOCK = 1 << 26
-#: Number of bytes of a source that are examined for UTF-16 and UTF-32.
-_SAMPLE = 1 << 20
-#: Fewer NULs than this do not indicate UTF-16 or UTF-32.
-_FEW_NULS = 8
-#: Byte order marks of UTF-16 and UTF-32; those of UTF-32, little-endian, begin with those of UTF-16.
-_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 #: Longest JSON of a vocabulary: every code point, with at most seven digits and a separator each.
 _LONGEST_JSON = 10 * _CODE_POINTS
 
 
 def read_ids(
-    sources: Sequence[str], *, as_bytes: bool = False, escape: bool = False, encoder: Encoder | None = None
+    sources: Sequence[str],
+    *,
+    as_bytes: bool = False,
+    encoding: str | None = None,
+    escape: bool = False,
+    encoder: Encoder | None = None,
 ) -> tuple[Vocab, IdArray]:
-    """Read sources and encode them as one text, which is decoded in pieces and never as a whole.
+    """Read sources and encode them as one text, which is read in pieces and never held as a whole.
 
-    The text is traversed twice: for the vocabulary and the length, then for the ids. The bytes of files are freed while
-    their ids are made, so that peak memory is about that of the bytes or of the ids, whichever take more.
+    The text is traversed twice: for the vocabulary and the length, then for the ids. Peak memory is about that of the
+    ids.
 
     Parameters
     ----------
-    sources : as in `read_text`.
+    sources, encoding : as in `read_text`.
     as_bytes : whether the symbols are bytes rather than characters; ignored if ``encoder`` is given.
     escape : whether a vocabulary of characters gets an escape; ignored if ``encoder`` is given.
     encoder : with the vocabulary to encode with; ``None``: that of the text.
@@ -69,167 +60,51 @@ def read_ids(
 
     Raises
     ------
-    TextError
-        As `read_text`.
+    TextError, ConfigError
+        As `read_text`; also when a file changes between the passes.
     VocabularyError
         When a symbol has no entry in the encoder's vocabulary, and the encoder makes that an error; the message names
         the first such symbol and its position in the whole text.
     """
     as_bytes = as_bytes if encoder is None else encoder.vocab.is_bytes
-    contents = _read_all(sources)
-    symbols, length = _survey(_pieces(contents, as_bytes))
-    if length == 0:
-        raise _empty(contents)
-    if encoder is None:
-        encoder = Encoder(Vocab.of_bytes() if as_bytes else Vocab(symbols, escape=escape))
-    return encoder.vocab, encoder.encode_pieces(_pieces(contents, as_bytes, release=True), length)
+    with opened(sources, as_bytes=as_bytes, encoding=encoding) as source:
+        symbols, length = _survey(source.pieces())
+        if length == 0:
+            raise source.empty()
+        if encoder is None:
+            encoder = Encoder(Vocab.of_bytes() if as_bytes else Vocab(symbols, escape=escape))
+        return encoder.vocab, encoder.encode_pieces(source.pieces(), length)
 
 
 @overload
-def read_text(sources: Sequence[str], *, as_bytes: Literal[False] = False) -> str: ...
+def read_text(sources: Sequence[str], *, as_bytes: Literal[False] = False, encoding: str | None = None) -> str: ...
 @overload
-def read_text(sources: Sequence[str], *, as_bytes: Literal[True]) -> bytes: ...
+def read_text(sources: Sequence[str], *, as_bytes: Literal[True], encoding: str | None = None) -> bytes: ...
 @overload
-def read_text(sources: Sequence[str], *, as_bytes: bool) -> str | bytes: ...
-def read_text(sources: Sequence[str], *, as_bytes: bool = False) -> str | bytes:
+def read_text(sources: Sequence[str], *, as_bytes: bool, encoding: str | None = None) -> str | bytes: ...
+def read_text(sources: Sequence[str], *, as_bytes: bool = False, encoding: str | None = None) -> str | bytes:
     """Read sources and join them into one text.
 
     Parameters
     ----------
-    sources : file paths, ``-`` for standard input, or names of corpora (`fastlstm.corpora.NAMES`;
-        an existing file of that name takes precedence). An empty sequence means the default text.
-    as_bytes : return the bytes as they are. Otherwise they are decoded as UTF-8: a byte order mark at the
-        start of a source is removed, line ends are unchanged.
+    sources : file paths, patterns, ``-`` for standard input, or names of corpora, see `fastlstm.sources.opened`. An
+        empty sequence means the default text.
+    as_bytes : return the bytes as they are, but those of compressed files decompressed. Otherwise they are decoded: a
+        byte order mark at the start of a source is removed, line ends are unchanged.
+    encoding : of all sources, as Python names it; ``None``: UTF-8. Not for bytes.
 
     Raises
     ------
     TextError
-        When a source is missing, a folder, unreadable or not UTF-8, or when the whole text is empty.
+        When a source is missing, a folder, unreadable, damaged or not of the encoding, or when the whole text is empty.
+    ConfigError
+        When there is no such encoding, or when one is given for bytes.
     """
-    contents = _read_all(sources)
-    text: str | bytes
-    if as_bytes:
-        text = b"".join([block for _, blocks in contents for block in blocks])
-    else:
-        text = "".join([str(piece) for piece in _pieces(contents, as_bytes=False, release=True)])
-    if not text:
-        raise _empty(contents)
-    return text
-
-
-#: Name of a source, for messages, and its bytes, in blocks.
-_Source = tuple[str, list[bytes]]
-
-
-def _read_all(sources: Sequence[str]) -> list[_Source]:
-    return [(_name(source), _read(source)) for source in sources or [corpora.DEFAULT]]
-
-
-def _pieces(contents: Iterable[_Source], as_bytes: bool, *, release: bool = False) -> Iterator[str | bytes]:
-    """The symbols of sources in order, in pieces; with ``release`` each block is freed after use."""
-    for name, blocks in contents:
-        if not as_bytes and _is_wide(_beginning(blocks)):
-            raise TextError(
-                f"{name} is not UTF-8 but looks like UTF-16 or UTF-32: convert it to UTF-8, or train a model of bytes"
-                " (train --bytes)"
-            )
-        slices = (
-            block[start : start + _CHUNK] for block in _each(blocks, release) for start in range(0, len(block), _CHUNK)
-        )
-        yield from slices if as_bytes else _decode_utf8(slices, name)
-
-
-def _each(blocks: list[bytes], release: bool) -> Iterator[bytes]:
-    if not release:
-        yield from blocks
-    while release and blocks:
-        yield blocks.pop(0)
-
-
-def _beginning(blocks: list[bytes]) -> bytes:
-    """The first `_SAMPLE` bytes of a source."""
-    sample = b""
-    for block in blocks:
-        sample += block[: _SAMPLE - len(sample)]
-    return sample
-
-
-def _empty(contents: list[_Source]) -> TextError:
-    return TextError(f"the text is empty ({', '.join(name for name, _ in contents)}): give a file with text in it")
-
-
-def _read(source: str) -> list[bytes]:
-    if source == STANDARD_INPUT:
-        return [_read_standard_input()]
-    if source in corpora.NAMES and (os.path.isdir(source) or not os.path.exists(source)):
-        return [corpora.load(source)]
-    try:
-        with open(source, "rb") as file:
-            return list(_blocks(file))
-    except FileNotFoundError:
-        raise TextError(
-            f"there is no file {source!r}: check the path, or name a corpus ({', '.join(corpora.NAMES)})"
-        ) from None
-    except IsADirectoryError:
-        raise TextError(f"{source!r} is a folder: name the files in it one by one") from None
-    except OSError as error:
-        raise TextError(f"cannot read {source!r} ({error.strerror}): check the file and its permissions") from None
-    except ValueError:  # a NUL, or a character that the file system's encoding cannot represent
-        raise TextError(f"{source!r} cannot be the path of a file: check it for invalid characters") from None
-
-
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    left = os.fstat(file.fileno()).st_size
-    while left > 0 and (block := file.read(min(left, _BLOCK))):
-        left -= len(block)
-        yield block
-    yield file.read()  # of a pipe, which has no size: all of it
-
-
-def _read_standard_input() -> bytes:
-    if sys.stdin is None:
-        raise TextError("standard input is closed: name a file instead of '-'")
-    try:
-        return sys.stdin.buffer.read()
-    except OSError as error:
-        raise TextError(f"cannot read standard input ({error.strerror}): name a file instead of '-'") from None
-
-
-def _decode_utf8(slices: Iterable[bytes], name: str) -> Iterator[str]:
-    """Decode a source, given in slices that may end within a character."""
-    decoder, given, is_first = codecs.getincrementaldecoder("utf-8")(), 0, True
-    for piece in itertools.chain(slices, [b""]):
-        given += len(piece)
-        try:
-            text = decoder.decode(piece, final=not piece)
-        except UnicodeDecodeError as error:
-            offset = given - len(error.object) + error.start
-            raise TextError(
-                f"{name} is not UTF-8 (byte 0x{error.object[error.start]:02X} at offset {offset}):"
-                " convert it to UTF-8, or train a model of bytes (train --bytes)"
-            ) from None
-        if is_first and text:
-            text, is_first = text.removeprefix("\ufeff"), False
-        if text:
-            yield text
-
-
-def _is_wide(sample: bytes) -> bool:
-    """Whether bytes look like UTF-16 or UTF-32; these are also valid UTF-8 if all characters have small code points.
-
-    In UTF-16, every other byte is the high byte of a character, which is NUL for many characters, such as spaces and
-    line ends in any script. Other text that contains NULs has them at even and odd indices alike. UTF-32 has more NULs
-    than any text.
-    """
-    codes = np.frombuffer(sample, np.uint8)
-    counts = [int(np.count_nonzero(codes[parity::2] == 0)) for parity in (0, 1)]
-    few, many, half = min(counts), max(counts), len(codes) / 2
-    one_sided = many >= 0.1 * half and few <= 0.1 * many
-    return sample.startswith(_WIDE_MARKS) or (many >= _FEW_NULS and (one_sided or few >= 0.4 * half))
-
-
-def _name(source: str) -> str:
-    return "standard input" if source == STANDARD_INPUT else repr(source)
+    with opened(sources, as_bytes=as_bytes, encoding=encoding) as source:
+        pieces = list(source.pieces())
+        if not pieces:
+            raise source.empty()
+    return b"".join(cast(list[bytes], pieces)) if as_bytes else "".join(cast(list[str], pieces))
 
 
 @dataclass(frozen=True, eq=False)

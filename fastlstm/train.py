@@ -155,10 +155,9 @@ def _check_alone(options: argparse.Namespace) -> None:
 
 def _output_folder(out: str | None, data: list[str]) -> Path:
     """The folder given by ``--out``, else ``runs/NAME`` with the name of the first text."""
-    if out:
-        return Path(out)
-    first = data[0] if data else "input"
-    return Path("runs") / ("stdin" if first == "-" else Path(first).stem or "text")
+    from fastlstm import sources
+
+    return Path(out) if out else Path("runs", sources.title(data))
 
 
 def _begin(wanted: Given) -> _Start:
@@ -168,7 +167,8 @@ def _begin(wanted: Given) -> _Start:
     from fastlstm.trainer import Trainer
 
     source = _loaded(wanted)
-    vocab, ids = read_ids(wanted.data, as_bytes=wanted.as_bytes if source is None else source.vocab.is_bytes)
+    as_bytes = wanted.as_bytes if source is None else source.vocab.is_bytes
+    vocab, ids = read_ids(wanted.data, as_bytes=as_bytes, encoding=wanted.encoding)
     lines = [f"text: {len(ids):,} characters, {len(vocab):,} of them distinct"]
     if source is None:
         model_values, train_values = wanted.completed(len(ids))
@@ -267,7 +267,7 @@ def _go_on(checkpoint: Checkpoint, wanted: Given, train: dict[str, Any], path: P
     from fastlstm.text import read_ids
     from fastlstm.trainer import Trainer
 
-    vocab, ids = read_ids(wanted.data, as_bytes=checkpoint.vocab.is_bytes)
+    vocab, ids = read_ids(wanted.data, as_bytes=checkpoint.vocab.is_bytes, encoding=wanted.encoding)
     config = dataclasses.replace(checkpoint.config, **train)
     make = functools.partial(Trainer.resumed, checkpoint, vocab, ids, config)
     lines = [f"resuming {path}", _described(checkpoint.last, checkpoint.config)]
@@ -414,7 +414,7 @@ def _write_config(start: _Start, trainer: Trainer, folder: RunFolder) -> None:
     folder.write_config(
         config_file.text(
             content.config, trainer.config, data=start.given.data, as_bytes=content.vocab.is_bytes,
-            init_from=start.given.init_from, record=record,
+            encoding=start.given.encoding, init_from=start.given.init_from, record=record,
         )
     )  # fmt: skip
 

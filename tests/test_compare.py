@@ -16,6 +16,7 @@ from programs import begun, last_json, python, wait_for
 
 from fastlstm import compare, comparison, signals
 from fastlstm.comparison_folder import ComparisonFolder
+from fastlstm.comparison_plan import ComparisonPlan
 from fastlstm.errors import ConfigError, FastlstmError, TextError
 from fastlstm.exhibits.recovery import recovery
 from fastlstm.pages.compare import findings, gradient_sentence, loss_sentence, recall_sentence
@@ -183,6 +184,17 @@ def test_resuming_takes_no_settings_and_needs_a_comparison(tmp_path):
     (tmp_path / "plan.json").write_text('{"plan": []}')
     with pytest.raises(ConfigError, match="no plan of this command"):
         compare.main(["--resume", str(tmp_path)])
+
+
+def test_a_comparison_is_resumed_with_its_texts_and_their_encoding(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    origin = {"data": ["n*.txt", "missing.txt"], "bytes": False, "folder": str(tmp_path)}
+    for encoding in ({}, {"encoding": "utf-16"}):  # comparisons made before there was an encoding have none
+        plan = {"plan": ComparisonPlan().to_dict(), "cells": ["lstm"], "origin": origin | encoding}
+        (tmp_path / "plan.json").write_text(json.dumps(plan))
+        wanted = compare._resumed(ComparisonFolder(tmp_path))
+        assert wanted.data == [str(tmp_path / "n*.txt"), "missing.txt"]
+        assert wanted.encoding == encoding.get("encoding")
 
 
 def test_the_sentence_about_the_losses_follows_them():

@@ -63,7 +63,7 @@ def configurations(cls):
 
 def as_run(read, symbols=10**6):
     """The configurations of a run with a file and no options: what the file does not give is chosen."""
-    model, train = Given([], False, None, read.model, read.train, is_complete=False).completed(symbols)
+    model, train = Given([], False, None, None, read.model, read.train, is_complete=False).completed(symbols)
     return ModelConfig(V, **model), TrainConfig(**train)
 
 
@@ -134,11 +134,13 @@ def test_a_file_is_grouped_under_headings_and_ends_with_the_record():
 
 
 def test_only_what_a_file_says_is_given(write):
-    nothing = config_file.Configuration(None, None, None, {}, {})
+    nothing = config_file.Configuration(None, None, None, None, {}, {})
     assert config_file.read(write("")) == nothing
     assert config_file.read(write("# only a comment\n[run]\nsymbols = 3\n")) == nothing
-    read = config_file.read(write('data = []\nbytes = true\ninit_from = "m"\nhidden = 3\nlr = 1\ndropout_held = true'))
-    assert read == ([], True, "m", {"hidden": 3}, {"lr": 1.0, "dropout_held": True})
+    read = config_file.read(
+        write('data = []\nbytes = true\nencoding = "cp1252"\ninit_from = "m"\nhidden = 3\nlr = 1\ndropout_held = true')
+    )
+    assert read == ([], True, "cp1252", "m", {"hidden": 3}, {"lr": 1.0, "dropout_held": True})
     assert type(read.train["lr"]) is float
 
 
@@ -211,6 +213,8 @@ def test_a_path_that_is_not_unicode_does_not_prevent_a_run(write):
         ("clip_value = inf\nclip_norm = inf", "in {}: clip_value and clip_norm exclude each other: keep one"),
         ("data = 'a.txt'", "in {}: data must be a list of strings, such as [\"notes.txt\"], not 'a.txt'"),
         ("data = [1]", "in {}: data must be a list of strings"),
+        ("encoding = 8", "in {}: encoding must be a string, not 8"),
+        ("encoding = 'uft-8'", "in {}: there is no text encoding 'uft-8': name one such as utf-8"),
         ("bytes = 1", "in {}: bytes must be true or false, not 1"),
         ("init_from = 1", "in {}: init_from must be a string, not 1"),
         ("hidden = 3\nlr = \n", "{} is not TOML: Invalid value (at line 2, column 6); write settings as"),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fastlstm import train
-from fastlstm.errors import TextError, VocabularyError
+from fastlstm import config_file, train
+from fastlstm.errors import ConfigError, TextError, VocabularyError
 from fastlstm.run_text import RunText, located, read
 from fastlstm.text import Vocab
 
@@ -42,6 +42,47 @@ def test_it_is_found_from_another_folder(run, tmp_path, monkeypatch):
     assert located("notes.txt", {"folder": str(tmp_path)}) == str(tmp_path / "notes.txt")
     assert located("missing.txt", {"folder": str(tmp_path)}) == "missing.txt"
     assert located("notes.txt", {"folder": 3}) == "notes.txt"
+
+
+def test_the_text_is_read_in_the_encoding_of_the_run(run, tmp_path):
+    text = "naïve\n" * 95
+    (tmp_path / "notes.txt").write_bytes(text.encode("utf-16-be"))
+    run("--encoding", "utf-16-be")
+    assert config_file.read("run").encoding == "utf-16-be"
+    assert "".join(read("run", Vocab.from_text(text))) == text
+    assert train.main(["--resume", "run", "--steps", "3", "--quiet"]) == 0
+    assert config_file.read("run").encoding == "utf-16-be"
+
+
+def test_a_copy_of_the_text_may_have_another_encoding(run, tmp_path):
+    run()
+    (tmp_path / "copy.txt").write_bytes(TEXT.encode("utf-16-be"))
+    again = ["--resume", "run", "--steps", "3", "--quiet", "--data", "copy.txt"]
+    with pytest.raises(TextError, match="looks like UTF-16"):
+        train.main(again)
+    assert train.main([*again, "--encoding", "utf-16-be"]) == 0
+    assert train.main(["--config", "run", "--quiet"]) == 0
+    assert config_file.read("runs/copy")[:3] == (["copy.txt"], False, "utf-16-be")
+
+
+def test_an_encoding_and_bytes_exclude_each_other(run):
+    with pytest.raises(ConfigError, match="bytes are read as they are: leave out the encoding"):
+        run("--bytes", "--encoding", "utf-16")
+
+
+def test_a_pattern_is_found_from_another_folder(tmp_path, monkeypatch):
+    start = tmp_path / "with [brackets]"
+    (start / "logs").mkdir(parents=True)
+    (start / "logs" / "a.txt").write_text(TEXT[:300])
+    (start / "logs" / "b.txt").write_text(TEXT[300:])
+    monkeypatch.chdir(start)
+    assert train.main(["--data", "logs/*.txt", *QUICK]) == 0
+    assert config_file.read("run").data == ["logs/*.txt"]
+    monkeypatch.chdir(tmp_path)
+    assert "".join(read(start / "run", Vocab.from_text(TEXT))) == TEXT
+    (start / "logs" / "c.txt").write_text("another")
+    with pytest.raises(VocabularyError, match="'a'"):
+        read(start / "run", Vocab.from_text(TEXT))
 
 
 def test_another_text_is_refused(run, tmp_path):

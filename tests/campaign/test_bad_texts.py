@@ -1,5 +1,6 @@
 """Texts that are no texts, or unusual ones, given to ``train``."""
 
+import gzip
 import os
 import socket
 import sys
@@ -43,6 +44,11 @@ def make_folder():
     os.mkdir("notes.txt")
 
 
+def as_gz(content):
+    """A function that makes ``notes.gz``."""
+    return lambda: Path("notes.gz").write_bytes(content)
+
+
 def make_dangling_link():
     os.symlink("nowhere", "notes.txt")
 
@@ -75,6 +81,7 @@ def close_input():
 WORDS = TEXT.encode()
 MANY_SCRIPTS = "Straße, Ελλάδα, עִבְרִית, 日本語, \N{WOMAN}\N{ZERO WIDTH JOINER}\N{GIRL}, e\N{COMBINING ACUTE ACCENT}."
 CONVERT, MORE, PATH, NOT_EMPTY = "convert it to UTF-8", "give more text", "check the path", "give a file with text"
+WHOLE = "get a whole one"
 TEXTS = [
     Text("missing", None, PATH),
     Text("empty", b"", NOT_EMPTY),
@@ -108,7 +115,16 @@ TEXTS = [
     Text("many scripts", MANY_SCRIPTS.encode() * 20, None),
     Text("20,000 different characters", "".join(map(chr, range(0x4E00, 0x9C20))).encode(), None),
     Text("random bytes as bytes", bytes(range(256)) * 50, None, ("notes.txt", "--bytes")),
-    Text("a folder", make_folder, "name the files"),
+    Text("UTF-16 in its encoding", TEXT.encode("utf-16"), None, ("notes.txt", "--encoding=utf-16")),
+    Text("random bytes as UTF-16", bytes(range(256)) * 50, "byte order mark", ("notes.txt", "--encoding=utf-16")),
+    Text("an encoding that does not exist", WORDS, "name one such as", ("notes.txt", "--encoding=uft-8")),
+    Text("an encoding of bytes", WORDS, "leave out", ("notes.txt", "--encoding=utf-8", "--bytes")),
+    Text("compressed", as_gz(gzip.compress(WORDS)), None, ("notes.gz",)),
+    Text("compressed and cut short", as_gz(gzip.compress(WORDS)[:-9]), WHOLE, ("notes.gz",)),
+    Text("compressed, says the name alone", as_gz(WORDS), WHOLE, ("notes.gz",)),
+    Text("a pattern", WORDS, None, ("n*.txt",)),
+    Text("a pattern that nothing matches", WORDS, PATH, ("n*.md",)),
+    Text("a folder", make_folder, "name its files"),
     Text("a link to nowhere", make_dangling_link, PATH),
     Text("a link to itself", make_link_to_itself, "check the file"),
     Text("a socket", make_socket, "check the file"),
