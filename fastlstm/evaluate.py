@@ -32,9 +32,13 @@ def parser() -> cli.Parser:
     )
     made.add_argument("model", metavar="MODEL", help="the model file, or its run folder")
     made.add_argument(
-        "file", nargs="+", metavar="FILE", help="texts: files, '-' for standard input, or names of corpora"
+        "file",
+        nargs="+",
+        metavar="FILE",
+        help="texts: files, patterns of them, '-' for standard input, or names of corpora",
     )
     text = made.add_argument_group("text")
+    cli.add_encoding_option(text)
     cli.add_unknown_option(text)
     add_options(text, EvaluationConfig)
     add_options(made.add_argument_group("computing"), TrainConfig)
@@ -54,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     model = Model.load(options.model)
     encoder = Encoder(model.vocab, options.unknown)
-    texts = [_read(file, encoder, alone=len(options.file) == 1) for file in options.file]
+    alone = len(options.file) == 1
+    texts = [_read(file, options.encoding, encoder, alone=alone) for file in options.file]
     cli.warn_of_unknown("evaluate", encoder)
     precision = effective(computing.precision, model.config, computing.backend)
     warm_up(computing.backend, precision.applied(model.config), cli.say_compiling, bf16=precision.bf16)
@@ -73,13 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(file: str, encoder: Encoder, *, alone: bool) -> IdArray:
+def _read(file: str, encoding: str | None, encoder: Encoder, *, alone: bool) -> IdArray:
     """The ids of a text; an error names the file, unless it is the only one."""
     from fastlstm.inference import check_length
     from fastlstm.text import read_ids
 
     with contextlib.nullcontext() if alone else _naming(file):
-        _, ids = read_ids([file], encoder=encoder)
+        _, ids = read_ids([file], encoding=encoding, encoder=encoder)
         check_length(ids)
     return ids
 
