@@ -305,7 +305,10 @@ class _Overlaps:
 
     def _note(self, nats: NDArray[np.float64], read: _Read, ends: Places) -> None:
         """Keep the nats of the last symbols before ``ends`` (P,)."""
-        place = read.positions - (ends[read.part] - _COMPARED)
+        start, end = ends[read.part] - _COMPARED, ends[read.part]
+        if not np.any((read.positions[-1] >= start) & (read.positions[0] < end)):
+            return
+        place = read.positions - start
         step, lane = np.nonzero(read.valid & (place >= 0) & (place < _COMPARED))
         nats[read.part[lane], place[step, lane]] = read.nats[step, lane]
 
