@@ -31,8 +31,9 @@ from fastlstm.backend import warm_up
 from fastlstm.checkpoint import Content
 from fastlstm.config import ModelConfig
 from fastlstm.contract import no_distribution
-from fastlstm.dynamic import Cut, Learner, Learning, Reader
+from fastlstm.dynamic import Cut, Learner, Reader
 from fastlstm.errors import ArchiveError, ConfigError, DivergenceError
+from fastlstm.learning import Learning
 from fastlstm.params import Parameters, initialise
 from fastlstm.range_coder import RangeDecoder, RangeEncoder
 from fastlstm.spelling import Spelled, Spelling

@@ -46,8 +46,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
-from fastlstm.dynamic import MOST_LANES, Learning
 from fastlstm.errors import ArchiveError, ConfigError
+from fastlstm.learning import MOST_LANES, Learning
 from fastlstm.range_coder import WORD, most_symbols
 from fastlstm.settings import Settings, settings_of
 
@@ -172,19 +172,19 @@ _ALPHABET = _Field(32, _alphabet_to_bytes, _alphabet_from_bytes)
 _MODEL_SHAPE = _settings(ModelConfig, SHAPE, dict, dict)
 _LEARNING = _settings(Learning, settings_of(Learning), Learning.to_dict, Learning)
 
-#: The codings, each at the index of its mode, with the fields of its attributes.
-_MODES: tuple[tuple[type[Coding], tuple[_Field, ...]], ...] = (
-    (Stored, ()),
-    (NewModel, (_ALPHABET, _MODEL_SHAPE, _LEARNING)),
-    (GivenModel, (_DIGEST, _LENGTH, _LANES)),
-    (LearningModel, (_DIGEST, _LENGTH, _LEARNING)),
+#: The codings, each at the index of its mode, with its name and the fields of its attributes.
+_MODES: tuple[tuple[type[Coding], str, tuple[_Field, ...]], ...] = (
+    (Stored, "stored", ()),
+    (NewModel, "new model", (_ALPHABET, _MODEL_SHAPE, _LEARNING)),
+    (GivenModel, "given model", (_DIGEST, _LENGTH, _LANES)),
+    (LearningModel, "learning model", (_DIGEST, _LENGTH, _LEARNING)),
 )
 
 
 def encode(archive: Archive) -> bytes:
     """The bytes of an archive."""
-    mode = [coding for coding, _ in _MODES].index(type(archive.coding))
-    own = [field.pack(value) for field, value in zip(_MODES[mode][1], archive.coding, strict=True)]
+    mode = _mode(archive.coding)
+    own = [field.pack(value) for field, value in zip(_MODES[mode][2], archive.coding, strict=True)]
     start = _START.pack(_MAGIC, _VERSION, mode)
     rest = b"".join([_LENGTH.pack(archive.length), _DIGEST.pack(archive.sha256), *own, archive.code])
     return b"".join([start, _checksum(start, rest), rest])
@@ -222,6 +222,11 @@ def damaged(why: str) -> ArchiveError:
     return ArchiveError(f"the archive is damaged ({' '.join(why.split())[:200]}): use another copy of it")
 
 
+def name_of(coding: Coding) -> str:
+    """A coding in one or two words."""
+    return _MODES[_mode(coding)][1]
+
+
 def check_sizes(config: ModelConfig, rows: int, *, is_new: bool = True) -> None:
     """Raise `ConfigError` when a new model is too large, or a step of ``rows`` symbols takes too much memory."""
     if is_new and config.parameter_count > _MOST_PARAMETERS:
@@ -236,8 +241,12 @@ def check_sizes(config: ModelConfig, rows: int, *, is_new: bool = True) -> None:
         )
 
 
+def _mode(coding: Coding) -> int:
+    return [kind for kind, _, _ in _MODES].index(type(coding))
+
+
 def _parse(mode: int, rest: bytes) -> Archive:
-    coding, fields = _MODES[mode]
+    coding, _, fields = _MODES[mode]
     values, at = [], 0
     for field in (_LENGTH, _DIGEST, *fields):
         values.append(field.unpack(rest[at : at + field.size]))
