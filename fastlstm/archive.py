@@ -67,7 +67,7 @@ def chosen(length: int) -> Choice:
         return Choice({"hidden": 160, "embedding": 48}, Learning(seq_len=12, lanes=1, lr=5e-3))
     if length < 500_000:
         return Choice({"hidden": 256, "embedding": 64}, Learning(seq_len=16, lanes=2, lr=4e-3))
-    return Choice({"hidden": 384, "embedding": 64}, Learning(seq_len=20, lanes=4, replay=4, lr=4e-3))
+    return Choice({"hidden": 384, "embedding": 64}, Learning(seq_len=20, lanes=4, replay=4, lr=2.5e-3))
 
 
 def chosen_with_model(length: int) -> Learning:
