@@ -62,11 +62,15 @@ class Choice(NamedTuple):
 def chosen(length: int) -> Choice:
     """The new model for a file of ``length`` bytes, and how it learns: a larger one for a longer file."""
     if length < 20_000:
-        return Choice({"hidden": 96, "embedding": 32}, Learning(seq_len=8, lanes=1, lr=6e-3))
+        return Choice({"hidden": 96, "embedding": 32}, Learning(seq_len=8, lanes=1, replay=1, lr=6e-3, final_rate=0.5))
     if length < 100_000:
-        return Choice({"hidden": 160, "embedding": 48}, Learning(seq_len=12, lanes=1, lr=5e-3))
+        return Choice(
+            {"hidden": 160, "embedding": 48}, Learning(seq_len=12, lanes=1, replay=1, lr=5e-3, final_rate=0.5)
+        )
     if length < 500_000:
-        return Choice({"hidden": 256, "embedding": 64}, Learning(seq_len=16, lanes=2, lr=4e-3))
+        return Choice(
+            {"hidden": 256, "embedding": 64}, Learning(seq_len=16, lanes=2, replay=2, lr=3e-3, final_rate=0.5)
+        )
     return Choice({"hidden": 384, "embedding": 64}, Learning(seq_len=20, lanes=4, replay=4, lr=2.5e-3))
 
 
