@@ -31,6 +31,8 @@ VERBS = {
     "train": "train a model on a text",
     "sample": "generate text with a model",
     "evaluate": "measure how well a model predicts a text",
+    "compress": "compress a file without loss, with a model or a new one",
+    "decompress": "decompress a file that compress has written",
     "info": "show what a model is, and how it was trained and checked",
     "gradcheck": "check gradients against numerical ones",
     "runs": "list runs with their best losses",

@@ -186,9 +186,14 @@ class Vocab:
         return len(self.symbols) if self.escape else None
 
     @property
+    def others(self) -> int:
+        """The number of code points, or of byte values, that are not among the symbols."""
+        return (_BYTE_VALUES if self.is_bytes else _CODE_POINTS) - len(self.symbols)
+
+    @property
     def naming_nats(self) -> float:
         """Nats that name a symbol for which the escape stands; 0 without an escape."""
-        return log(float(_CODE_POINTS - len(self.symbols))) if self.escape and len(self.symbols) < _CODE_POINTS else 0.0
+        return log(float(self.others)) if self.escape and self.others else 0.0
 
     @property
     def id_type(self) -> np.dtype[Any]:

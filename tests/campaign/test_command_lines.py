@@ -45,6 +45,8 @@ SMALL = {
     ],
     "sample": ["kept", "--length=5"],
     "evaluate": ["kept", "notes.txt"],
+    "compress": ["notes.txt", "--hidden=4", "--embedding=3"],
+    "decompress": ["notes.txt"],
     "info": ["kept"],
     "report": ["kept"],
     "gradcheck": ["--hidden=3", "--embedding=2", "--seq-len=3", "--batch=2"],
