@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import dataclasses
 import io
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from fastlstm import cli
 from fastlstm.config import EvaluationConfig, TrainConfig
-from fastlstm.errors import TextError, VocabularyError
+from fastlstm.errors import ConfigError, TextError, VocabularyError
+from fastlstm.learning import Learning
 from fastlstm.settings import add_options, given
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from fastlstm.evaluation import Assessment, Cost, Report
+    from fastlstm.model import Model
     from fastlstm.text import Encoder, IdArray, Vocab
+
+#: The settings of learning while reading that have options.
+LEARNING = ("seq_len", "lr")
 
 #: Columns that the tables take at most.
 _WIDTH = 80
@@ -41,6 +48,11 @@ def parser() -> cli.Parser:
     cli.add_encoding_option(text)
     cli.add_unknown_option(text)
     add_options(text, EvaluationConfig)
+    learning = made.add_argument_group("learning while reading")
+    learning.add_argument(
+        "--dynamic", action="store_true", help="also let a copy of the model learn from each text while it reads it"
+    )
+    add_options(learning, Learning, only=LEARNING)
     add_options(made.add_argument_group("computing"), TrainConfig)
     return made
 
@@ -50,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     computing = TrainConfig(**given(options, TrainConfig))
     settings = EvaluationConfig(**given(options, EvaluationConfig))
+    learning = _learning(options)
     from fastlstm.backend import warm_up
     from fastlstm.bar import Bar
     from fastlstm.model import Model
@@ -71,11 +84,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(texts) > 1:
         _print_files(options.file, report.texts)
     _print_total(report.total)
+    how: dict[str, Any] = {"lanes": settings.lanes, "precision": precision.name}
+    if learning is not None:
+        how["dynamic"] = _dynamic(model, texts, learning, computing, report.total)
     _print_hardest(report, model.vocab)
     if options.json:
-        how = {"lanes": settings.lanes, "precision": precision.name}
         cli.print_json(_json(options.file, report, model.vocab) | how)
     return 0
+
+
+def _learning(options: argparse.Namespace) -> Learning | None:
+    """How the model learns while it reads; ``None``: it does not."""
+    chosen = {name: value for name, value in given(options, Learning).items() if name in LEARNING}
+    if not options.dynamic:
+        if chosen:
+            raise ConfigError("--seq-len and --lr say how a model learns while it reads: give --dynamic, too")
+        return None
+    if options.lanes is not None:
+        raise ConfigError("--lanes cannot be given with --dynamic: a model that learns reads a text in one pass")
+    return Learning(**chosen)
+
+
+def _dynamic(
+    model: Model, texts: Sequence[IdArray], learning: Learning, computing: TrainConfig, fixed: Assessment
+) -> dict[str, Any]:
+    """Evaluate the model while it learns from each text, and print what that gains."""
+    from fastlstm.bar import Bar
+    from fastlstm.inference import Evaluation
+
+    with Bar(sys.stderr, fixed.chars, "characters") as advance:
+        found = [
+            model.evaluate_dynamic(
+                ids, learning, backend=computing.backend, threads=computing.threads,
+                precision=computing.precision, advance=advance,
+            )
+            for ids in texts
+        ]  # fmt: skip
+    total = Evaluation(fixed.chars, sum(one.chars * one.nats_per_char for one in found) / fixed.chars)
+    gain = 1 - total.nats_per_char / fixed.nats_per_char
+    print(
+        f"learning while reading: {total.nats_per_char:.4f} nats, {total.bits_per_char:.4f} bits per character,"
+        f" perplexity {total.perplexity:.3f}; {abs(gain):.1%} {'less' if gain >= 0 else 'more'}"
+    )
+    return {
+        "nats_per_char": total.nats_per_char,
+        "bits_per_char": total.bits_per_char,
+        "gain": gain,
+        "files": [one.bits_per_char for one in found],
+        "learning": dataclasses.asdict(learning),
+    }
 
 
 def _read(file: str, encoding: str | None, encoder: Encoder, *, alone: bool) -> IdArray:

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm import dynamic
 from fastlstm.config import EvaluationConfig
 from fastlstm.contract import Ids
+from fastlstm.errors import ConfigError
 from fastlstm.inference import Evaluation, Inference, Passage, Predicted, check_length, finite
+from fastlstm.learning import Learning
 from fastlstm.text import IdArray
 
 #: Symbols that a lane inside of a text reads before those that it counts. Over the last of them, its nats are compared
@@ -151,6 +154,38 @@ def assess(
     nats = sum(one.chars * one.nats_per_char for one in assessments)
     symbols, contexts = ((), ()) if costs is None else costs.hardest(settings.hardest, nats)
     return Report(_together(assessments), assessments, symbols, contexts)
+
+
+def evaluate_dynamic(
+    inference: Inference, ids: IdArray, learning: Learning, *, advance: Callable[[int], object] | None = None
+) -> Evaluation:
+    """Predict every symbol of a text but the first with a model that learns while it reads.
+
+    Parameters
+    ----------
+    inference : its model, of which a copy learns, and how to compute.
+    ids : (N,) the text.
+    learning, advance : see `fastlstm.dynamic.evaluate`.
+
+    Raises
+    ------
+    TextError
+        When the text has fewer than two symbols.
+    ConfigError
+        When the inference is in bf16, in which it cannot learn.
+    DivergenceError
+        When the model diverges.
+    FastlstmError
+        When the loss is not finite.
+    """
+    check_length(ids)
+    if inference.bf16:
+        raise ConfigError("a model that learns while it reads computes in float32 or float64: give no precision bf16")
+    nats = dynamic.evaluate(
+        inference.parameters, ids, learning, threads=inference.threads, backend=inference.backend, advance=advance
+    )
+    unknown = 0 if inference.escape_id is None else int(np.count_nonzero(ids[1:] == inference.escape_id))
+    return Evaluation(len(nats), finite((float(nats.sum()) + unknown * inference.naming_nats) / len(nats)))
 
 
 def _together(assessments: Sequence[Assessment]) -> Assessment:

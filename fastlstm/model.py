@@ -25,8 +25,9 @@ from fastlstm.config import (
 )
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
-from fastlstm.evaluation import Assessment, Report, assess
-from fastlstm.inference import Inference, Networks, Passage, beginning, smallest_ids
+from fastlstm.evaluation import Assessment, Report, assess, evaluate_dynamic
+from fastlstm.inference import Evaluation, Inference, Networks, Passage, beginning, smallest_ids
+from fastlstm.learning import Learning
 from fastlstm.observers import Observer
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.precision import effective
@@ -297,6 +298,42 @@ class Model:
         settings = EvaluationConfig(lanes=lanes, hardest=hardest)
         inference = self._inference(backend, threads, precision, stop)
         return assess(inference, [self.encode(text) for text in texts], settings, advance=advance)
+
+    def evaluate_dynamic(
+        self,
+        text: Text,
+        learning: Learning | None = None,
+        *,
+        backend: BackendName = "fast",
+        threads: int | None = None,
+        precision: PrecisionName = "auto",
+        advance: Callable[[int], object] | None = None,
+    ) -> Evaluation:
+        """Dynamic evaluation: `evaluate` for a copy of the model that learns while it reads.
+
+        Every symbol is predicted before the copy learns from it; this model is not changed.
+
+        Parameters
+        ----------
+        learning : how it learns; ``None``: the defaults of `fastlstm.learning.Learning`.
+        backend, threads, precision : as for `evaluate`, without bf16.
+        advance : called with numbers of symbols that have been predicted.
+
+        Raises
+        ------
+        TextError
+            When the text has fewer than two symbols.
+        VocabularyError
+            When the text has a symbol that is not in the vocabulary.
+        ConfigError
+            When the precision is bf16.
+        DivergenceError
+            When the model diverges.
+        FastlstmError
+            When the loss is not finite.
+        """
+        inference = self._inference(backend, threads, precision)
+        return evaluate_dynamic(inference, self.encode(text), learning or Learning(), advance=advance)
 
     def log_probs(
         self,

@@ -1,5 +1,6 @@
 """Evaluation: losses, accuracies and costs by hand, texts alone and together, and the error of lanes."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 
 from fastlstm import Model, ModelConfig, TrainConfig
 from fastlstm.errors import ConfigError, StoppedError, TextError
+from fastlstm.evaluation import evaluate_dynamic
 from fastlstm.inference import Inference, Networks
+from fastlstm.learning import Learning
 from fastlstm.reference import network as reference
 from fastlstm.text import Vocab
 
@@ -196,3 +199,31 @@ def test_a_stopped_evaluation_ends(trained, default_text):
     stops = iter([False, False, True])
     with pytest.raises(StoppedError):
         trained.assess([default_text], stop=lambda: next(stops))
+
+
+def test_a_model_that_learns_at_rate_0_while_it_reads_is_the_model(trained, default_text):
+    text = default_text[:3000]
+    found = trained.evaluate_dynamic(text, Learning(lr=0.0))
+    exact = trained.evaluate(text)
+    assert found.chars == exact.chars
+    assert found.nats_per_char == pytest.approx(exact.nats_per_char, rel=1e-12)  # the same nats, added in another order
+
+
+def test_learning_while_reading_predicts_a_strange_text_better_and_leaves_the_model_alone(trained):
+    text, before, done = "abcabd efg " * 300, trained.parameters.flat.copy(), []
+    found = trained.evaluate_dynamic(text, Learning(lr=0.01), advance=done.append)
+    assert found.nats_per_char < 0.5 * trained.evaluate(text).nats_per_char
+    np.testing.assert_array_equal(trained.parameters.flat, before)
+    assert sum(done) == found.chars == len(text) - 1
+
+
+def test_unknown_symbols_cost_their_name_while_the_model_learns(model):
+    model, text = with_escape(model), "the → cat sat → é on"
+    found = model.evaluate_dynamic(text, Learning(lr=0.0))
+    assert found.nats_per_char == pytest.approx(model.evaluate(text).nats_per_char, rel=1e-12)
+
+
+def test_no_model_learns_in_bf16_while_it_reads(trained):
+    inference = dataclasses.replace(trained._inference("fast", None, "auto"), bf16=True)
+    with pytest.raises(ConfigError, match="float32 or float64"):
+        evaluate_dynamic(inference, trained.encode("the cat"), Learning())

@@ -7,12 +7,13 @@ from typing import Literal
 
 import pytest
 
-from fastlstm import ModelConfig, TrainConfig, cli, train
+from fastlstm import ModelConfig, TrainConfig, cli, compress, evaluate, train
 from fastlstm.cells import CELLS
 from fastlstm.comparison_plan import ComparisonPlan
 from fastlstm.config import EvaluationConfig, SampleConfig
 from fastlstm.defaults import choosable
 from fastlstm.errors import ConfigError
+from fastlstm.learning import Learning
 from fastlstm.optimizers import OPTIMIZERS
 from fastlstm.presets import PRESETS, preset
 from fastlstm.settings import Settings, add_options, as_arguments, declare, documented, given, setting, settings_of
@@ -57,8 +58,13 @@ def all_settings():
 
 
 def settings_of_verb(verb):
-    """The settings that can be options of a verb; those of a comparison are its own."""
-    return settings_of(ComparisonPlan) if verb == "compare" else all_settings()
+    """The settings that can be options of a verb; those of a comparison, and of learning while reading, are its own."""
+    learning = settings_of(Learning)
+    return {
+        "compare": settings_of(ComparisonPlan),
+        "compress": all_settings() | learning,
+        "evaluate": all_settings() | {name: learning[name] for name in evaluate.LEARNING},
+    }.get(verb, all_settings())
 
 
 def actions(name):
@@ -123,12 +129,14 @@ def test_help_shows_the_default_of_every_setting(verb):
             "precision": "float64",
         },
         "sample": {"length": 1000},
+        "compress": dict.fromkeys((*compress.SHAPE, *compress.LEARNING[:-1]), compress.CHOSEN),
         "train": dict.fromkeys(choosable(), "chosen"),
     }.get(verb, {})
     found = actions(verb)
     # The backend of `gradcheck` is an option of its own: it can be both.
     expected = {
         "info": set(), "runs": set(), "plot": set(), "gradcheck": {"seed"}, "compare": {*settings_of(ComparisonPlan)},
+        "compress": {"seed", "lr"}, "decompress": {"threads"},
     }.get(verb, {"seed", "backend"})  # fmt: skip
     assert expected <= found.keys()
     for name, action in found.items():

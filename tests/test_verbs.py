@@ -11,6 +11,7 @@ from programs import ENVIRONMENT, QUICK, TEXT, begun, endless, last_json, python
 import fastlstm
 from fastlstm import Model, ModelConfig, TrainConfig, cli
 from fastlstm.cells import CELLS
+from fastlstm.learning import Learning
 from fastlstm.run_folder import FILES
 from fastlstm.settings import settings_of
 
@@ -161,6 +162,19 @@ def test_evaluate_measures_several_texts_each_and_together(verb, run_folder, not
     assert lines[6].startswith("hardest characters")
     assert len(lines) == 7 + 3 + 1
     assert max(map(len, lines[:-1])) <= 80
+
+
+def test_evaluate_lets_a_copy_of_the_model_learn_while_it_reads(verb, run_folder, notes):
+    notes.write_text("The sea was loud.\n" * 50)
+    code, output, _ = verb("evaluate", run_folder, "notes.txt", "--dynamic", "--lr", 0.01, "--json", "--hardest", 0)
+    assert code == 0
+    ref = Model.load(run_folder).evaluate_dynamic(notes.read_text(), Learning(lr=0.01))
+    found = last_json(output)
+    assert found["dynamic"]["bits_per_char"] == pytest.approx(ref.bits_per_char, rel=1e-12)
+    assert found["dynamic"]["gain"] == pytest.approx(1 - ref.bits_per_char / found["bits_per_char"])
+    assert output.splitlines()[2].startswith(f"learning while reading: {ref.nats_per_char:.4f} nats")
+    assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "--dynamic", "--lanes", 2), 2, "--lanes")
+    assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "--lr", 0.01), 2, "--dynamic")
 
 
 def test_evaluate_names_the_text_of_several_that_is_wrong(verb, run_folder, notes, tmp_path):
