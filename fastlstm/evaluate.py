@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastlstm import cli
 from fastlstm.config import EvaluationConfig, TrainConfig
 from fastlstm.errors import ConfigError, TextError, VocabularyError
-from fastlstm.learning import Learning
+from fastlstm.learning import TRAINED, Learning
 from fastlstm.settings import add_options, given
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def parser() -> cli.Parser:
     learning.add_argument(
         "--dynamic", action="store_true", help="also let a copy of the model learn from each text while it reads it"
     )
-    add_options(learning, Learning, only=LEARNING)
+    add_options(learning, Learning, only=LEARNING, defaults={"lr": TRAINED.lr})
     add_options(made.add_argument_group("computing"), TrainConfig)
     return made
 
@@ -102,7 +102,7 @@ def _learning(options: argparse.Namespace) -> Learning | None:
         return None
     if options.lanes is not None:
         raise ConfigError("--lanes cannot be given with --dynamic: a model that learns reads a text in one pass")
-    return Learning(**chosen)
+    return dataclasses.replace(TRAINED, **chosen)
 
 
 def _dynamic(

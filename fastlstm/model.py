@@ -27,7 +27,7 @@ from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
 from fastlstm.evaluation import Assessment, Report, assess, evaluate_dynamic
 from fastlstm.inference import Evaluation, Inference, Networks, Passage, beginning, smallest_ids
-from fastlstm.learning import Learning
+from fastlstm.learning import TRAINED, Learning
 from fastlstm.observers import Observer
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.precision import effective
@@ -302,7 +302,7 @@ class Model:
     def evaluate_dynamic(
         self,
         text: Text,
-        learning: Learning | None = None,
+        learning: Learning = TRAINED,
         *,
         backend: BackendName = "fast",
         threads: int | None = None,
@@ -315,7 +315,7 @@ class Model:
 
         Parameters
         ----------
-        learning : how it learns; ``None``: the defaults of `fastlstm.learning.Learning`.
+        learning : how it learns.
         backend, threads, precision : as for `evaluate`, without bf16.
         advance : called with numbers of symbols that have been predicted.
 
@@ -333,7 +333,7 @@ class Model:
             When the loss is not finite.
         """
         inference = self._inference(backend, threads, precision)
-        return evaluate_dynamic(inference, self.encode(text), learning or Learning(), advance=advance)
+        return evaluate_dynamic(inference, self.encode(text), learning, advance=advance)
 
     def log_probs(
         self,

@@ -13,7 +13,7 @@ from fastlstm.comparison_plan import ComparisonPlan
 from fastlstm.config import EvaluationConfig, SampleConfig
 from fastlstm.defaults import choosable
 from fastlstm.errors import ConfigError
-from fastlstm.learning import Learning
+from fastlstm.learning import TRAINED, Learning
 from fastlstm.optimizers import OPTIMIZERS
 from fastlstm.presets import PRESETS, preset
 from fastlstm.settings import Settings, add_options, as_arguments, declare, documented, given, setting, settings_of
@@ -129,6 +129,7 @@ def test_help_shows_the_default_of_every_setting(verb):
             "precision": "float64",
         },
         "sample": {"length": 1000},
+        "evaluate": {"lr": TRAINED.lr},
         "compress": dict.fromkeys((*compress.SHAPE, *compress.LEARNING[:-1]), compress.CHOSEN),
         "train": dict.fromkeys(choosable(), "chosen"),
     }.get(verb, {})
