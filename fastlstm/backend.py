@@ -11,6 +11,7 @@ import numpy as np
 
 from fastlstm.config import BackendName, ModelConfig, TrainConfig
 from fastlstm.contract import Network
+from fastlstm.drawing import Drawing
 from fastlstm.dropout import Dropout
 from fastlstm.errors import ConfigError
 from fastlstm.optimizers import UpdateRule
@@ -130,4 +131,4 @@ def _run_tiny(name: BackendName, config: ModelConfig, bf16: bool) -> None:
     x, state = np.zeros((1, 1), np.int32), np.zeros(tiny.state_shape(1), tiny.dtype)
     slots = np.zeros((rule.slots, tiny.parameter_count), tiny.dtype)
     network.train_step(parameters, Parameters(tiny), slots, x, x, state, 1.0, rule)
-    network.generate(parameters, x[0], state, np.zeros((1, 1)), 1.0)
+    network.generate(parameters, x[0], state, np.zeros((1, 1)), Drawing())

@@ -28,6 +28,7 @@ import sys
 from typing import Any, ClassVar, Literal
 
 from fastlstm.cells import CELLS, Cell, CellName
+from fastlstm.drawing import Drawing
 from fastlstm.errors import ConfigError
 from fastlstm.optimizers import OPTIMIZERS, OptimizerName, UpdateRule
 from fastlstm.settings import Settings, declare, documented, setting
@@ -411,6 +412,17 @@ class SampleConfig(Settings):
         1.0, "exponent 1/X on the probabilities: below 1, more likely text; above 1, more varied; 0: the most likely;"
         f" else at least {_LOWEST_TEMPERATURE:g}", "text", at_least=0.0, at_most=_HIGHEST_TEMPERATURE,
     )  # fmt: skip
+    top_k: int | None = setting(
+        None, "draw from the N most probable characters only", "text", at_least=1, at_most=MOST_PARAMETERS, none="all"
+    )
+    top_p: float | None = setting(
+        None, "draw only from the fewest most probable characters whose probabilities add up to X", "text", above=0.0,
+        at_most=1.0, none="all",
+    )  # fmt: skip
+    min_p: float | None = setting(
+        None, "draw only characters at least X times as probable as the most probable one", "text", at_least=0.0,
+        at_most=1.0, none="all",
+    )  # fmt: skip
     seed: int = _seed()
 
     def __post_init__(self) -> None:
@@ -422,6 +434,12 @@ class SampleConfig(Settings):
                 f"{self.num} times {self.length} characters are more than {MOST_SAMPLED:,}: give a smaller length or"
                 " num"
             )
+
+    def drawing(self, withheld: int = 0) -> Drawing:
+        """How each symbol is drawn; the last ``withheld`` symbols of the vocabulary never are."""
+        names = ("top_k", "top_p", "min_p")
+        limits: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return Drawing(self.temperature, **limits, withheld=withheld)
 
 
 @documented

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
+from fastlstm.drawing import Drawing
 from fastlstm.dropout import Dropout
 from fastlstm.errors import FastlstmError
 from fastlstm.optimizers import UpdateRule
@@ -252,7 +253,7 @@ class Network(abc.ABC):
             return self._train_step(parameters, gradients, slots, x, y, state, scale, rule, step)
 
     def generate(
-        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], temperature: float
+        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], drawing: Drawing
     ) -> Ids:
         """Draw symbols one after another in every lane; the network must have T = 1.
 
@@ -261,7 +262,7 @@ class Network(abc.ABC):
         first : (B,) int32, the symbols read first.
         state : as for `forward`.
         uniforms : (n, B) float64 in [0, 1), a number for each symbol drawn.
-        temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable.
+        drawing : temperature, and which symbols may be drawn.
 
         Returns
         -------
@@ -275,8 +276,7 @@ class Network(abc.ABC):
         if self.seq_len != 1:
             raise ValueError(f"generate needs a network that reads one symbol at a time: T = 1, not {self.seq_len}")
         self._check_parameters("parameters", parameters)
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise ValueError(f"temperature must be a finite number of at least 0, not {temperature}")
+        drawing.check(self.config.vocab_size)
         check_array("first", first, (self.batch,), np.int32)
         check_array("uniforms", uniforms, (*uniforms.shape[:1], self.batch), np.float64)
         check_array("state", state, self._state, self._dtype, written=True)
@@ -284,7 +284,7 @@ class Network(abc.ABC):
             return np.empty(uniforms.shape, np.int32)
         with self.turn():
             self._last = None
-            return self._generate(parameters, first, state, uniforms, temperature)
+            return self._generate(parameters, first, state, uniforms, drawing)
 
     @abc.abstractmethod
     def turn(self) -> contextlib.AbstractContextManager[Any]:
@@ -334,7 +334,7 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def _generate(
-        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], temperature: float
+        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], drawing: Drawing
     ) -> Ids: ...
 
     def _check_parameters(self, name: str, parameters: Parameters, *, written: bool = False) -> None:

@@ -149,6 +149,7 @@ class Inference:
     stop : called every few hundred symbols; if it returns true, the computation ends with `StoppedError`.
     bf16 : whether the operands of products are rounded to bfloat16.
     naming_nats : nats of naming a symbol for which the last id, an escape, stands; 0 without an escape.
+    withheld : so many of the last symbols of the vocabulary are never drawn.
     """
 
     networks: Networks
@@ -158,6 +159,7 @@ class Inference:
     stop: Callable[[], bool] | None = None
     bf16: bool = False
     naming_nats: float = 0.0
+    withheld: int = 0
 
     @property
     def escape_id(self) -> int | None:
@@ -276,15 +278,18 @@ class Inference:
         Parameters
         ----------
         start : (N,) ids that are read first, at least one; see `beginning`.
-        sampling : number and length of the continuations, temperature and seed; the same seed gives the same symbols.
+        sampling : settings; the same seed gives the same symbols.
 
         Raises
         ------
         FastlstmError
             When the logits are not finite.
         """
-        pieces = self._pieces(start, sampling, count=_DRAW_STEPS)
-        return np.concatenate([np.zeros((0, sampling.num), start.dtype), *pieces])
+        return np.concatenate([np.zeros((0, sampling.num), start.dtype), *self.pieces(start, sampling)])
+
+    def pieces(self, start: IdArray, sampling: SampleConfig) -> Iterator[IdArray]:
+        """What `draw` returns in pieces (n, num), of up to 256 symbols, as they are drawn."""
+        return self._pieces(start, sampling, count=_DRAW_STEPS)
 
     def stream(self, start: IdArray, sampling: SampleConfig) -> Iterator[IdArray]:
         """The first continuation as `draw` samples one, in pieces (n,): one symbol first, then up to 256 at a time."""
@@ -292,7 +297,7 @@ class Inference:
 
     def _pieces(self, start: IdArray, sampling: SampleConfig, count: int) -> Iterator[IdArray]:
         """Ids in pieces (n, num): ``n`` is ``count`` at first, then doubles up to `_DRAW_STEPS`."""
-        num, length = sampling.num, sampling.length
+        num, length, drawing = sampling.num, sampling.length, sampling.drawing(self.withheld)
         rng, read = np.random.default_rng(sampling.seed), self._zero_state()
         self._read(start, read)
         state = np.repeat(read, num, axis=2)
@@ -301,7 +306,7 @@ class Inference:
             self._check_stop()
             count = min(count, length)
             with self._network(1, num) as network:
-                ids = network.generate(self.parameters, last, state, rng.random((count, num)), sampling.temperature)
+                ids = network.generate(self.parameters, last, state, rng.random((count, num)), drawing)
             yield smallest_ids(ids, self.parameters.config.vocab_size)
             last, length, count = np.ascontiguousarray(ids[-1]), length - count, min(2 * count, _DRAW_STEPS)
 

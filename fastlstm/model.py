@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -32,7 +32,8 @@ from fastlstm.observers import Observer
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.precision import effective
 from fastlstm.settings import settings_of
-from fastlstm.text import IdArray, Vocab
+from fastlstm.streaming import Ending
+from fastlstm.text import IdArray, Vocab, utf8
 from fastlstm.trainer import Trainer, TrainResult
 
 #: A text, as methods of a model take it: characters, bytes, or ids of the model's own vocabulary.
@@ -364,18 +365,25 @@ class Model:
         length: int = SampleConfig.length,
         *,
         temperature: float = SampleConfig.temperature,
+        top_k: int | None = SampleConfig.top_k,
+        top_p: float | None = SampleConfig.top_p,
+        min_p: float | None = SampleConfig.min_p,
+        until: Sequence[str | bytes] = (),
         seed: int = 0,
         backend: BackendName = "fast",
         threads: int | None = None,
         precision: PrecisionName = "auto",
         stop: Callable[[], bool] | None = None,
     ) -> str | bytes:
-        """Sample ``length`` symbols that continue ``prompt``; the prompt is not part of the result.
+        """Sample ``length`` symbols that continue ``prompt``, fewer with ``until``; the result is without the prompt.
 
         Parameters
         ----------
         prompt : read first. If it is empty, a newline is read, or the vocabulary's first symbol if it has no newline.
         temperature : exponent ``1/temperature`` on the probabilities; 0 takes the most probable symbol.
+        top_k, top_p, min_p : draw from the most probable symbols only, see `fastlstm.drawing.Drawing`; ``None``: all.
+        until : texts, none of them empty, before the first of which the result ends if one appears in it, see
+            `fastlstm.streaming.Ending`; for a model of bytes, a ``str`` stands for its UTF-8.
         seed : of the random numbers; the same seed gives the same text.
         backend, threads : the implementation, and its number of workers; the text does not depend on the threads.
         precision : see `fastlstm.precision`; the text may depend on it.
@@ -390,14 +398,17 @@ class Model:
         VocabularyError
             When the prompt has a symbol that is not in the vocabulary.
         ConfigError
-            When ``length``, ``temperature`` or ``seed`` is out of range, or this processor lacks the precision.
+            When a number is out of range, a text of ``until`` is empty, or this processor lacks the precision.
         FastlstmError
             When the logits are not finite.
         StoppedError
             When ``stop`` returned true.
         """
-        settings: dict[str, Any] = {"temperature": temperature, "seed": seed, "backend": backend, "threads": threads}
-        return self.continuations(prompt, 1, length, **settings, precision=precision, stop=stop)[0]
+        settings: dict[str, Any] = {
+            "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "until": until, "seed": seed,
+            "backend": backend, "threads": threads, "precision": precision, "stop": stop,
+        }  # fmt: skip
+        return self.continuations(prompt, 1, length, **settings)[0]
 
     def continuations(
         self,
@@ -406,6 +417,10 @@ class Model:
         length: int = SampleConfig.length,
         *,
         temperature: float = SampleConfig.temperature,
+        top_k: int | None = SampleConfig.top_k,
+        top_p: float | None = SampleConfig.top_p,
+        min_p: float | None = SampleConfig.min_p,
+        until: Sequence[str | bytes] = (),
         seed: int = 0,
         backend: BackendName = "fast",
         threads: int | None = None,
@@ -416,10 +431,12 @@ class Model:
 
         The weights are read once for all lanes, so a character takes less time than in texts sampled one by one.
         """
-        sampling = SampleConfig(length=length, num=num, temperature=temperature, seed=seed)
-        ids = self._inference(backend, threads, precision, stop).draw(self._start(prompt), sampling)
+        sampling = SampleConfig(length, num, temperature, top_k, top_p, min_p, seed)
+        inference, endings = self._inference(backend, threads, precision, stop), self._endings(until, num)
+        if until:
+            return self._ended(inference.pieces(self._start(prompt), sampling), endings)
         # A vocabulary decodes either always to str or always to bytes, which its type does not express.
-        return [self.vocab.decode(lane) for lane in ids.T]  # type: ignore[return-value]
+        return [self.vocab.decode(lane) for lane in inference.draw(self._start(prompt), sampling).T]  # type: ignore[return-value]
 
     def stream(
         self,
@@ -427,15 +444,19 @@ class Model:
         length: int = SampleConfig.length,
         *,
         temperature: float = SampleConfig.temperature,
+        top_k: int | None = SampleConfig.top_k,
+        top_p: float | None = SampleConfig.top_p,
+        min_p: float | None = SampleConfig.min_p,
+        until: Sequence[str | bytes] = (),
         seed: int = 0,
         backend: BackendName = "fast",
         threads: int | None = None,
         precision: PrecisionName = "auto",
     ) -> Iterator[str | bytes]:
         """The text of `sample` in pieces, as they are sampled: one symbol first, then up to 256 at a time."""
-        sampling = SampleConfig(length=length, temperature=temperature, seed=seed)
+        sampling = SampleConfig(length, 1, temperature, top_k, top_p, min_p, seed)
         pieces = self._inference(backend, threads, precision).stream(self._start(prompt), sampling)
-        return (self.vocab.decode(ids) for ids in pieces)
+        return self._until(pieces, *self._endings(until, 1))
 
     def encode(self, text: Text, unknown: Unknown | None = None) -> IdArray:
         """The ids of a text (N,), in the smallest unsigned type that holds all ids of the vocabulary.
@@ -458,6 +479,40 @@ class Model:
         ids = self.encode(prompt)
         return ids if len(ids) else beginning(self.vocab)
 
+    def _endings(self, until: Sequence[str | bytes], num: int) -> list[Ending[Any]]:
+        """What ends each of ``num`` texts of this model before the texts of ``until``."""
+        if isinstance(until, str | bytes):
+            raise ConfigError("until must be a sequence of texts, not a single one: put it in a list")
+        if not all(until):
+            raise ConfigError("until has an empty text, which would end every sample at once: leave it out")
+        texts = [utf8(text) if self.vocab.is_bytes and isinstance(text, str) else text for text in until]
+        kind = bytes if self.vocab.is_bytes else str
+        if not all(isinstance(text, kind) for text in texts):
+            raise ConfigError(f"until must have texts of type {kind.__name__} for this model")
+        return [Ending[Any](texts, kind()) for _ in range(num)]
+
+    def _until(self, pieces: Iterable[IdArray], ending: Ending[Any]) -> Iterator[str | bytes]:
+        """The text of ids that arrive in pieces, to its end; no piece of it is empty."""
+        for ids in pieces:
+            if text := ending(self.vocab.decode(ids)):
+                yield text
+            if ending.ended:
+                return
+        if rest := ending.rest():
+            yield rest
+
+    def _ended(self, pieces: Iterable[IdArray], endings: list[Ending[Any]]) -> list[str] | list[bytes]:
+        """The texts of lanes of ids that arrive in pieces (n, lanes), until all have ended."""
+        parts: list[list[Any]] = [[] for _ in endings]
+        for ids in pieces:
+            for n, ending in enumerate(endings):
+                if not ending.ended:
+                    parts[n].append(ending(self.vocab.decode(ids[:, n])))
+            if all(ending.ended for ending in endings):
+                break
+        nothing: Any = b"" if self.vocab.is_bytes else ""
+        return [nothing.join([*part, ending.rest()]) for part, ending in zip(parts, endings, strict=True)]
+
     def _inference(
         self,
         backend: BackendName,
@@ -467,8 +522,8 @@ class Model:
     ) -> Inference:
         found = effective(precision, self.config, backend)
         parameters = self.parameters.astype(found.dtype, copy=False)
-        naming = self.vocab.naming_nats
-        return Inference(self._networks, parameters, backend, threads, stop, found.bf16, naming)
+        naming, withheld = self.vocab.naming_nats, int(self.vocab.escape)
+        return Inference(self._networks, parameters, backend, threads, stop, found.bf16, naming, withheld)
 
     def __repr__(self) -> str:
         c = self.config

@@ -324,7 +324,7 @@ class Encoder:
     def encode(self, text: str | bytes) -> IdArray:
         """The ids of a whole text, see `Vocab.encode`."""
         if self.vocab.is_bytes and isinstance(text, str):
-            text = _utf8(text)
+            text = utf8(text)
         if not self.vocab.is_bytes and not isinstance(text, str):
             raise TypeError(f"a vocabulary of characters encodes str, not {type(text).__name__}")
         return self.encode_pieces(_slices(text), len(text))
@@ -421,7 +421,8 @@ def _codes(text: str | bytes) -> NDArray[np.unsignedinteger]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str) -> bytes:
+    """The bytes of a text; surrogates that escape single bytes, as in command-line arguments, become those again."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # surrogates that do not escape a byte: encode them as they are

@@ -56,5 +56,11 @@ def wait_for(process, start):
     raise AssertionError(process.stderr.read())
 
 
+def as_written(text):
+    """What `sample` writes of a text, characters or bytes: it ends with a newline."""
+    newline = b"\n" if isinstance(text, bytes) else "\n"
+    return text if text.endswith(newline) else text + newline
+
+
 def last_json(output):
     return json.loads(output.splitlines()[-1])

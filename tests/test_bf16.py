@@ -24,6 +24,7 @@ from test_equivalence import LARGE, bound, campaign, large, shapes
 from fastlstm import run_checkpoint
 from fastlstm.cells import CELLS
 from fastlstm.config import ModelConfig
+from fastlstm.drawing import Drawing
 from fastlstm.dropout import Dropout
 from fastlstm.errors import ConfigError, FastlstmError
 from fastlstm.kernels.host import has_bf16
@@ -237,7 +238,7 @@ def test_generated_symbols_follow_the_references_distribution(cell, temperature,
     p.parameters.flat *= 2  # large enough that the most probable symbol is not always the same
     uniforms, state = rng.random((60, 3)), p.state.copy()
     net = FastNetwork(p.config, 1, 3, 1, training=training, bf16=True)
-    ids = net.generate(p.parameters, p.x[0], state, uniforms, temperature)
+    ids = net.generate(p.parameters, p.x[0], state, uniforms, Drawing(temperature))
     followed, read = p.astype("float64").state, p.x[:1]
     for drawn, u in zip(ids, uniforms, strict=True):
         tape = reference.forward(p.parameters.astype("float64"), read, read, followed, rounded=to_bf16)
@@ -263,7 +264,7 @@ def test_the_state_after_sampled_symbols_is_the_references_but_for_rare_flips(ce
     for seed in range(PROBLEMS):
         p = small(cell, shape, seed)
         state, net = p.state.copy(), FastNetwork(p.config, 1, p.batch, 1, training=training, bf16=True)
-        ids = net.generate(p.parameters, p.x[0], state, np.full((3, p.batch), 0.5), 1.0)
+        ids = net.generate(p.parameters, p.x[0], state, np.full((3, p.batch), 0.5), Drawing())
         q, read = p.astype("float64"), np.concatenate([p.x[:1], ids[:-1]])
         tape = reference.forward(q.parameters, read, read, q.state, rounded=to_bf16)
         errors.append(excess({"state": state}, {"state": reference.final_state(tape)}, bound(p)))
@@ -290,7 +291,7 @@ def sampled(p, threads, training):
     state, net = p.state.copy(), FastNetwork(p.config, 1, p.batch, threads, training=training, bf16=True)
     assert net.workers.count == threads
     uniforms = np.random.default_rng(0).random((40, p.batch))
-    return net.generate(p.parameters, p.x[0], state, uniforms, 0.8).tobytes(), state.tobytes()
+    return net.generate(p.parameters, p.x[0], state, uniforms, Drawing(0.8)).tobytes(), state.tobytes()
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -311,8 +312,8 @@ def test_a_network_that_met_nan_computes_sound_parameters_again(cell, hidden, rn
     broken["layers.0.b"][:] = math.nan
     fresh, used = (FastNetwork(p.config, 1, 2, 1, training=False, bf16=True) for _ in range(2))
     with pytest.raises(FastlstmError, match="not finite"):
-        used.generate(broken, p.x[0], p.state.copy(), uniforms, 1.0)
-    ids = [net.generate(p.parameters, p.x[0], p.state.copy(), uniforms, 1.0) for net in (fresh, used)]
+        used.generate(broken, p.x[0], p.state.copy(), uniforms, Drawing())
+    ids = [net.generate(p.parameters, p.x[0], p.state.copy(), uniforms, Drawing()) for net in (fresh, used)]
     assert np.array_equal(*ids)
 
 

@@ -11,6 +11,7 @@ from problems import problem
 from fastlstm.backend import build
 from fastlstm.cells import CELLS
 from fastlstm.config import ModelConfig
+from fastlstm.drawing import Drawing
 from fastlstm.errors import FastlstmError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
@@ -244,7 +245,7 @@ VERBS = {
     "norm": ("gradients",),
     "update": ("parameters", "gradients", "slots", "rule", "norm"),
     "train_step": ("parameters", "gradients", "slots", "x", "y", "state", "scale", "rule"),
-    "generate": ("parameters", "first", "state", "uniforms", "temperature"),
+    "generate": ("parameters", "first", "state", "uniforms", "drawing"),
 }
 #: Arguments of type `Parameters` that a verb writes to, including gradients.
 WRITTEN = {
@@ -264,7 +265,7 @@ def good_arguments(verb):
     arguments = {
         "parameters": p.parameters, "gradients": gradients, "slots": p.slots(rule), "x": p.x, "y": p.y, "first": p.x[0],
         "state": p.state, "nats": np.zeros(p.x.shape), "scale": 1.0, "rule": rule, "norm": 2.0,
-        "uniforms": np.full((3, p.batch), 0.5), "temperature": 1.0,
+        "uniforms": np.full((3, p.batch), 0.5), "drawing": Drawing(),
     }  # fmt: skip
     return p, {name: arguments[name] for name in VERBS[verb]}
 
@@ -401,7 +402,7 @@ def forward_of_another_thread(net, p):
 
 
 def generated(net, p):
-    net.generate(p.parameters, p.x[0], p.state.copy(), np.full((3, p.batch), 0.5), 1.0)
+    net.generate(p.parameters, p.x[0], p.state.copy(), np.full((3, p.batch), 0.5), Drawing())
 
 
 #: The calls before a backward pass that is refused, because there is no forward pass for it.
@@ -464,7 +465,7 @@ def test_a_temperature_that_is_none_is_refused(backend, temperature, rng):
     p = problem(rng, "lstm", seq_len=1)
     state = p.state.copy()
     with pytest.raises(ValueError, match=r"^temperature must be a finite number of at least 0, not "):
-        network(p, backend).generate(p.parameters, p.x[0], state, np.full((3, p.batch), 0.5), temperature)
+        network(p, backend).generate(p.parameters, p.x[0], state, np.full((3, p.batch), 0.5), Drawing(temperature))
     assert np.array_equal(state, p.state)
 
 
@@ -472,7 +473,7 @@ def test_a_temperature_that_is_none_is_refused(backend, temperature, rng):
 def test_drawing_no_symbol_changes_nothing(backend, rng):
     p = problem(rng, "lstm", seq_len=1)
     state = p.state.copy()
-    ids = network(p, backend).generate(p.parameters, p.x[0], state, np.empty((0, p.batch)), 1.0)
+    ids = network(p, backend).generate(p.parameters, p.x[0], state, np.empty((0, p.batch)), Drawing())
     assert (ids.shape, ids.dtype) == ((0, p.batch), np.int32)
     assert np.array_equal(state, p.state)
 
@@ -483,4 +484,4 @@ def test_nothing_is_drawn_from_logits_that_are_not_finite(backend, temperature, 
     p = problem(rng, "lstm", seq_len=1)
     p.parameters["output.b"][...] = math.nan
     with pytest.raises(FastlstmError, match=r"^the model's logits are not finite numbers, so no symbol can be drawn"):
-        network(p, backend).generate(p.parameters, p.x[0], p.state, np.full((3, p.batch), 0.5), temperature)
+        network(p, backend).generate(p.parameters, p.x[0], p.state, np.full((3, p.batch), 0.5), Drawing(temperature))

@@ -11,6 +11,7 @@ from test_reference_gradients import worst_excess
 from fastlstm.backend import build
 from fastlstm.cells import CELLS
 from fastlstm.checking.centred import check_gradients
+from fastlstm.drawing import Drawing
 from fastlstm.dropout import LEVELS, Dropout
 from fastlstm.kernels import jit
 from fastlstm.kernels.dropout import draw_factors
@@ -250,7 +251,7 @@ def test_sampling_is_without_dropout(backend, rng):
     for dropout in (None, Dropout(0.5, 0.5, 0.5)):
         net = backend(p.config, 1, 2, 1, dropout=dropout)
         net.forward(p.parameters, p.x, p.y, p.state.copy(), step=0)
-        drawn.append(net.generate(p.parameters, p.x[0], p.state.copy(), uniforms, 1.0))
+        drawn.append(net.generate(p.parameters, p.x[0], p.state.copy(), uniforms, Drawing()))
     assert np.array_equal(*drawn)
 
 

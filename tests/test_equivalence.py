@@ -10,6 +10,7 @@ from problems import problem, tape_buffers
 
 from fastlstm.cells import CELLS
 from fastlstm.config import ModelConfig
+from fastlstm.drawing import Drawing
 from fastlstm.kernels import workspace
 from fastlstm.kernels.network import FastNetwork
 from fastlstm.kernels.step import step
@@ -231,7 +232,7 @@ def test_generated_symbols_are_the_references(cell, temperature, training, rng):
     drawn = []
     for net in (FastNetwork(p.config, 1, 3, 1, training=training), ReferenceNetwork(p.config, 1, 3)):
         state = p.state.copy()
-        drawn.append((net.generate(p.parameters, p.x[0], state, uniforms, temperature), state))
+        drawn.append((net.generate(p.parameters, p.x[0], state, uniforms, Drawing(temperature)), state))
     (fast_ids, fast_state), (ids, state) = drawn
     assert np.array_equal(fast_ids, ids)
     np.testing.assert_allclose(fast_state, state, rtol=0, atol=1e-10)
@@ -246,7 +247,7 @@ def test_a_vocabulary_too_large_for_a_table_gives_the_same_samples(rng, monkeypa
         monkeypatch.setattr(workspace, "LARGEST_TABLE", largest)
         net = FastNetwork(p.config, 1, 2, 1, training=False)
         assert net.plan.all_symbols == (largest > 0)
-        drawn.append(net.generate(p.parameters, p.x[0], p.state.copy(), uniforms, 1.0))
+        drawn.append(net.generate(p.parameters, p.x[0], p.state.copy(), uniforms, Drawing()))
     assert np.array_equal(*drawn)
 
 
@@ -256,7 +257,7 @@ def test_float32_samples_follow_the_distribution(rng):
     lanes = 20_000
     state = np.repeat(p.state, lanes, axis=2)
     net = FastNetwork(p.config, 1, lanes, 1, training=False)
-    ids = net.generate(p.parameters, np.repeat(p.x[0], lanes), state, rng.random((1, lanes)), 0.7)
+    ids = net.generate(p.parameters, np.repeat(p.x[0], lanes), state, rng.random((1, lanes)), Drawing(0.7))
     q = reference.forward(p.parameters, p.x, p.y, p.state).probabilities[0, 0].astype(float) ** (1 / 0.7)
     q /= q.sum()
     frequency = np.bincount(ids[0], minlength=7) / lanes

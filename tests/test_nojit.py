@@ -16,6 +16,7 @@ import pytest
 from problems import problem
 
 from fastlstm.cells import CELLS
+from fastlstm.drawing import Drawing
 from fastlstm.dropout import Dropout
 from fastlstm.kernels import jit
 from fastlstm.kernels.network import FastNetwork
@@ -49,9 +50,9 @@ def one_of_everything(net, p):
     }
 
 
-def drawn(net, p, temperature):
+def drawn(net, p, drawing):
     uniforms = np.random.default_rng(0).random((6, p.batch))
-    return net.generate(p.parameters, p.x[0], p.state.copy(), uniforms, temperature)
+    return net.generate(p.parameters, p.x[0], p.state.copy(), uniforms, drawing)
 
 
 @pytest.mark.skipif(not jit.DISABLED, reason="runs in the process below")
@@ -66,9 +67,9 @@ def test_kernels_in_plain_python_are_the_reference(cell, dtype, dropout, rng):
         np.testing.assert_allclose(
             found[name], exact, rtol=0, atol=TOLERANCES[dtype] * np.abs(exact).max(), err_msg=name
         )
-    for temperature in (0, 1.0):
-        ids = [drawn(net(p.config, 1, 2), p, temperature) for net in (FastNetwork, ReferenceNetwork)]
-        ids.append(drawn(FastNetwork(p.config, 1, 2, training=False), p, temperature))
+    for drawing in (Drawing(0), Drawing(), Drawing(1.5, 4, 0.8, 0.1, 1)):
+        ids = [drawn(net(p.config, 1, 2), p, drawing) for net in (FastNetwork, ReferenceNetwork)]
+        ids.append(drawn(FastNetwork(p.config, 1, 2, training=False), p, drawing))
         assert np.array_equal(ids[0], ids[1])
         assert np.array_equal(ids[2], ids[1])
 

@@ -8,6 +8,7 @@ import pytest
 from problems import problem
 
 from fastlstm.cells import CELLS
+from fastlstm.drawing import Drawing
 from fastlstm.dropout import Dropout
 from fastlstm.params import Parameters
 from fastlstm.reference import layer, network
@@ -229,6 +230,6 @@ def test_a_reference_network_in_bf16_trains_and_samples_with_rounded_operands(rn
     for bf16 in (True, False):
         state = p.state.copy()
         net = ReferenceNetwork(p.config, 1, p.batch, bf16=bf16, training=False)
-        net.generate(p.parameters, p.x[0], state, np.full((1, p.batch), 0.5), 1.0)
+        net.generate(p.parameters, p.x[0], state, np.full((1, p.batch), 0.5), Drawing())
         states.append(state)
     assert not np.array_equal(*states)

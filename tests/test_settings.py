@@ -151,7 +151,9 @@ def test_help_shows_the_default_of_every_setting(verb):
 def test_options_that_are_not_given_set_nothing():
     options = train.parser().parse_args([])
     assert (given(options, ModelConfig), given(options, TrainConfig)) == ({}, {})
-    assert Given.by(options, None) == ([], False, None, {}, {}, False)
+    assert Given.by(options, None) == Given(
+        [], False, encoding=None, init_from=None, model={}, train={}, is_complete=False
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from problems import problem
 
 from fastlstm.cells import CELLS
+from fastlstm.drawing import Drawing
 from fastlstm.kernels import jit
 from fastlstm.kernels.network import FastNetwork
 from fastlstm.kernels.sync import (
@@ -244,7 +245,9 @@ def test_a_drawn_text_is_the_same_for_any_number_of_workers(lanes, table, rng, m
         net, state = FastNetwork(p.config, 1, p.batch, threads, training=False), p.state.copy()
         assert net.plan.all_symbols == table
         net.workers.adaptive = False
-        found = [net.generate(p.parameters, p.x[0], state, part, 1.0).tobytes() for part in (uniforms, uniforms[:1])]
+        found = [
+            net.generate(p.parameters, p.x[0], state, part, Drawing()).tobytes() for part in (uniforms, uniforms[:1])
+        ]
         return found, state.tobytes()
 
     alone = drawn(1)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastlstm import ModelConfig, threads
+from fastlstm.drawing import Drawing
 from fastlstm.errors import ConfigError, FastlstmError
 from fastlstm.kernels import recurrent
 from fastlstm.kernels.network import FastNetwork
@@ -124,7 +125,7 @@ def test_ids_out_of_range_are_refused_before_anything_is_computed(backend, wrong
             net.backward(parameters, 1.0, Parameters(config))
     one = backend(config, 1, 2, training=False)
     with pytest.raises(ValueError, match="ids from 0 to 10"):
-        one.generate(parameters, bad[3], state, np.zeros((3, 2)), 1.0)
+        one.generate(parameters, bad[3], state, np.zeros((3, 2)), Drawing())
     assert (state == 1).all()
     assert not parameters.flat.any()
 
@@ -149,7 +150,12 @@ def test_nothing_is_drawn_from_logits_that_are_not_finite(backend, temperature, 
     parameters["layers.0.b"][:] = 1.0
     parameters["output.W"][:] = value
     net = backend(config, 1, 2, training=False)
-    arguments = (np.zeros(2, np.int32), np.zeros(config.state_shape(2), np.float32), np.zeros((3, 2)), temperature)
+    arguments = (
+        np.zeros(2, np.int32),
+        np.zeros(config.state_shape(2), np.float32),
+        np.zeros((3, 2)),
+        Drawing(temperature),
+    )
     with np.errstate(all="ignore"), pytest.raises(FastlstmError, match="not finite numbers"):
         net.generate(parameters, *arguments)
     parameters["output.W"][:] = 0

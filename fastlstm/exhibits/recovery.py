@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastlstm.backend import build
 from fastlstm.contract import Ids
+from fastlstm.drawing import Drawing
 from fastlstm.exhibits.reading import WARM_UP, check_at_least, drawn_windows, state_after
 from fastlstm.exhibits.words import as_characters, known_words, word_share
 from fastlstm.inference import beginning
@@ -179,7 +180,7 @@ def _read(parameters: Parameters, start: _Start, following: Ids) -> NDArray[np.f
 def _write(parameters: Parameters, start: _Start, uniforms: NDArray[np.float64]) -> Ids:
     """Generate symbols (N, B) from a start, which is not changed."""
     network = build("fast", parameters.config, 1, len(start.first), 1, training=False)
-    return network.generate(parameters, start.first, start.state.copy(), uniforms, 1.0)
+    return network.generate(parameters, start.first, start.state.copy(), uniforms, Drawing())
 
 
 def _share(vocab: Vocab, written: Ids, words: frozenset[str]) -> float:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
 from fastlstm.contract import Ids, Network, Restarts, StepResult, bad_ids, no_distribution
+from fastlstm.drawing import Drawing
 from fastlstm.dropout import WORD, Dropout
 from fastlstm.errors import ConfigError
 from fastlstm.kernels import jit
@@ -40,6 +41,8 @@ SMALLEST_SHARED_STEP = 1 << 15
 
 #: For calls that update nothing. Its numbers have the types that kernels are compiled for; calls convert to those.
 _NO_RULE = UpdateRule(lr=0.0)
+#: Its numbers, too, have the types that kernels are compiled for.
+_PLAIN = Drawing()
 
 
 class FastNetwork(Network):
@@ -187,12 +190,12 @@ class FastNetwork(Network):
         return nats
 
     def _generate(
-        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], temperature: float
+        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], drawing: Drawing
     ) -> Ids:
         ids = np.empty(uniforms.shape, np.int32)
-        arguments = (*self._kernels, parameters.flat, first, state, uniforms, float(temperature), ids)
+        arguments = (*self._kernels, parameters.flat, first, state, uniforms, ids, drawing)
         if self._generator is None:
-            self._generator = jit.compiled_for(generate, 0, 0, 1, 0, *arguments)
+            self._generator = jit.compiled_for(generate, 0, 0, 1, 0, *arguments[:-1], _PLAIN)
         entry = self._generator
         self._choose_masks(None)
         self.buffers.counts[1] = 0

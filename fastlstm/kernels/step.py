@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm.kernels import jit
+from fastlstm.kernels.draw import draw
 from fastlstm.kernels.dropout import dropped, embedding_folded, mask_inputs
 from fastlstm.kernels.gradients import embedding_gradients, transpose_states, weight_gradients
 from fastlstm.kernels.output import (
@@ -21,7 +22,6 @@ from fastlstm.kernels.output import (
     predict_backward,
     project_inputs,
     project_symbols,
-    softmax_row,
 )
 from fastlstm.kernels.pack import enter, gather_rows, index_symbols, pack_model, store_state
 from fastlstm.kernels.partition import split
@@ -187,29 +187,6 @@ def step(
     return nats
 
 
-@jit.device
-def draw(arena: Any, at: int, symbols: int, padded: int, u: float, temperature: float) -> int:
-    """Draw a symbol from the logits at ``arena[at]`` by inverting the cumulative distribution at ``u``.
-
-    Temperature 0 takes the most probable symbol. Returns -1 if the logits are not finite.
-    """
-    if temperature == 0.0:
-        best = 0
-        for v in range(1, symbols):
-            if arena[at + v] > arena[at + best]:
-                best = v
-        return best if np.isfinite(arena[at + best]) else -1
-    _, total = softmax_row(arena, at, padded, 1.0 / temperature)
-    if not np.isfinite(total):
-        return -1
-    left = u * np.float64(total)
-    for v in range(symbols):
-        left -= np.float64(arena[at + v])
-        if left < 0.0:
-            return v
-    return symbols - 1
-
-
 @jit.inlined
 def read_symbols(
     plan: Any, buffers: Any, parameters: Any, symbols: Any, share: Any, worker: int, workers: int, teams: int
@@ -235,7 +212,7 @@ def read_symbols(
 
 @jit.inlined
 def draw_symbols(
-    plan: Any, buffers: Any, uniforms: Any, temperature: float, ids: Any, worker: int, workers: int, teams: int
+    plan: Any, buffers: Any, uniforms: Any, ids: Any, drawing: Any, worker: int, workers: int, teams: int
 ) -> None:
     """Draw the next symbols of this worker's lanes into ``ids`` (B,); the next time step reads them."""
     vectors = plan.Vp // width(buffers.arena)
@@ -247,7 +224,7 @@ def draw_symbols(
     if teams > 1:
         logits(plan, buffers, first, last - first, 0, vectors)
     for b in range(first, last):
-        drawn = draw(buffers.arena, plan.p + b * plan.Vp, plan.V, plan.Vp, uniforms[b], temperature)
+        drawn = draw(buffers.arena, plan.p + b * plan.Vp, plan.V, plan.Vp, uniforms[b], drawing)
         if drawn < 0:
             buffers.counts[1] = 1
         ids[b] = max(drawn, 0)
@@ -259,7 +236,7 @@ def draw_symbols(
 @jit.kernel
 def generate(
     call: int, seat: int, wanted: int, patience: int, plans: Any, buffers: Any, parameters: Any, current: Any,
-    state: Any, uniforms: Any, temperature: float, ids: Any,
+    state: Any, uniforms: Any, ids: Any, drawing: Any,
 ) -> int:  # fmt: skip
     """Draw n symbols, at least one, one after another in each of B lanes (a network with T = 1).
 
@@ -269,7 +246,7 @@ def generate(
     ----------
     call, seat, wanted, patience : arguments of `fastlstm.kernels.sync.meet`, which assigns worker numbers.
     current : (B,) int32, the symbols read first. state : (S, L, B, H), in/out.
-    uniforms : (n, B) float64 in [0, 1). ids : (n, B) int32, out.
+    uniforms : (n, B) float64 in [0, 1). ids : (n, B) int32, out. drawing : `fastlstm.drawing.Drawing`.
 
     Returns
     -------
@@ -292,7 +269,7 @@ def generate(
     for n in range(len(uniforms)):
         read = current if n == 0 else ids[n - 1]
         read_symbols(plan, buffers, parameters, read, share, worker, workers, teams)
-        draw_symbols(plan, buffers, uniforms[n], temperature, ids[n], worker, workers, teams)
+        draw_symbols(plan, buffers, uniforms[n], ids[n], drawing, worker, workers, teams)
     store_state(plan, buffers, state, worker, workers)
     barrier(sync, ALL_WORKERS, workers)
     return 1

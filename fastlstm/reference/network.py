@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastlstm.config import ModelConfig
 from fastlstm.contract import Ids, Network, Restarts, bad_ids, no_distribution
+from fastlstm.drawing import Drawing
 from fastlstm.dropout import Dropout
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import FloatArray, Parameters
@@ -212,7 +213,7 @@ class ReferenceNetwork(Network):
         return update(parameters, gradients.flat, slots, rule, norm)
 
     def _generate(
-        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], temperature: float
+        self, parameters: Parameters, first: Ids, state: FloatArray, uniforms: NDArray[np.float64], drawing: Drawing
     ) -> Ids:
         _check_ids(self.config, first)
         ids = np.empty(uniforms.shape, np.int32)
@@ -222,7 +223,7 @@ class ReferenceNetwork(Network):
             state[...] = final_state(tape)
             if not np.isfinite(tape.probabilities).all():
                 raise no_distribution()
-            current = ids[n] = draw(tape.probabilities[0], u, temperature)
+            current = ids[n] = draw(tape.probabilities[0], u, drawing)
         return ids
 
 
@@ -232,21 +233,45 @@ def _check_ids(config: ModelConfig, *arrays: Ids) -> None:
             raise bad_ids(config)
 
 
-def draw(p: FloatArray, u: FloatArray, temperature: float) -> Ids:
-    """Draw one symbol per lane from probabilities proportional to ``p ** (1/temperature)``, with ``p`` (B, V).
+def draw(p: FloatArray, u: FloatArray, drawing: Drawing) -> Ids:
+    """Draw one symbol per lane from probabilities ``p`` (B, V), as `Drawing` describes.
 
-    The cumulative distribution is inverted at ``u`` (B,). Temperature 0 takes the most probable symbol.
+    The cumulative distribution of the symbols that are kept is inverted at ``u`` (B,).
 
     Returns
     -------
     ids : (B,) int32.
     """
-    if temperature == 0:
+    p = p[:, : p.shape[-1] - drawing.withheld]
+    if drawing.temperature == 0:
         best: Ids = np.argmax(p, axis=-1).astype(np.int32)
         return best
     with np.errstate(divide="ignore"):
-        q = np.exp(log_softmax(np.log(p.astype(np.float64)) / temperature))
+        q = np.exp(log_softmax(np.log(p.astype(np.float64)) / drawing.temperature))
+    q = kept(q, drawing)
     cumulative = np.cumsum(q, axis=-1)
     below: Ids = (cumulative <= u[:, None] * cumulative[:, -1:]).sum(axis=-1, dtype=np.int32)
-    drawn: Ids = np.minimum(below, p.shape[-1] - 1)
+    drawn: Ids = np.minimum(below, _last_kept(q))
     return drawn
+
+
+def kept(q: FloatArray, drawing: Drawing) -> FloatArray:
+    """Probabilities ``q`` (B, V), not normalised again, with 0 for the symbols that are left out.
+
+    Each rule keeps the symbols that are at least as probable as the least probable of those it is about.
+    """
+    if drawing.top_k < q.shape[-1]:
+        descending = -np.sort(-q, axis=-1)
+        q = np.where(q >= descending[:, drawing.top_k - 1, None], q, 0.0)
+    if drawing.top_p < 1:
+        descending = -np.sort(-q, axis=-1)
+        sums = np.cumsum(descending, axis=-1)
+        too_few = (sums < drawing.top_p * sums[:, -1:]).sum(axis=-1)
+        q = np.where(q >= np.take_along_axis(descending, too_few[:, None], axis=-1), q, 0.0)
+    return np.where(q >= drawing.min_p * q.max(axis=-1, keepdims=True), q, 0.0)
+
+
+def _last_kept(q: FloatArray) -> Ids:
+    """The last symbol (B,) whose probability is not 0."""
+    last: Ids = (q.shape[-1] - 1 - np.argmax(q[:, ::-1] > 0, axis=-1)).astype(np.int32)
+    return last

@@ -43,7 +43,7 @@ SMALL = {
         "--steps=3", "--hidden=4", "--embedding=3", "--batch=2", "--seq-len=8", "--sample-length=5", "--data",
         "notes.txt",
     ],
-    "sample": ["kept", "--length=5"],
+    "sample": ["kept", "--length=5", "--top-k=9", "--stop=xyz"],
     "evaluate": ["kept", "notes.txt"],
     "compress": ["notes.txt", "--hidden=4", "--embedding=3"],
     "decompress": ["notes.txt"],

@@ -20,6 +20,7 @@ from subjects import SHORT_RUN, TEXT, fresh_model
 import fastlstm
 from fastlstm import Model
 from fastlstm.backend import build
+from fastlstm.drawing import Drawing
 from fastlstm.errors import FastlstmError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
@@ -83,7 +84,7 @@ def train_step(subject):
 def generate(subject):
     uniforms = np.random.default_rng(2).random((5, B))
     ids = subject.network(1).generate(
-        subject.model.parameters, symbols()[0], subject.model.zero_state(B), uniforms, 1.0
+        subject.model.parameters, symbols()[0], subject.model.zero_state(B), uniforms, Drawing()
     )
     return ids.tobytes()
 

@@ -12,6 +12,7 @@ from subjects import KINDS, TEXT, fresh_model
 from fastlstm import Model, ModelConfig, TrainConfig, Vocab
 from fastlstm.backend import build
 from fastlstm.batches import Lanes
+from fastlstm.drawing import Drawing
 from fastlstm.errors import FastlstmError
 from fastlstm.optimizers import UpdateRule
 from fastlstm.params import Parameters
@@ -72,7 +73,7 @@ def call_strangely(function, rng, **arguments):
 
 
 def use_sample(model, rng):
-    settings = {"temperature": 1.0, "seed": 0, "backend": "fast", "threads": 1}
+    settings = {"temperature": 1.0, "top_k": 9, "top_p": 0.9, "min_p": 0.1, "seed": 0, "backend": "fast", "threads": 1}
     arguments, text = call_strangely(without_hours(model.sample), rng, prompt="so", length=5, **settings)
     require(len(text) == arguments["length"], Outcome.WRONG, f"{len(text)} symbols of {arguments}")
 
@@ -301,7 +302,7 @@ def train_step(backend, config, x, y, state, flat):
 
 def generate(backend, config, x, y, state, flat):
     uniforms = np.full((3, B), 0.5)
-    return build(backend, config, 1, B, 1).generate(Parameters(config, flat), x[0], state, uniforms, 1.0)
+    return build(backend, config, 1, B, 1).generate(Parameters(config, flat), x[0], state, uniforms, Drawing())
 
 
 USES = (
