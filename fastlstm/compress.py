@@ -10,13 +10,13 @@ from fastlstm.learning import Learning
 from fastlstm.settings import add_options, given
 
 #: The settings of a new model, and of how it learns, that have options.
-_SHAPE, _LEARNING = (
+SHAPE, LEARNING = (
     ("cell", "layers", "hidden", "embedding"),
     ("seq_len", "lanes", "replay", "lr", "final_rate", "seed"),
 )
 
 #: What the help shows as the default of settings that follow from the length of the file.
-_CHOSEN = "chosen for the file"
+CHOSEN = "chosen for the file"
 
 
 def parser() -> cli.Parser:
@@ -33,9 +33,9 @@ def parser() -> cli.Parser:
         help="code the file with this model, a file or a run folder; decompress needs it, too",
     )  # fmt: skip
     model.add_argument("--dynamic", action="store_true", help="let the model of --model learn as it reads")
-    add_options(model, ModelConfig, only=_SHAPE, defaults=dict.fromkeys(_SHAPE, _CHOSEN))
+    add_options(model, ModelConfig, only=SHAPE, defaults=dict.fromkeys(SHAPE, CHOSEN))
     learning = made.add_argument_group("learning while reading")
-    add_options(learning, Learning, only=_LEARNING, defaults=dict.fromkeys(_LEARNING[:-1], _CHOSEN))
+    add_options(learning, Learning, only=LEARNING, defaults=dict.fromkeys(LEARNING[:-1], CHOSEN))
     packing.add_threads(made)
     return made
 

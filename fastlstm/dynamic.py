@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,7 +226,7 @@ class _Replay:
 
 def evaluate(
     parameters: Parameters, ids: IdArray, learning: Learning, *, threads: int | None = None,
-    backend: BackendName = "fast",
+    backend: BackendName = "fast", advance: Callable[[int], object] | None = None,
 ) -> NDArray[np.float64]:  # fmt: skip
     """The nats of each symbol of a text but the first, predicted by a model that learns while it reads.
 
@@ -236,6 +236,7 @@ def evaluate(
     ids : (N,) the text, each id in range. Every lane first reads the symbol before its own ones, with a zero state.
     learning : how the model learns.
     threads, backend : see `Reader`.
+    advance : called with numbers of symbols that have been predicted, which add up to that of all.
 
     Returns
     -------
@@ -258,6 +259,8 @@ def evaluate(
         learner.read(x, y)
         real = places < cut.length
         nats[places[real]] = learner.nats[real]
+        if advance is not None:
+            advance(int(np.count_nonzero(real)))
         if first + count < cut.steps:
             learner.learn(x, y)
     return nats

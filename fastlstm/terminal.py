@@ -17,6 +17,8 @@ _DISTURBING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206
 
 #: Those, and those that move the cursor: all that is not shown as one character in its place.
 _NOT_SHOWN = re.compile(rf"{_DISTURBING.pattern}|[\t\n]")
+#: Names of symbols that would not be seen, or be taken for something else.
+_SPELLINGS = {" ": "space", "\\": "\\\\"}
 
 
 class Printable:
@@ -57,6 +59,16 @@ def _picture(code: int) -> str:
 def printable_line(text: object) -> str:
     """Convert a value's text to one line, so that a terminal interprets nothing in it as a command."""
     return " ".join(printable(str(text)).split())
+
+
+def spelled(code: int, is_byte: bool = False) -> str:
+    """A symbol, a code point or the value of a byte, by itself where it can be seen, else by a name or an escape."""
+    if is_byte and code >= 0x80:
+        return f"\\x{code:02x}"
+    symbol = chr(code)
+    if symbol in _SPELLINGS:
+        return _SPELLINGS[symbol]
+    return symbol if symbol.isprintable() else symbol.encode("unicode_escape").decode()
 
 
 def wrapped(text: str) -> str:

@@ -330,7 +330,8 @@ class Encoder:
         return self.encode_pieces(_slices(text), len(text))
 
     def encode_pieces(self, pieces: Iterable[str | bytes], length: int) -> IdArray:
-        """The ids of a text of ``length`` symbols, given in pieces."""
+        """The ids of a whole text of ``length`` symbols, given in pieces; positions in an error are those in it."""
+        self._position = 0
         ids, stop = np.empty(length, self.vocab.id_type), 0
         for piece in pieces:
             found = self.encode_piece(piece)
