@@ -52,6 +52,8 @@ def verb(name: str, *options: str) -> Read:
 WORKLOADS: dict[str, Read] = {
     "evaluate": verb("evaluate"),
     "evaluate --lanes 64": verb("evaluate", "--lanes", "64"),
+    "score": verb("score"),
+    "score --top 5": verb("score", "--top", "5"),
 }
 
 
