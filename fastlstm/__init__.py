@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastlstm.checking.centred import GradientReport, check_gradients
     from fastlstm.config import ModelConfig, TrainConfig
     from fastlstm.errors import FastlstmError
+    from fastlstm.evaluation import Assessment
     from fastlstm.inference import Evaluation
     from fastlstm.model import Model
     from fastlstm.observers import Observer, Progress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Assessment",
     "Evaluation",
     "FastlstmError",
     "GradientReport",
@@ -42,6 +44,7 @@ __all__ = [
 
 #: Module of each public name. It is imported when the name is first used, which keeps ``--help`` fast.
 _HOMES = {
+    "Assessment": "evaluation",
     "Evaluation": "inference",
     "FastlstmError": "errors",
     "GradientReport": "checking.centred",

@@ -178,7 +178,8 @@ def _teller(quiet: bool) -> Callable[[str], None]:
 def _watch(tell: Callable[[str], None]) -> Watch:
     """What prints the progress of a comparison, as lines."""
     from fastlstm import comparison
-    from fastlstm.progress import clock, nats_and_bits
+    from fastlstm.bar import clock
+    from fastlstm.progress import nats_and_bits
 
     class Lines(comparison.Watch):
         def __init__(self) -> None:

@@ -66,8 +66,9 @@ _LARGEST: dict[DType, float] = {"float32": (2.0 - 2.0**-23) * 2.0**127, "float64
 #: More standard deviations than any normal number that NumPy draws from 53 random bits.
 _LARGEST_NORMAL = 16.0
 
-#: Largest number of layers, of worker threads, and of texts sampled at once; more is taken to be a mistake.
-MOST_LAYERS, MOST_THREADS, MOST_TEXTS = 1000, 256, 10_000
+#: Largest number of layers, of worker threads, of texts sampled at once, of lanes of a text that is evaluated, and of
+#: characters listed; more is taken to be a mistake.
+MOST_LAYERS, MOST_THREADS, MOST_TEXTS, MOST_LANES, MOST_LISTED = 1000, 256, 10_000, 10_000, 10_000
 
 #: The settings that only some optimizers have.
 _OF_OPTIMIZERS = tuple(dict.fromkeys(name for one in OPTIMIZERS.values() for name in one.defaults))
@@ -439,3 +440,15 @@ class SampleConfig(Settings):
         names = ("top_k", "top_p", "min_p")
         limits: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         return Drawing(self.temperature, **limits, withheld=withheld)
+
+
+@documented
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig(Settings):
+    """Settings of evaluation."""
+
+    lanes: int = setting(
+        1, "parts of a text that are read in parallel: faster than one pass, and not quite exact; the error is stated",
+        "text", at_least=1, at_most=MOST_LANES,
+    )  # fmt: skip
+    hardest: int = setting(10, "hardest characters and contexts to list", "text", at_least=0, at_most=MOST_LISTED)

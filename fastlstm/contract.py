@@ -2,7 +2,7 @@
 
 A network offers small verbs: `Network.forward`, `Network.backward`, `Network.norm` and `Network.update`, which
 `Network.train_step` composes, with bitwise the same result (an implementation may fuse them); `Network.read` and
-`Network.generate`.
+`Network.generate`; and `Network.begin` and `Network.advance`, which read symbols that become known one by one.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Network(abc.ABC):
         self._state = config.state_shape(batch)
         self._flat = (config.parameter_count,)
         self._dtype = np.dtype(config.dtype)
-        self._forward_thread: int | None = None  # the thread whose forward pass `backward` may use
+        self._last: tuple[str, int] | None = None  # the verb whose results the next one may use, and its thread
 
     def forward(
         self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64] | None = None,
@@ -107,9 +107,9 @@ class Network(abc.ABC):
         if nats is not None:
             check_array("nats", nats, self._sequence, np.float64, written=True)
         with self.turn():
-            self._forward_thread = None
+            self._last = None
             total = self._forward(parameters, x, y, state, nats, step)
-            self._forward_thread = threading.get_ident() if self.training else None
+            self._last = "forward", threading.get_ident()
         return total
 
     def read(
@@ -137,8 +137,55 @@ class Network(abc.ABC):
         if ranks is not None:
             check_array("ranks", ranks, self._sequence, np.int32, written=True)
         with self.turn():
-            self._forward_thread = None
+            self._last = None
             self._read(parameters, x, y, state, nats, restarts, ranks)
+
+    def probabilities(self) -> FloatArray:
+        """The probabilities (T, B, V) of the last forward pass, copied; to be called before `backward`.
+
+        Raises
+        ------
+        RuntimeError
+            When there is no such forward pass in this thread.
+        """
+        with self.turn():
+            if not self._is_last("forward"):
+                raise RuntimeError("probabilities needs a forward pass before it, in the same thread")
+            return self._probabilities()
+
+    def begin(self, parameters: Parameters, state: FloatArray) -> None:
+        """Begin to read symbol by symbol with `advance`, from a state, which is copied; the network must have T = 1.
+
+        The weights are prepared once, so that a step costs little more than its arithmetic. ``parameters`` must not
+        change, and no other verb but `norm` may be called, until the last step.
+        """
+        if self.seq_len != 1:
+            raise ValueError(f"begin needs a network that reads one symbol at a time: T = 1, not {self.seq_len}")
+        self._check_parameters("parameters", parameters)
+        check_array("state", state, self._state, self._dtype)
+        with self.turn():
+            self._last = None
+            self._begin(parameters, state)
+            self._last = "begin", threading.get_ident()
+
+    def advance(self, x: Ids) -> FloatArray:
+        """Read a symbol in every lane; returns the probabilities (B, V) of the next ones.
+
+        ``x`` is (B,) int32. The probabilities are those of `forward`, bit for bit.
+
+        Raises
+        ------
+        RuntimeError
+            Without a `begin` before it, in the same thread.
+        """
+        check_array("x", x, (self.batch,), np.int32)
+        with self.turn():
+            if not self._is_last("begin"):
+                raise RuntimeError("advance needs a call of begin before it, in the same thread")
+            return self._advance(x)
+
+    def _is_last(self, verb: str) -> bool:
+        return self._last == (verb, threading.get_ident())
 
     def backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None:
         """Accumulate the gradient of ``scale`` times the last forward pass's nats into ``gradients``.
@@ -154,11 +201,11 @@ class Network(abc.ABC):
         self._check_parameters("parameters", parameters)
         self._check_parameters("gradients", gradients, written=True)
         with self.turn():
-            if self._forward_thread != threading.get_ident():
+            if not (self.training and self._is_last("forward")):
                 raise RuntimeError(
                     "backward needs a forward pass before it, in the same thread: it overwrites the activations"
                 )
-            self._forward_thread = None
+            self._last = None
             self._backward(parameters, scale, gradients)
 
     def norm(self, gradients: Parameters) -> float:
@@ -202,7 +249,7 @@ class Network(abc.ABC):
         if not self.training:
             raise RuntimeError("a network built without training has no buffers for a backward pass")
         with self.turn():
-            self._forward_thread = None
+            self._last = None
             return self._train_step(parameters, gradients, slots, x, y, state, scale, rule, step)
 
     def generate(
@@ -236,7 +283,7 @@ class Network(abc.ABC):
         if not len(uniforms):
             return np.empty(uniforms.shape, np.int32)
         with self.turn():
-            self._forward_thread = None
+            self._last = None
             return self._generate(parameters, first, state, uniforms, drawing)
 
     @abc.abstractmethod
@@ -254,6 +301,15 @@ class Network(abc.ABC):
         self, parameters: Parameters, x: Ids, y: Ids, state: FloatArray, nats: NDArray[np.float64],
         restarts: Restarts | None, ranks: NDArray[np.int32] | None,
     ) -> None: ...  # fmt: skip
+
+    @abc.abstractmethod
+    def _probabilities(self) -> FloatArray: ...
+
+    @abc.abstractmethod
+    def _begin(self, parameters: Parameters, state: FloatArray) -> None: ...
+
+    @abc.abstractmethod
+    def _advance(self, x: Ids) -> FloatArray: ...
 
     @abc.abstractmethod
     def _backward(self, parameters: Parameters, scale: float, gradients: Parameters) -> None: ...

@@ -23,6 +23,10 @@ class ModelExistsError(ModelFileError):
     """A model or a checkpoint was to be saved without overwriting, and the path exists."""
 
 
+class ArchiveError(FastlstmError):
+    """A compressed file is damaged, or was compressed with another model than the one given."""
+
+
 class RunInUseError(FastlstmError):
     """A run folder is in use by another run."""
 

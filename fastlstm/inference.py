@@ -27,8 +27,9 @@ _DRAW_STEPS = 256
 #: An estimate reads in each lane whole blocks of so many symbols, so many blocks at least, after a warm-up. It has so
 #: many lanes at most, and reads about so many symbols in each.
 _BLOCK, _FEWEST_BLOCKS, _WARM_UP, _MOST_LANES, _LANE_CHARS = 64, 4, 128, 64, 384
-#: Time steps that lanes of a text read at once.
-_LANE_STEPS = 32
+#: Time steps that lanes of a text read at once: so few that what they need stays in the cache. Not more than so many
+#: lanes read `_READ_STEPS`.
+_LANE_STEPS, _FEW_LANES = 32, 8
 #: Number of networks that are cached for further calls of the same size.
 _NETWORKS_KEPT = 4
 #: Largest exponent whose exponential is finite in float64, rounded down.
@@ -160,6 +161,11 @@ class Inference:
     naming_nats: float = 0.0
     withheld: int = 0
 
+    @property
+    def escape_id(self) -> int | None:
+        """The id of the escape, the last one; ``None``: there is none."""
+        return self.parameters.config.vocab_size - 1 if self.naming_nats else None
+
     def evaluate(self, ids: IdArray) -> Evaluation:
         """Predict every symbol of a text but the first, in one pass that carries the state from start to end.
 
@@ -176,7 +182,7 @@ class Inference:
         """
         check_length(ids)
         nats = self._read(ids, self._zero_state()) + float(self._naming(ids[1:]))
-        return Evaluation(len(ids) - 1, _finite(nats / (len(ids) - 1)))
+        return Evaluation(len(ids) - 1, finite(nats / (len(ids) - 1)))
 
     def estimate(self, ids: IdArray, chars: int) -> Estimate:
         """Estimate the loss of a text by reading about ``chars`` of its symbols, in many lanes at once.
@@ -206,7 +212,7 @@ class Inference:
         counted = self._read_blocks(ids, starts, blocks)
         unread = 1.0 - counted.size * _BLOCK / symbols
         error = math.sqrt(unread / (counted.size - 1)) * float(counted.std())
-        return Estimate(_finite(float(counted.mean())), error)
+        return Estimate(finite(float(counted.mean())), error)
 
     def read_lanes(
         self, ids: IdArray, passage: Passage, restart: tuple[NDArray[np.bool_], FloatArray] | None = None
@@ -214,7 +220,8 @@ class Inference:
         """Predict slices of a text in parallel; a symbol's nats have the same bits as with any other slices.
 
         Lanes of different length take little more time than their symbols: when half of them have ended, the others go
-        on in a smaller network.
+        on in a smaller network. All lanes of a sequence have read the same number of symbols before it; no sequence has
+        symbols both before and after a multiple of 256.
 
         Parameters
         ----------
@@ -233,9 +240,11 @@ class Inference:
         read = np.asarray(passage.first)[order].astype(np.int32)
         restarted = np.zeros(len(order), np.bool_)
         state = np.repeat(self._zero_state(), len(order), axis=2)
+        done = 0
         while len(left) and left[0] > 0:
             self._check_stop()
-            T, B = min(_LANE_STEPS, 1 << int(left[0] - 1).bit_length()), _kept(left)
+            B = _kept(left)
+            T = _lane_steps(B, done, int(left[0]))
             starts, left, read, restarted = starts[:B], left[:B], read[:B], restarted[:B]
             state = np.ascontiguousarray(state[:, :, :B])
             steps = np.arange(T)[:, None]
@@ -251,10 +260,10 @@ class Inference:
             nats, ranks = np.empty((T, B)), np.empty((T, B), np.int32)
             with self._network(T, B) as network:
                 network.read(self.parameters, x, y, state, nats, restarts=restarts, ranks=ranks)
-            if self.naming_nats:
-                nats[y == self.parameters.config.vocab_size - 1] += self.naming_nats
+            if self.escape_id is not None:
+                nats[y == self.escape_id] += self.naming_nats
             yield Predicted(order[:B], positions, steps < left, nats, ranks)
-            starts, left, read = starts + T, left - T, y[-1]
+            starts, left, read, done = starts + T, left - T, y[-1], done + T
 
     def state_after(self, first: int) -> FloatArray:
         """The state (S, L, H) after a symbol that is read from the zero state, as at the start of a text."""
@@ -313,7 +322,9 @@ class Inference:
 
     def _naming(self, ids: Ids) -> NDArray[np.float64]:
         """Nats that name the symbols for which the escape stands, among predicted ones (T, ...): (...)."""
-        nats: NDArray[np.float64] = self.naming_nats * np.sum(ids == self.parameters.config.vocab_size - 1, axis=0)
+        if self.escape_id is None:
+            return np.zeros(ids.shape[1:])
+        nats: NDArray[np.float64] = self.naming_nats * np.sum(ids == self.escape_id, axis=0)
         return nats
 
     def _read_blocks(self, ids: IdArray, starts: NDArray[np.integer], blocks: int) -> FloatArray:
@@ -354,7 +365,14 @@ def _kept(left: NDArray[np.int64]) -> int:
     return reading if 2 * reading <= len(left) else len(left)
 
 
-def _finite(nats: float) -> float:
+def _lane_steps(lanes: int, done: int, left: int) -> int:
+    """Time steps that lanes read at once, after so many, when the longest has so many left."""
+    if lanes <= _FEW_LANES and done % _READ_STEPS == 0 and left >= _READ_STEPS:
+        return _READ_STEPS
+    return min(_LANE_STEPS, 1 << (left - 1).bit_length())
+
+
+def finite(nats: float) -> float:
     """The loss of a text, if it is finite; raises `FastlstmError` otherwise."""
     if not math.isfinite(nats):
         raise FastlstmError(

@@ -30,9 +30,6 @@ _SHOWN_SYMBOLS = 120
 #: Settings of the training that are shown, in this order.
 _SHOWN_SETTINGS = ("seq_len", "batch", "optimizer", "lr", "schedule", "seed", "precision")
 
-#: Names of symbols that would not be seen, or be taken for something else.
-_SPELLINGS = {" ": "space", "\\": "\\\\"}
-
 #: A fact: its name, and its value in lines.
 Fact = tuple[str, list[str]]
 
@@ -152,18 +149,11 @@ def _vocabulary(vocab: Vocab, noun: str) -> list[str]:
 
 def _symbols(vocab: Vocab) -> str:
     """The symbols, each by itself or as an escape; of a large vocabulary the first ones."""
-    shown = [_symbol(int(code), vocab.is_bytes) for code in vocab.symbols[:_SHOWN_SYMBOLS]]
+    from fastlstm.terminal import spelled
+
+    shown = [spelled(int(code), vocab.is_bytes) for code in vocab.symbols[:_SHOWN_SYMBOLS]]
     more = len(vocab.symbols) - len(shown)
     return " ".join(shown) + (f" and {more:,} more" if more else "")
-
-
-def _symbol(code: int, is_byte: bool) -> str:
-    if is_byte and code >= 0x80:
-        return f"\\x{code:02x}"
-    symbol = chr(code)
-    if symbol in _SPELLINGS:
-        return _SPELLINGS[symbol]
-    return symbol if symbol.isprintable() else symbol.encode("unicode_escape").decode()
 
 
 def _training(record: Mapping[str, Any], history: History | None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, AnyStr, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from fastlstm.certificate import Certificate
 from fastlstm.config import (
     BackendName,
     DType,
+    EvaluationConfig,
     ModelConfig,
     PrecisionName,
     Reduction,
@@ -24,13 +25,16 @@ from fastlstm.config import (
 )
 from fastlstm.contract import Ids
 from fastlstm.errors import ConfigError
+from fastlstm.evaluation import Assessment, Report, assess, evaluate_dynamic
 from fastlstm.inference import Evaluation, Inference, Networks, Passage, beginning, smallest_ids
+from fastlstm.learning import TRAINED, Learning
 from fastlstm.observers import Observer
 from fastlstm.params import FloatArray, Parameters, initialise
 from fastlstm.precision import effective
+from fastlstm.scoring import ScoredLine, Scorer, lenient, score
 from fastlstm.settings import settings_of
 from fastlstm.streaming import Ending
-from fastlstm.text import IdArray, Vocab, utf8
+from fastlstm.text import Encoder, IdArray, Vocab, utf8
 from fastlstm.trainer import Trainer, TrainResult
 
 #: A text, as methods of a model take it: characters, bytes, or ids of the model's own vocabulary.
@@ -254,15 +258,17 @@ class Model:
         self,
         text: Text,
         *,
+        lanes: int = 1,
         backend: BackendName = "fast",
         threads: int | None = None,
         precision: PrecisionName = "auto",
         stop: Callable[[], bool] | None = None,
-    ) -> Evaluation:
+    ) -> Assessment:
         """Predict every symbol of a text but the first, in one pass that carries the state from start to end.
 
-        ``precision``: see `fastlstm.precision`. ``stop`` is called every few hundred symbols; if it returns true,
-        evaluation ends with `StoppedError`.
+        With more than one of ``lanes``, parts of the text are read in parallel, which is many times faster and less
+        exact, see `fastlstm.evaluation.assess`. ``precision``: see `fastlstm.precision`. ``stop`` is called every few
+        hundred symbols; if it returns true, evaluation ends with `StoppedError`.
 
         Raises
         ------
@@ -270,12 +276,71 @@ class Model:
             When the text has fewer than two symbols.
         VocabularyError
             When the text has a symbol that is not in the vocabulary, and there is no escape.
+        ConfigError
+            When ``lanes`` is not at least 1, or this processor lacks the precision.
         FastlstmError
             When the loss is not finite.
         StoppedError
             When ``stop`` returned true.
         """
-        return self._inference(backend, threads, precision, stop).evaluate(self.encode(text))
+        how: dict[str, Any] = {"backend": backend, "threads": threads, "precision": precision, "stop": stop}
+        return self.assess([text], lanes=lanes, hardest=0, **how).total
+
+    def assess(
+        self,
+        texts: Sequence[Text],
+        *,
+        lanes: int = EvaluationConfig.lanes,
+        hardest: int = EvaluationConfig.hardest,
+        backend: BackendName = "fast",
+        threads: int | None = None,
+        precision: PrecisionName = "auto",
+        stop: Callable[[], bool] | None = None,
+        advance: Callable[[int], object] | None = None,
+    ) -> Report:
+        """`evaluate` for several texts, by text and together, with the symbols and contexts that cost the most.
+
+        The arguments are those of `fastlstm.evaluation.assess`, and those of `evaluate`.
+        """
+        settings = EvaluationConfig(lanes=lanes, hardest=hardest)
+        inference = self._inference(backend, threads, precision, stop)
+        return assess(inference, [self.encode(text) for text in texts], settings, advance=advance)
+
+    def evaluate_dynamic(
+        self,
+        text: Text,
+        learning: Learning = TRAINED,
+        *,
+        backend: BackendName = "fast",
+        threads: int | None = None,
+        precision: PrecisionName = "auto",
+        advance: Callable[[int], object] | None = None,
+    ) -> Evaluation:
+        """Dynamic evaluation: `evaluate` for a copy of the model that learns while it reads.
+
+        Every symbol is predicted before the copy learns from it; this model is not changed.
+
+        Parameters
+        ----------
+        learning : how it learns.
+        backend, threads, precision : as for `evaluate`, without bf16.
+        advance : called with numbers of symbols that have been predicted.
+
+        Raises
+        ------
+        TextError
+            When the text has fewer than two symbols.
+        VocabularyError
+            When the text has a symbol that is not in the vocabulary.
+        ConfigError
+            When the precision is bf16.
+        DivergenceError
+            When the model diverges.
+        FastlstmError
+            When the loss is not finite.
+        """
+        inference = self._inference(backend, threads, precision)
+        return evaluate_dynamic(inference, self.encode(text), learning, advance=advance)
 
     def log_probs(
         self,
@@ -299,6 +364,57 @@ class Model:
         passage = Passage(np.zeros(1, np.int64), np.array([len(ids)]), beginning(self.vocab))
         found = [predicted.nats[predicted.valid] for predicted in inference.read_lanes(ids, passage)]
         return -np.concatenate([np.zeros(0), *found])
+
+    def score(
+        self,
+        text: AnyStr | Iterable[AnyStr],
+        *,
+        unknown: Unknown | None = None,
+        backend: BackendName = "fast",
+        threads: int | None = None,
+        precision: PrecisionName = "auto",
+        stop: Callable[[], bool] | None = None,
+    ) -> Iterator[ScoredLine]:
+        """The lines of a text, each with the nats of its symbols, read as if it were alone.
+
+        ::
+
+            with open("some.log", encoding="utf-8", errors="surrogateescape") as log:
+                for line in model.score(log):
+                    print(line.number, line.bits, line.text)
+
+        The nats of a line are the negative `log_probs` of its text, bit for bit; but lines are read side by side.
+
+        Parameters
+        ----------
+        text : whole, or in pieces, such as the lines of an open file. Of ``bytes`` for a model of bytes.
+        unknown : what becomes of unknown symbols, see `fastlstm.text.Encoder`; ``None``: the escape if the model has
+            one, else they are left out.
+        stop : called every few hundred symbols; if it returns true, scoring ends with `StoppedError`.
+
+        Raises
+        ------
+        VocabularyError
+            When a symbol is unknown and ``unknown`` makes that an error.
+        FastlstmError
+            When the loss is not finite.
+        StoppedError
+            When ``stop`` returned true.
+        """
+        encoder = Encoder(self.vocab, unknown or lenient(self.vocab))
+        return score(self.scorer(encoder, backend=backend, threads=threads, precision=precision, stop=stop), text)
+
+    def scorer(
+        self,
+        encoder: Encoder,
+        *,
+        backend: BackendName = "fast",
+        threads: int | None = None,
+        precision: PrecisionName = "auto",
+        stop: Callable[[], bool] | None = None,
+    ) -> Scorer:
+        """What scores blocks of lines as arrays, without an object for each line; ``encoder`` is of this vocabulary."""
+        return Scorer(self._inference(backend, threads, precision, stop), encoder)
 
     def sample(
         self,

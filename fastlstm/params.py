@@ -22,7 +22,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +138,13 @@ def _restored(config: ModelConfig, flat: FloatArray) -> Parameters:
     return Parameters(config, flat if flat.flags.writeable else np.array(flat))
 
 
-def initialise(config: ModelConfig, rng: np.random.Generator) -> Parameters:
+class NormalNumbers(Protocol):
+    """A source of random numbers from the standard normal distribution, such as NumPy's generators."""
+
+    def standard_normal(self, size: tuple[int, ...], /) -> NDArray[np.float64]: ...
+
+
+def initialise(config: ModelConfig, rng: NormalNumbers) -> Parameters:
     """New parameters: weights drawn from normal distributions, biases zero except those of forget gates.
 
     Weights are drawn in float64 in the table's order, so that both dtypes start from the same point.

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from types import TracebackType
+from typing import TextIO
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.file_proxy import FileProxy
@@ -20,6 +21,22 @@ _ERASE_REST = "\x1b[K"
 #: From the second column, as some terminals take the erasure of all lines for the end of a page, and keep a copy.
 _ERASE_BELOW = "\x1b[C\x1b[J\r"
 _SHOW_CURSOR = "\x1b[?25h"
+
+
+def terminal(output: TextIO) -> Console:
+    """The console of an output; it shows no colours if ``NO_COLOR`` is set."""
+    # With NO_COLOR rich still writes text that is bold or dim; without a colour system it does not.
+    return Console(file=output, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
+
+
+def is_live(console: Console) -> bool:
+    """Whether a picture can be drawn: on a terminal that can move its cursor (with ``TERM=dumb``, it cannot)."""
+    return console.file.isatty() and console.is_interactive
+
+
+def has_only_ascii(console: Console) -> bool:
+    """Whether not more than ASCII is to be shown: the console of Linux has no font for much beyond it."""
+    return console.options.ascii_only or os.environ.get("TERM") == "linux"
 
 
 class Picture(RenderHook):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sys
 from itertools import zip_longest
 from time import monotonic
@@ -17,10 +16,11 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
-from fastlstm import curve, signals
+from fastlstm import bar, curve, signals
+from fastlstm.bar import clock
 from fastlstm.curve import Curve
 from fastlstm.observers import Observer, Progress
-from fastlstm.picture import Line, Picture
+from fastlstm.picture import Line, Picture, has_only_ascii, is_live, terminal
 from fastlstm.run_checkpoint import Checkpoint
 from fastlstm.terminal import COMPILING, printable
 
@@ -73,15 +73,6 @@ def recovery(progress: Progress, reason: str) -> str:
 def _best_nats(progress: Progress, estimates: bool) -> float | None:
     """The best validation loss so far; ``None`` if it is one of the estimates, and the last loss is exact."""
     return None if estimates and progress.val_error is None else progress.best_nats
-
-
-def clock(seconds: float) -> str:
-    """A duration as ``m:ss`` or ``h:mm:ss``."""
-    if not math.isfinite(seconds):
-        return "-:--"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Output(Protocol):
@@ -239,8 +230,7 @@ class _Layout:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        # The console of Linux has no font for much beyond ASCII.
-        self._ascii = console.options.ascii_only or os.environ.get("TERM") == "linux"
+        self._ascii = has_only_ascii(console)
         self._training, self._validation, self._estimates = Curve(), Curve(), False
         self._sample: str | bytes = ""
         self._sample_step = 0
@@ -290,11 +280,7 @@ class _Layout:
     def _bar(self, progress: Progress, width: int) -> Line:
         share = min(progress.step / progress.total, 1.0) if progress.total else 0.0
         before, after = f"step {progress.step:,}/{progress.total:,}  ", f"  {math.floor(100 * share)} %"
-        columns = max(width - len(before) - len(after), 0)
-        done = math.floor(columns * share)
-        full, empty = ("=", "-") if self._ascii else ("━", "─")
-        bar = [Segment(full * done, _TRAINING), Segment(empty * (columns - done), _DIM)]
-        return [Segment(before), *bar, Segment(after)]
+        return bar.line(before, share, after, width, self._ascii)
 
     def _facts(self, progress: Progress, time: str, width: int) -> list[Line]:
         rate = f"{progress.rate:.3g}" if math.isfinite(progress.rate) else "-"
@@ -380,12 +366,8 @@ def _marked(line: str, mark: str) -> Line:
 
 
 def observer(output: TextIO, quiet: bool = False) -> Quiet | Lines | Display:
-    """The display for an output: live on a terminal, plain lines elsewhere; with ``quiet`` next to nothing.
-
-    A terminal shows no colours if ``NO_COLOR`` is set; one that cannot move its cursor (``TERM=dumb``) shows lines.
-    """
+    """The display for an output: live on a terminal, plain lines elsewhere; with ``quiet`` next to nothing."""
     if quiet:
         return Quiet(output)
-    # With NO_COLOR rich still writes text that is bold or dim; without a colour system it does not.
-    console = Console(file=output, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
-    return Display(console) if output.isatty() and console.is_interactive else Lines(output)
+    console = terminal(output)
+    return Display(console) if is_live(console) else Lines(output)

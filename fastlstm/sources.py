@@ -72,7 +72,7 @@ class _Source:
 
     def _read(self) -> Iterator[bytes]:
         suffix = PurePath(self.path).suffix.lower()
-        with _readable(self.name), self._opened() as file:
+        with readable(self.name), self._opened() as file:
             if suffix in decompression.FORMATS:
                 yield from decompression.blocks(file, suffix, name=self.name, size=_BLOCK)
             else:
@@ -118,7 +118,7 @@ class Sources:
 
     def empty(self) -> TextError:
         """The error to raise when there is no symbol in them."""
-        names = ", ".join(_quoted(name) for name in self.given)
+        names = ", ".join(quoted(name) for name in self.given)
         return TextError(f"the text is empty ({names}): give a file with text in it")
 
 
@@ -185,23 +185,50 @@ def title(names: Sequence[str]) -> str:
     return path.stem or "text"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """The name of a source in messages."""
     return "standard input" if name == STANDARD_INPUT else repr(name)
+
+
+def is_corpus(name: str) -> bool:
+    """Whether the name of a source is that of a corpus, unless a file has this very name."""
+    return name in corpora.NAMES and (os.path.isdir(name) or not os.path.exists(name))
+
+
+def expanded(name: str) -> list[str]:
+    """The files that match a name that is a pattern, in sorted order; of another one, the name itself.
+
+    Raises
+    ------
+    TextError
+        When no file matches.
+    """
+    if not is_pattern(name) or os.path.lexists(name):
+        return [name]
+    if not (matches := _matches(name)):
+        raise TextError(f"no file matches {name!r}: check the path")
+    return matches
+
+
+def open_file(path: str, buffering: int = -1) -> BinaryIO:
+    """Open a file to read its bytes; raises `TextError` if it cannot be opened."""
+    if os.path.isdir(path):
+        raise TextError(f"{quoted(path)} is a folder: name its files, for instance {os.path.join(path, '*')!r}")
+    try:
+        with readable(quoted(path)):
+            return open(path, "rb", buffering)
+    except ValueError:  # a NUL, or a character that the file system's encoding cannot represent
+        raise TextError(f"{quoted(path)} cannot be the path of a file: check it for invalid characters") from None
 
 
 def _found(name: str, kept: contextlib.ExitStack) -> Iterator[_Source]:
     """The sources of a name; ``kept`` closes what is kept of them."""
     if name == STANDARD_INPUT:
-        yield _Source(_quoted(name), "", _keep(_standard_input(), _quoted(name), kept))
-    elif name in corpora.NAMES and (os.path.isdir(name) or not os.path.exists(name)):
-        yield _Source(_quoted(name), "", io.BytesIO(corpora.load(name)))
-    elif is_pattern(name) and not os.path.lexists(name):
-        matches = _matches(name)
-        if not matches:
-            raise TextError(f"no file matches {name!r}: check the path")
-        yield from (_file(path, kept) for path in matches)
+        yield _Source(quoted(name), "", _keep(standard_input(), quoted(name), kept))
+    elif is_corpus(name):
+        yield _Source(quoted(name), "", io.BytesIO(corpora.load(name)))
     else:
-        yield _file(name, kept)
+        yield from (_file(path, kept) for path in expanded(name))
 
 
 def _matches(pattern: str) -> list[str]:
@@ -215,19 +242,15 @@ def _matches(pattern: str) -> list[str]:
 
 def _file(path: str, kept: contextlib.ExitStack) -> _Source:
     """The source of a file that can be opened; what is no ordinary file, and so has no size, is read and kept."""
-    name = _quoted(path)
-    if os.path.isdir(path):
-        raise TextError(f"{name} is a folder: name its files, for instance {os.path.join(path, '*')!r}")
-    try:
-        with _readable(name), open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            is_ordinary = stat.S_ISREG(status.st_mode) and status.st_size > 0
-            return _Source(name, path, None if is_ordinary else _keep(file, name, kept))
-    except ValueError:  # a NUL, or a character that the file system's encoding cannot represent
-        raise TextError(f"{name} cannot be the path of a file: check it for invalid characters") from None
+    name = quoted(path)
+    with open_file(path) as file, readable(name):
+        status = os.fstat(file.fileno())
+        is_ordinary = stat.S_ISREG(status.st_mode) and status.st_size > 0
+        return _Source(name, path, None if is_ordinary else _keep(file, name, kept))
 
 
-def _standard_input() -> BinaryIO:
+def standard_input() -> BinaryIO:
+    """Standard input, to read its bytes; raises `TextError` if it is closed."""
     if sys.stdin is None:
         raise TextError("standard input is closed: name a file instead of '-'")
     return sys.stdin.buffer
@@ -238,7 +261,7 @@ def _keep(file: BinaryIO, name: str, kept: contextlib.ExitStack) -> BinaryIO:
     import tempfile
 
     copy: IO[bytes] = kept.enter_context(tempfile.SpooledTemporaryFile(_IN_MEMORY))  # noqa: SIM115 - it is closed with `kept`
-    with _readable(name):
+    with readable(name):
         for block in _blocks(file):
             try:
                 copy.write(block)
@@ -251,7 +274,7 @@ def _keep(file: BinaryIO, name: str, kept: contextlib.ExitStack) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def _readable(name: str) -> Iterator[None]:
+def readable(name: str) -> Iterator[None]:
     """Errors of opening and reading a file become errors of a text."""
     try:
         yield

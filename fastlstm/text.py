@@ -186,9 +186,14 @@ class Vocab:
         return len(self.symbols) if self.escape else None
 
     @property
+    def others(self) -> int:
+        """The number of code points, or of byte values, that are not among the symbols."""
+        return (_BYTE_VALUES if self.is_bytes else _CODE_POINTS) - len(self.symbols)
+
+    @property
     def naming_nats(self) -> float:
         """Nats that name a symbol for which the escape stands; 0 without an escape."""
-        return log(float(_CODE_POINTS - len(self.symbols))) if self.escape and len(self.symbols) < _CODE_POINTS else 0.0
+        return log(float(self.others)) if self.escape and self.others else 0.0
 
     @property
     def id_type(self) -> np.dtype[Any]:
@@ -325,7 +330,8 @@ class Encoder:
         return self.encode_pieces(_slices(text), len(text))
 
     def encode_pieces(self, pieces: Iterable[str | bytes], length: int) -> IdArray:
-        """The ids of a text of ``length`` symbols, given in pieces."""
+        """The ids of a whole text of ``length`` symbols, given in pieces; positions in an error are those in it."""
+        self._position = 0
         ids, stop = np.empty(length, self.vocab.id_type), 0
         for piece in pieces:
             found = self.encode_piece(piece)
@@ -335,7 +341,7 @@ class Encoder:
 
     def encode_piece(self, piece: str | bytes) -> IdArray:
         """The ids of the next piece of a text; raises `VocabularyError` as `Vocab.encode`."""
-        codes = _codes(piece)
+        codes = codes_of(piece)
         ids = self._table.take(codes, mode="clip")
         lacking = ids < 0
         if lacking.any():
@@ -403,12 +409,12 @@ def _survey(pieces: Iterable[str | bytes]) -> tuple[NDArray[np.uint32], int]:
     """The distinct symbols of a text given in pieces, in increasing order, and its length."""
     seen, length = np.zeros(_CODE_POINTS, np.bool_), 0
     for piece in pieces:
-        seen[_codes(piece)] = True
+        seen[codes_of(piece)] = True
         length += len(piece)
     return np.flatnonzero(seen).astype(np.uint32), length
 
 
-def _codes(text: str | bytes) -> NDArray[np.unsignedinteger]:
+def codes_of(text: str | bytes) -> NDArray[np.unsignedinteger]:
     """Code points of a ``str`` (uint32, or uint8 where they are ASCII), values of ``bytes`` (uint8)."""
     if isinstance(text, bytes) or text.isascii():
         return np.frombuffer(text if isinstance(text, bytes) else text.encode("ascii"), np.uint8)

@@ -322,6 +322,57 @@ def test_arguments_that_are_only_read_may_be_read_only(verb):
         getattr(net, verb)(*arguments.values())
 
 
+def stepwise(net, p, steps):
+    """The probabilities of reading symbol by symbol."""
+    net.begin(p.parameters, p.state)
+    return np.stack([net.advance(p.x[t].copy()) for t in range(steps)])
+
+
+@pytest.mark.parametrize("table", ["of all symbols", "of the symbols of a step"])
+@pytest.mark.parametrize(("backend", "threads"), [("fast", 1), ("fast", 3), ("reference", 1)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_symbol_by_symbol_the_probabilities_are_those_of_a_forward_pass(
+    cell, dtype, backend, threads, table, rng, monkeypatch
+):
+    if table != "of all symbols":
+        monkeypatch.setattr("fastlstm.kernels.workspace.LARGEST_TABLE", 0)
+    p = problem(rng, cell, layers=2, hidden=19, vocab=23, seq_len=7, batch=5, dtype=dtype)
+    whole, state = network(p, backend, threads), p.state.copy()
+    whole.forward(p.parameters, p.x, p.y, p.state)
+    p = p._replace(state=state)
+    expected, single = whole.probabilities(), build(backend, p.config, 1, p.batch, threads, training=False)
+    found = [stepwise(single, p, p.seq_len) for _ in range(2)]
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(p.state, state)
+    if backend == "fast":
+        assert np.array_equal(found[0], expected)
+    else:  # BLAS may sum products of other shapes in another order
+        np.testing.assert_allclose(found[0], expected, rtol=1000 * float(np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_probabilities_and_steps_need_their_calls_before_them(backend, rng):
+    p = problem(rng, "lstm", seq_len=1)
+    net = network(p, backend)
+    with pytest.raises(RuntimeError, match=r"^probabilities needs a forward pass before it, in the same thread$"):
+        net.probabilities()
+    stepwise(net, p, 1)
+    with pytest.raises(RuntimeError, match=r"^probabilities needs"):
+        net.probabilities()
+    forward(net, p)
+    with pytest.raises(RuntimeError, match=r"^advance needs a call of begin before it, in the same thread$"):
+        net.advance(p.x[0])
+    backward(net, p)
+    with pytest.raises(RuntimeError, match=r"^probabilities needs"):
+        net.probabilities()
+    with pytest.raises(ValueError, match=r"^begin needs a network that reads one symbol at a time: T = 1, not 2$"):
+        build(backend, p.config, 2, p.batch, 1).begin(p.parameters, p.state)
+    net.begin(p.parameters, p.state)
+    with pytest.raises(ValueError, match="must be ids"):
+        net.advance(p.x[0] + 100)
+
+
 BACKWARD = "backward needs a forward pass before it, in the same thread: it overwrites the activations"
 
 

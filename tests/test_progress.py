@@ -8,11 +8,12 @@ import pytest
 from screens import Screen
 
 from fastlstm import progress as module
+from fastlstm.bar import clock
 from fastlstm.config import ModelConfig
 from fastlstm.observers import Progress
 from fastlstm.params import Parameters
 from fastlstm.picture import Picture
-from fastlstm.progress import Display, Lines, Quiet, clock, nats_and_bits, observer
+from fastlstm.progress import Display, Lines, Quiet, nats_and_bits, observer
 from fastlstm.run_state import RunState
 from fastlstm.terminal import printable
 

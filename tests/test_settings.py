@@ -7,19 +7,20 @@ from typing import Literal
 
 import pytest
 
-from fastlstm import ModelConfig, TrainConfig, cli, train
+from fastlstm import ModelConfig, TrainConfig, cli, compress, evaluate, train
 from fastlstm.cells import CELLS
 from fastlstm.comparison_plan import ComparisonPlan
-from fastlstm.config import SampleConfig
+from fastlstm.config import EvaluationConfig, SampleConfig
 from fastlstm.defaults import choosable
 from fastlstm.errors import ConfigError
+from fastlstm.learning import TRAINED, Learning
 from fastlstm.optimizers import OPTIMIZERS
 from fastlstm.presets import PRESETS, preset
 from fastlstm.settings import Settings, add_options, as_arguments, declare, documented, given, setting, settings_of
 from fastlstm.train_settings import Given
 
 TRAINING = [ModelConfig, TrainConfig]
-CLASSES = [*TRAINING, SampleConfig]
+CLASSES = [*TRAINING, SampleConfig, EvaluationConfig]
 OPTIONS = {
     one.option: (cls, name)
     for cls in TRAINING
@@ -57,8 +58,13 @@ def all_settings():
 
 
 def settings_of_verb(verb):
-    """The settings that can be options of a verb; those of a comparison are its own."""
-    return settings_of(ComparisonPlan) if verb == "compare" else all_settings()
+    """The settings that can be options of a verb; those of a comparison, and of learning while reading, are its own."""
+    learning = settings_of(Learning)
+    return {
+        "compare": settings_of(ComparisonPlan),
+        "compress": all_settings() | learning,
+        "evaluate": all_settings() | {name: learning[name] for name in evaluate.LEARNING},
+    }.get(verb, all_settings())
 
 
 def actions(name):
@@ -85,6 +91,7 @@ def test_the_settings_of_a_class_are_its_fields():
 
 def test_sampling_has_the_option_of_every_setting_that_declares_one():
     assert set(settings_of(SampleConfig)) <= actions("sample").keys()
+    assert set(settings_of(EvaluationConfig)) <= actions("evaluate").keys()
 
 
 def test_training_has_the_option_of_every_setting_that_declares_one():
@@ -122,12 +129,15 @@ def test_help_shows_the_default_of_every_setting(verb):
             "precision": "float64",
         },
         "sample": {"length": 1000},
+        "evaluate": {"lr": TRAINED.lr},
+        "compress": dict.fromkeys((*compress.SHAPE, *compress.LEARNING[:-1]), compress.CHOSEN),
         "train": dict.fromkeys(choosable(), "chosen"),
     }.get(verb, {})
     found = actions(verb)
     # The backend of `gradcheck` is an option of its own: it can be both.
     expected = {
         "info": set(), "runs": set(), "plot": set(), "gradcheck": {"seed"}, "compare": {*settings_of(ComparisonPlan)},
+        "compress": {"seed", "lr"}, "decompress": {"threads"},
     }.get(verb, {"seed", "backend"})  # fmt: skip
     assert expected <= found.keys()
     for name, action in found.items():

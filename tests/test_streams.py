@@ -15,6 +15,7 @@ VERBS = {
     "train": ["--data", "notes.txt", *QUICK],
     "sample": ["run", "--length", 20],
     "evaluate": ["run", "notes.txt"],
+    "score": ["run", "notes.txt"],
     "gradcheck": ["--hidden", 2, "--seq-len", 2],
 }
 
@@ -35,7 +36,7 @@ def closing(*descriptors):
     ("verb", "closed"),
     [
         ("train", (1,)), ("train", (0, 1, 2)), ("sample", (1,)), ("sample", (2,)), ("evaluate", (1,)),
-        ("gradcheck", (0, 1, 2)),
+        ("score", (0, 1)), ("gradcheck", (0, 1, 2)),
     ],
 )  # fmt: skip
 def test_verbs_work_with_closed_streams(verb, closed, folder):
@@ -52,7 +53,7 @@ def test_an_error_with_closed_standard_error_is_only_a_status(folder):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device here that is always full")
-@pytest.mark.parametrize("verb", ["train", "sample", "--version"])
+@pytest.mark.parametrize("verb", ["train", "sample", "score", "--version"])
 def test_an_output_that_cannot_be_written_is_one_line(verb, folder):
     arguments = [verb, *VERBS.get(verb, [])]
     with open("/dev/full", "w") as full:

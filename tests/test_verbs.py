@@ -11,6 +11,7 @@ from programs import ENVIRONMENT, QUICK, TEXT, as_written, begun, endless, last_
 import fastlstm
 from fastlstm import Model, ModelConfig, TrainConfig, cli
 from fastlstm.cells import CELLS
+from fastlstm.learning import Learning
 from fastlstm.run_folder import FILES
 from fastlstm.settings import settings_of
 
@@ -121,14 +122,66 @@ def test_evaluate_measures_a_text(verb, run_folder, notes):
     code, output, errors = verb("evaluate", run_folder, "notes.txt", "--json")
     assert (code, errors) == (0, "")
     ref = Model.load(run_folder).evaluate("The sea was loud.\n")
-    assert last_json(output) == {
+    numbers = {
         "chars": 17,
         "nats_per_char": ref.nats_per_char,
         "bits_per_char": ref.bits_per_char,
         "perplexity": ref.perplexity,
-        "precision": "float32",
+        "top1": ref.top1,
+        "top5": ref.top5,
+        "unknown": 0,
+        "error_nats": 0.0,
     }
+    found = last_json(output)
+    assert found.pop("hardest_characters")
+    assert found.pop("hardest_contexts") == []  # none occurs often enough
+    assert found == {**numbers, "lanes": 1, "precision": "float32", "files": [{"file": "notes.txt", **numbers}]}
     assert "17 characters" in output.splitlines()[0]
+
+
+def test_evaluate_measures_several_texts_each_and_together(verb, run_folder, notes, tmp_path):
+    notes.write_text("The sea was\tloud.\n" * 300)
+    (tmp_path / "other.txt").write_text("It was late.")
+    arguments = [run_folder, "notes.txt", "other.txt", "--unknown", "skip", "--hardest", 2, "--lanes", 3, "--json"]
+    code, output, errors = verb("evaluate", *arguments)
+    assert (code, errors.count("warning")) == (0, 1)
+    lines, found = output.splitlines(), last_json(output)
+    ref = Model.load(run_folder).assess(["The sea wasloud.\n" * 300, "It was late."], lanes=3)
+    assert [one["bits_per_char"] for one in found["files"]] == [one.bits_per_char for one in ref.texts]
+    assert (found["bits_per_char"], found["error_nats"]) == (ref.total.bits_per_char, ref.total.error)
+    assert found["error_nats"] > 0
+    assert [one["symbols"] for one in found["hardest_contexts"]] == [
+        ["\\n" if place == 0 else "space" if place == 1 else chr(symbols[place]) for place in cost.ids]
+        for symbols in [Model.load(run_folder).vocab.symbols]
+        for cost in ref.contexts[:2]
+    ]
+    assert lines[1].split() == ["5,099", f"{ref.texts[0].bits_per_char:.4f}", f"{ref.texts[0].top1:.1%}", "notes.txt"]
+    assert lines[2].split()[-1] == "other.txt"
+    assert lines[3].startswith(f"{ref.total.chars:,} characters: ")
+    assert lines[5].startswith("measured error of reading in lanes: ")
+    assert lines[6].startswith("hardest characters")
+    assert len(lines) == 7 + 3 + 1
+    assert max(map(len, lines[:-1])) <= 80
+
+
+def test_evaluate_lets_a_copy_of_the_model_learn_while_it_reads(verb, run_folder, notes):
+    notes.write_text("The sea was loud.\n" * 50)
+    code, output, _ = verb("evaluate", run_folder, "notes.txt", "--dynamic", "--lr", 0.01, "--json", "--hardest", 0)
+    assert code == 0
+    ref = Model.load(run_folder).evaluate_dynamic(notes.read_text(), Learning(lr=0.01))
+    found = last_json(output)
+    assert found["dynamic"]["bits_per_char"] == pytest.approx(ref.bits_per_char, rel=1e-12)
+    assert found["dynamic"]["gain"] == pytest.approx(1 - ref.bits_per_char / found["bits_per_char"])
+    assert output.splitlines()[2].startswith(f"learning while reading: {ref.nats_per_char:.4f} nats")
+    assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "--dynamic", "--lanes", 2), 2, "--lanes")
+    assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "--lr", 0.01), 2, "--dynamic")
+
+
+def test_evaluate_names_the_text_of_several_that_is_wrong(verb, run_folder, notes, tmp_path):
+    (tmp_path / "one").write_text("T")
+    (tmp_path / "strange").write_text("T字")
+    assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "one"), 1, "one: at least two")
+    assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "strange"), 1, "strange: ", "字", "position 1")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +203,7 @@ def test_evaluate_measures_a_text(verb, run_folder, notes):
         ["sample", "{run}", "--length", "-1"],
         ["evaluate", "{run}"],
         ["evaluate", "{run}", "input", "--threads", "0"],
+        ["evaluate", "{run}", "input", "--lanes", "0"],
         ["gradcheck", "--vocab", "0"],
         ["gradcheck", "--seq-len", "0"],
     ],

@@ -17,7 +17,18 @@ from fastlstm.dropout import WORD, Dropout
 from fastlstm.errors import ConfigError
 from fastlstm.kernels import jit
 from fastlstm.kernels.dropout import STEP, THRESHOLDS
-from fastlstm.kernels.step import BACKWARD, BAD_IDS, CLEAR, FORWARD, NORM, UPDATE, generate, step
+from fastlstm.kernels.step import (
+    BACKWARD,
+    BAD_IDS,
+    CLEAR,
+    FORWARD,
+    NORM,
+    PACK,
+    TABLE,
+    UPDATE,
+    generate,
+    step,
+)
 from fastlstm.kernels.tile.call import register
 from fastlstm.kernels.workers import Workers
 from fastlstm.kernels.workspace import BFLOAT16, Workspace
@@ -138,6 +149,24 @@ class FastNetwork(Network):
             phases |= NORM
         nats = self._run(phases, parameters.flat, gradients.flat, slots, x, y, state, scale, rule)
         return StepResult(nats, float(self.buffers.norm[0]) if bounded else math.nan, self._finite())
+
+    def _probabilities(self) -> FloatArray:
+        found: FloatArray = self.workspace.view("p")[..., : self.plan.V].copy()
+        return found
+
+    def _begin(self, parameters: Parameters, state: FloatArray) -> None:
+        self._choose_masks(None)
+        self._reading = parameters.flat, state.copy()
+        # A table of all symbols depends on the parameters alone; a smaller one on the symbols of each step.
+        phases = PACK | TABLE if self.plan.all_symbols else PACK
+        none = self._no_ids
+        self._run(phases, parameters.flat, self._nothing, self._no_slots, none, none, self._no_state, 1.0, _NO_RULE)
+        self._step_phases = FORWARD & ~phases
+
+    def _advance(self, x: Ids) -> FloatArray:
+        flat, state = self._reading
+        self._run(self._step_phases, flat, self._nothing, self._no_slots, x, x, state, 1.0, _NO_RULE)
+        return self._probabilities()[0]
 
     def _finite(self) -> bool:
         """Whether the last update met only finite values."""

@@ -187,13 +187,20 @@ def store_state(plan: Any, buffers: Any, state: Any, worker: int, workers: int) 
 
 
 @jit.device
-def prepare(plan: Any, buffers: Any, parameters: Any, x: Any, state: Any, worker: int, workers: int) -> None:
-    """Everything before the first product: pack the weights, index the symbols, load the carried-in state."""
+def pack_model(plan: Any, buffers: Any, parameters: Any, worker: int, workers: int) -> None:
+    """What depends on the parameters alone: pack the weights and, for a table of all symbols, all embeddings."""
     pack_parameters(plan, buffers, parameters, worker, workers)
+    if plan.all_symbols and worker == workers - 1:
+        gather_rows(plan, buffers, parameters)
+
+
+@jit.device
+def enter(plan: Any, buffers: Any, parameters: Any, x: Any, state: Any, worker: int, workers: int) -> None:
+    """What depends on the sequence: load the carried-in state, and find the symbols' rows in the table."""
     load_state(plan, buffers, state, worker, workers)
     if worker == workers - 1:
         if plan.all_symbols:
             use_all_symbols(buffers, x)
         else:
             index_symbols(plan, buffers, x)
-        gather_rows(plan, buffers, parameters)
+            gather_rows(plan, buffers, parameters)

@@ -23,7 +23,7 @@ from fastlstm.kernels.output import (
     project_inputs,
     project_symbols,
 )
-from fastlstm.kernels.pack import gather_rows, index_symbols, prepare, store_state
+from fastlstm.kernels.pack import enter, gather_rows, index_symbols, pack_model, store_state
 from fastlstm.kernels.partition import split
 from fastlstm.kernels.recurrent import backward_layer, carry_state, forward_layer, share_of, teams_of
 from fastlstm.kernels.simd.vector import width
@@ -31,10 +31,12 @@ from fastlstm.kernels.sync import ALL_WORKERS, barrier, forget_tasks, meet
 from fastlstm.kernels.update import norm_of, sum_squares, update
 
 #: The phases of a step, each a bit of the argument ``phases`` of `step`, in the order of execution.
-CLEAR, PREPARE, TABLE, LAYERS, INPUTS, OUTPUT = 1, 2, 4, 8, 16, 32
-OUTPUT_BACK, TRANSPOSE, LAYERS_BACK, INPUTS_BACK, WEIGHTS, EMBEDDING = 64, 128, 256, 512, 1024, 2048
-NORM, UPDATE = 4096, 8192
+CLEAR, PACK, ENTER, TABLE, LAYERS, INPUTS, OUTPUT = 1, 2, 4, 8, 16, 32, 64
+OUTPUT_BACK, TRANSPOSE, LAYERS_BACK, INPUTS_BACK, WEIGHTS, EMBEDDING = 128, 256, 512, 1024, 2048, 4096
+NORM, UPDATE = 8192, 16384
 
+#: Together, the phases before the first product; symbol by symbol, the weights are packed once.
+PREPARE = PACK | ENTER
 FORWARD = PREPARE | TABLE | LAYERS | INPUTS | OUTPUT
 BACKWARD = OUTPUT_BACK | TRANSPOSE | LAYERS_BACK | INPUTS_BACK | WEIGHTS | EMBEDDING
 
@@ -66,8 +68,11 @@ def forward_phases(
 ) -> None:
     """Forward pass: from parameters and symbols to activations, probabilities, nats and the state carried out."""
     sync = buffers.sync
+    if phases & PACK:
+        pack_model(plan, buffers, parameters, worker, workers)
+    if phases & ENTER:
+        enter(plan, buffers, parameters, x, state, worker, workers)
     if phases & PREPARE:
-        prepare(plan, buffers, parameters, x, state, worker, workers)
         barrier(sync, ALL_WORKERS, workers)
     folded = embedding_folded(buffers)
     if folded and phases & TABLE:
@@ -255,7 +260,8 @@ def generate(
         return 0
     teams = teams_of(workers, plan.B)
     share = share_of(plan, width(buffers.arena), worker, workers, teams)
-    prepare(plan, buffers, parameters, current, state, worker, workers)
+    pack_model(plan, buffers, parameters, worker, workers)
+    enter(plan, buffers, parameters, current, state, worker, workers)
     barrier(sync, ALL_WORKERS, workers)
     if plan.all_symbols:
         project_symbols(plan, buffers, worker, workers)

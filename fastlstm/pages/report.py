@@ -15,6 +15,7 @@ import numpy as np
 
 from fastlstm import __version__, checkpoint, config_file, history, recorder, run_text
 from fastlstm.backend import warm_up
+from fastlstm.bar import clock
 from fastlstm.cells import CellName
 from fastlstm.config import BackendName, ModelConfig, PrecisionName, TrainConfig
 from fastlstm.errors import FastlstmError
@@ -31,7 +32,7 @@ from fastlstm.pages.page import MARK, Figure, Section, fill, render
 from fastlstm.pages.passages import lengths, passages
 from fastlstm.pages.phrases import percent
 from fastlstm.precision import effective
-from fastlstm.progress import clock, nats_and_bits
+from fastlstm.progress import nats_and_bits
 from fastlstm.run_text import RunText
 from fastlstm.terminal import printable, printable_line
 from fastlstm.text import Encoder, read_text

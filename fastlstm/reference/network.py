@@ -175,6 +175,21 @@ class ReferenceNetwork(Network):
             p = tape.probabilities
             ranks[...] = (p > np.take_along_axis(p, y[..., None].astype(np.intp), axis=-1)).sum(axis=-1)
 
+    def _probabilities(self) -> FloatArray:
+        assert self._tape is not None
+        return self._tape.probabilities.copy()
+
+    def _begin(self, parameters: Parameters, state: FloatArray) -> None:
+        self._reading = parameters, state.copy()
+
+    def _advance(self, x: Ids) -> FloatArray:
+        _check_ids(self.config, x)
+        parameters, state = self._reading
+        tape = forward(parameters, x[None], x[None], state, rounded=self._rounded)
+        state[...] = final_state(tape)
+        probabilities: FloatArray = tape.probabilities[0]
+        return probabilities
+
     def _masks(self, step: int | None) -> Masks | None:
         if step is None:
             return None

@@ -93,6 +93,11 @@ PROMISES = (
         ("25,000 steps without growth", "a text of 1 GB"),
     ),
     Promise(
+        "any file comes back from compress and decompress; a damaged archive is one clear line",
+        "empty, random, repeated, UTF-8, binary; changed and cut off anywhere, also with a right checksum",
+        ("compressed files", "damaged archives"),
+    ),
+    Promise(
         "any other use gives its result or one clear error",
         "strange arguments; errors and signals at any line; threads, forks, copies",
         (

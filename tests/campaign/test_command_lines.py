@@ -45,6 +45,9 @@ SMALL = {
     ],
     "sample": ["kept", "--length=5", "--top-k=9", "--stop=xyz"],
     "evaluate": ["kept", "notes.txt"],
+    "score": ["kept", "notes.txt"],
+    "compress": ["notes.txt", "--hidden=4", "--embedding=3"],
+    "decompress": ["notes.txt"],
     "info": ["kept"],
     "report": ["kept"],
     "gradcheck": ["--hidden=3", "--embedding=2", "--seq-len=3", "--batch=2"],
@@ -101,7 +104,7 @@ def hostile_arguments(verb, rng):
     arguments = list(SMALL.get(verb, []))
     for _ in range(rng.integers(0, 3)):
         arguments += hostile_option(verb, rng)
-    if verb in ("sample", "evaluate", "info", "report") and rng.random() < 0.2:
+    if verb in ("sample", "evaluate", "score", "info", "report") and rng.random() < 0.2:
         arguments[0] = str(rng.choice(PATHS))
     if rng.random() < 0.1:
         rng.shuffle(arguments)
@@ -122,12 +125,12 @@ def hostile_option(verb, rng):
 
 
 def options_of(verb):
-    """The options that a verb's parser declares, except those that request a traceback or a change of a model."""
+    """The options that a verb's parser declares, except those for a traceback, a change of a model, or no end."""
     parser = importlib.import_module(f"fastlstm.{verb}").parser()
     return [
         option
         for option in parser._actions
-        if option.option_strings and not {"--debug", "--certify"} & {*option.option_strings}
+        if option.option_strings and not {"--debug", "--certify", "--follow"} & {*option.option_strings}
     ]
 
 
