@@ -23,6 +23,10 @@ class Lanes:
     seq_len : T.
     batch : B.
 
+    Attributes
+    ----------
+    ids, seq_len, batch : as given.
+
     Raises
     ------
     ConfigError
@@ -37,6 +41,7 @@ class Lanes:
                 f"the text of {len(ids)} symbols is too short for seq_len {seq_len} and batch {batch}, which need"
                 f" {batch * seq_len + 1}: give more text, or lower batch or seq_len"
             )
+        self.ids = ids
         self.seq_len = seq_len
         self.batch = batch
         self._stride = (len(ids) - 1) // batch
@@ -91,6 +96,14 @@ class Lanes:
         y[...] = self._targets[start:stop]
         self._cursor = stop
         return start == 0
+
+    def places(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where positions of the text (M,) are inputs: the cursor at which each is, and its lane.
+
+        Those that are no input, before the text and after the last lane, are left out.
+        """
+        inside = positions[(positions >= 0) & (positions < self.batch * self._stride)]
+        return inside % self._stride, inside // self._stride
 
 
 def fit_lanes(n: int, seq_len: int, batch: int) -> tuple[int, int]:

@@ -7,13 +7,15 @@ Its keys are names of settings of `fastlstm.config.ModelConfig` (but ``vocab_siz
 data           list of strings, the texts, as after ``--data``
 bytes          whether the symbols are bytes
 encoding       the encoding of the texts (optional; UTF-8)
+escape         whether a vocabulary of characters has an entry for all other characters
 init_from      the model from which training starts (optional)
 ``[run]``      a table, the record of the run that wrote the file (optional); it configures nothing
 =============  ====================================================================================
 
 TOML has no null: a setting that is ``None`` is left out, or it is ``inf`` where `Declaration.inf_is_none` says so.
 
-Files that were written before there was a precision have a ``dtype`` instead, which is read as the precision.
+Files that were written before there was a precision have a ``dtype`` instead, which is read as the precision. Those of
+runs from before there was an escape have a record, with a version, but no ``escape``, which is read as false.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from fastlstm.settings import Setting, Settings, from_spelling, settings_of, spe
 FILE_NAME = "config.toml"
 
 _RECORD = "run"
+#: The key of the version in the record of every run.
+_VERSION = "fastlstm"
 
 #: Settings of a model that follow from others, or from the text.
 _DERIVED = frozenset({"vocab_size", "dtype"})
@@ -51,6 +55,7 @@ class Configuration(NamedTuple):
     data : the texts, as in `fastlstm.text.read_text`; ``None``: the file does not name them.
     as_bytes : whether the symbols are bytes; ``None``: the file does not say.
     encoding : of the texts; ``None``: the file does not name it.
+    escape : whether a vocabulary of characters has an escape; ``None``: the file does not say.
     init_from : path of the model from which training starts; ``None``: there is none.
     model, train : given fields of `ModelConfig` and `TrainConfig`, each valid by itself; as in `settings.given`, those
         that a given one excludes are ``None``.
@@ -59,6 +64,7 @@ class Configuration(NamedTuple):
     data: list[str] | None
     as_bytes: bool | None
     encoding: str | None
+    escape: bool | None
     init_from: str | None
     model: Values
     train: Values
@@ -97,6 +103,7 @@ def read(path: str | os.PathLike[str]) -> Configuration:
             _texts(values.get("data")),
             _typed("bytes", values.get("bytes"), bool, "true or false"),
             _encoding(values.get("encoding")),
+            _typed("escape", values.get("escape", False if _VERSION in recorded else None), bool, "true or false"),
             _typed("init_from", values.get("init_from"), str, "a string"),
             _given(values, ModelConfig),
             _given(values, TrainConfig),
@@ -123,6 +130,7 @@ def text(
     data: Sequence[str],
     as_bytes: bool = False,
     encoding: str | None = None,
+    escape: bool = False,
     init_from: str | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> str:
@@ -136,6 +144,7 @@ def text(
     data : the texts; if empty, the default text.
     as_bytes : whether the symbols are bytes.
     encoding : of the texts, as it was given.
+    escape : whether the vocabulary has an escape.
     init_from : path of the model from which training started.
     record : the table ``[run]``: strings, numbers, booleans, dates; ``None`` values are left out. Its keys must not be
         names of settings.
@@ -145,7 +154,8 @@ def text(
     A path that is not valid Unicode cannot be written in TOML: the characters in question become ``?``.
     """
     texts = {
-        "data": list(data) or [corpora.DEFAULT], "bytes": as_bytes, "encoding": encoding, "init_from": init_from,
+        "data": list(data) or [corpora.DEFAULT], "bytes": as_bytes, "encoding": encoding, "escape": escape,
+        "init_from": init_from,
     }  # fmt: skip
     groups: dict[str, Values] = {"text": _present(texts)}
     for settings in (model, train.in_effect()):
@@ -207,7 +217,7 @@ def load(file: str | os.PathLike[str]) -> Values:
 
 def _check_keys(values: Values, recorded: Values) -> None:
     """Refuse keys that name no setting, and settings that would be ignored because they stand in the record."""
-    known = ["data", "bytes", "encoding", "init_from", *_settings(ModelConfig), *_settings(TrainConfig)]
+    known = ["data", "bytes", "encoding", "escape", "init_from", *_settings(ModelConfig), *_settings(TrainConfig)]
     for key in known:
         if key in recorded:
             raise ConfigError(f"{key} is in the table [{_RECORD}], which configures nothing: write it above the table")

@@ -6,6 +6,9 @@ of ``output.W`` is 0, and its bias is ``log(share) + c``, where ``share`` is its
 ``bias - log(share)`` over the known symbols. With the mean of the known biases instead, a frequent new symbol would be
 so improbable that the model starts worse than guessing.
 
+The escape, the entry for all other symbols, is kept like a known symbol, or begins like a new one. It counts as often
+as it is masked in one pass over the text (`fastlstm.masking`): once for each symbol.
+
 Between the probabilities of known symbols nothing changes: where the model has read only known symbols, those of the
 symbols it keeps are as before, divided by their sum.
 """
@@ -22,10 +25,7 @@ from fastlstm.checkpoint import Content
 from fastlstm.errors import ConfigError
 from fastlstm.logarithm import log
 from fastlstm.params import Parameters
-from fastlstm.text import IdArray, Vocab
-
-#: Symbols counted at a time, which bounds the temporary memory for a long text.
-_CHUNK = 1 << 20
+from fastlstm.text import IdArray, Vocab, occurrences
 
 
 class Changes(NamedTuple):
@@ -33,7 +33,8 @@ class Changes(NamedTuple):
 
     Attributes
     ----------
-    kept, new, lost : numbers of symbols that both have, that the model did not have, and that it has no more.
+    kept, new, lost : numbers of symbols that both have, that the model did not have, and that it has no more; without
+        the escape.
     new_share : fraction of the text that is new symbols.
     """
 
@@ -49,7 +50,7 @@ def adapted(content: Content, vocab: Vocab, ids: IdArray) -> tuple[Content, Chan
     Parameters
     ----------
     content : the model; not changed.
-    vocab : the new vocabulary.
+    vocab : the new vocabulary, with an escape or without.
     ids : (N,) ids, in ``vocab``, of the text to train on, in which symbols are counted.
 
     Returns
@@ -66,14 +67,16 @@ def adapted(content: Content, vocab: Vocab, ids: IdArray) -> tuple[Content, Chan
     own = content.vocab
     _check_kind(own, vocab)
     known = np.isin(vocab.codes, own.codes)
-    kept = int(known.sum())
+    kept = int(np.isin(vocab.symbols, own.symbols).sum())
     if not kept:
-        raise ConfigError(f"the model knows none of the text's {len(vocab)} symbols: train a new model")
-    counts = _counts(ids, len(vocab))
+        raise ConfigError(f"the model knows none of the text's {len(vocab.symbols)} symbols: train a new model")
+    counts = occurrences(ids, len(vocab))
+    new_share = float(counts[~known].sum() / max(1, counts.sum()))
+    if vocab.escape_id is not None:
+        counts[vocab.escape_id] = np.count_nonzero(counts)
     parameters = _kept(content, vocab, known)
     _begin(parameters, known, counts)
-    new_share = float(counts[~known].sum() / max(1, counts.sum()))
-    changes = Changes(kept, len(vocab) - kept, len(own) - kept, new_share)
+    changes = Changes(kept, len(vocab.symbols) - kept, len(own.symbols) - kept, new_share)
     return Content(parameters.config, vocab, parameters, None), changes
 
 
@@ -107,11 +110,3 @@ def _begin(parameters: Parameters, known: NDArray[np.bool_], counts: NDArray[np.
     log_share = np.array([log(share) for share in (counts + 1) / (counts + 1).sum()])
     embedding[~known] = embedding[known].mean(axis=0, dtype=np.float64)
     bias[~known] = log_share[~known] + np.mean(bias[known] - log_share[known])
-
-
-def _counts(ids: IdArray, size: int) -> NDArray[np.int64]:
-    """How often each of ``size`` symbols occurs."""
-    counts = np.zeros(size, np.int64)
-    for start in range(0, len(ids), _CHUNK):
-        counts += np.bincount(ids[start : start + _CHUNK], minlength=size)
-    return counts

@@ -181,7 +181,7 @@ class Inference:
             When the loss is not finite.
         """
         check_length(ids)
-        nats = self._read(ids, self._zero_state()) + self._naming(ids[1:])
+        nats = self._read(ids, self._zero_state()) + float(self._naming(ids[1:]))
         return Evaluation(len(ids) - 1, finite(nats / (len(ids) - 1)))
 
     def estimate(self, ids: IdArray, chars: int) -> Estimate:
@@ -320,11 +320,12 @@ class Inference:
                 nats += network.forward(self.parameters, chunk[:-1], chunk[1:], state)
         return nats
 
-    def _naming(self, ids: IdArray) -> float:
-        """Nats that name the symbols for which the escape stands among predicted ones."""
+    def _naming(self, ids: Ids) -> NDArray[np.float64]:
+        """Nats that name the symbols for which the escape stands, among predicted ones (T, ...): (...)."""
         if self.escape_id is None:
-            return 0.0
-        return self.naming_nats * int(np.count_nonzero(ids == self.escape_id))
+            return np.zeros(ids.shape[1:])
+        nats: NDArray[np.float64] = self.naming_nats * np.sum(ids == self.escape_id, axis=0)
+        return nats
 
     def _read_blocks(self, ids: IdArray, starts: NDArray[np.integer], blocks: int) -> FloatArray:
         """The mean nats (blocks, lanes) of each block of `_BLOCK` symbols after ``starts``, one for each lane."""
@@ -340,7 +341,7 @@ class Inference:
                 chunk = ids[np.maximum(starts + block * _BLOCK, 0) + within].astype(np.int32)
                 network.forward(self.parameters, chunk[:-1], chunk[1:], state, nats)
                 if block >= 0:
-                    means[block] = nats.mean(axis=0)
+                    means[block] = nats.mean(axis=0) + self._naming(chunk[1:]) / _BLOCK
         return means
 
     def _network(self, T: int, B: int) -> contextlib.AbstractContextManager[Network]:

@@ -77,16 +77,21 @@ class Model:
         self._networks = Networks(config)
 
     @classmethod
-    def for_text(cls, text: str | bytes, *, seed: int = 0, **settings: Any) -> Self:
-        """A new model with the vocabulary of ``text``; ``settings`` are fields of `ModelConfig`."""
-        vocab = Vocab.from_text(text)
+    def for_text(cls, text: str | bytes, *, seed: int = 0, escape: bool = True, **settings: Any) -> Self:
+        """A new model with the vocabulary of ``text``; ``settings`` are fields of `ModelConfig`.
+
+        ``escape``: whether a vocabulary of characters has an entry for all other ones, which `fit` trains by masking
+        (`fastlstm.masking`); one of bytes has all of them.
+        """
+        vocab = Vocab.from_text(text, escape=escape)
         return cls(ModelConfig(len(vocab), **settings), vocab, seed=seed)
 
-    def adapted(self, text: str | bytes) -> Self:
+    def adapted(self, text: str | bytes, *, escape: bool = True) -> Self:
         """A copy of the model with the vocabulary of ``text``, to be fine-tuned on it.
 
         Symbols that both vocabularies have keep their parameters bit for bit, new ones are predicted by their frequency
-        in the text, and those that do not occur in it are dropped: see `fastlstm.fine_tuning`.
+        in the text, and those that do not occur in it are dropped: see `fastlstm.fine_tuning`. ``escape``: whether the
+        copy has an escape, as in `for_text`; that of the model is kept, and a model without one gets a new one.
 
         Raises
         ------
@@ -94,7 +99,7 @@ class Model:
             When the model is of characters and the text is ``bytes``, or the other way round, or when the model knows
             no symbol of the text.
         """
-        vocab = Vocab.from_text(text)
+        vocab = Vocab.from_text(text, escape=escape)
         content, _ = fine_tuning.adapted(self.content, vocab, vocab.encode(text))
         return type(self)(content.config, content.vocab, content.parameters)
 
@@ -225,7 +230,7 @@ class Model:
             When the text is too short to train on, or too short for ``seq_len`` and ``batch``, or when the precision is
             not of the model's dtype, or not available.
         VocabularyError
-            When the text has a symbol that is not in the vocabulary.
+            When the text has a symbol that is not in the vocabulary, and there is no escape.
         DivergenceError
             When a loss, gradient, parameter or slot is not finite, or a loss is more than
             `fastlstm.recovery.DIVERGED_NATS` above that of guessing, once more than the run could recover from. The
@@ -270,7 +275,7 @@ class Model:
         TextError
             When the text has fewer than two symbols.
         VocabularyError
-            When the text has a symbol that is not in the vocabulary.
+            When the text has a symbol that is not in the vocabulary, and there is no escape.
         ConfigError
             When ``lanes`` is not at least 1, or this processor lacks the precision.
         FastlstmError
@@ -448,7 +453,7 @@ class Model:
         Raises
         ------
         VocabularyError
-            When the prompt has a symbol that is not in the vocabulary.
+            When the prompt has a symbol that is not in the vocabulary, and there is no escape.
         ConfigError
             When a number is out of range, a text of ``until`` is empty, or this processor lacks the precision.
         FastlstmError

@@ -12,10 +12,11 @@ from fastlstm.errors import ConfigError
 
 @dataclass(frozen=True)
 class Preset:
-    """Values of a preset for fields of `fastlstm.ModelConfig` and of `fastlstm.TrainConfig`."""
+    """Values of a preset for fields of `fastlstm.ModelConfig` and of `fastlstm.TrainConfig`, and for ``escape``."""
 
     model: Mapping[str, Any]
     train: Mapping[str, Any]
+    escape: bool = False
 
 
 _ASSIGNMENT_LOOP: dict[str, Any] = {

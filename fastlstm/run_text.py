@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fastlstm import config_file, corpora, sources
 from fastlstm.config import TrainConfig
 from fastlstm.errors import TextError
-from fastlstm.text import Vocab, fingerprint, read_text, split
+from fastlstm.text import Encoder, Vocab, fingerprint, read_text, split
 
 
 class RunText(NamedTuple):
@@ -46,8 +46,6 @@ def read(folder: str | os.PathLike[str], vocab: Vocab, data: Sequence[str] | Non
     ------
     TextError
         When the text cannot be read, or is not that of the run.
-    VocabularyError
-        When it has a symbol that the run's text does not have.
     ConfigError
         When ``config.toml`` is not valid.
     """
@@ -57,10 +55,11 @@ def read(folder: str | os.PathLike[str], vocab: Vocab, data: Sequence[str] | Non
         if sources.STANDARD_INPUT in data:
             raise TextError("the run read its text from standard input: give the text with --data")
     text = read_text(data, as_bytes=vocab.is_bytes, encoding=settings.encoding)
-    ids = vocab.encode(text)
-    if record.get("text_sha256", found := fingerprint(vocab, ids)) != found:
+    encoder = Encoder(vocab, "skip")  # a symbol that is left out tells that it is another text
+    ids = encoder.encode(text)
+    if encoder.lacking or record.get("text_sha256", found := fingerprint(vocab, ids)) != found:
         raise TextError(
-            f"the text ({', '.join(data) or corpora.DEFAULT}; {len(ids):,} symbols) is not the one that the run was"
+            f"the text ({', '.join(data) or corpora.DEFAULT}; {len(text):,} symbols) is not the one that the run was"
             " trained on: give that one with --data"
         )
     cut = len(split(ids, settings.train.get("val_frac", TrainConfig.val_frac))[0])

@@ -1,4 +1,4 @@
-"""The steps of a run: the next chunk of each lane, the learning rate, forward, backward and update."""
+"""The steps of a run: the next chunk of each lane, masking, the learning rate, forward, backward and update."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fastlstm.batches import Lanes
 from fastlstm.config import ModelConfig, TrainConfig
 from fastlstm.contract import StepResult
 from fastlstm.dropout import Dropout
+from fastlstm.masking import Masking
 from fastlstm.params import Parameters
 from fastlstm.run_state import RunState
 
@@ -30,6 +31,7 @@ class Steps:
     lanes : the training text.
     config : settings of the run, with the precision in effect.
     total : number of steps of the whole run.
+    escape_id : id of the vocabulary's escape, which is learned by masking; ``None``: there is none.
 
     Attributes
     ----------
@@ -37,8 +39,11 @@ class Steps:
     gradients, last_rate : of the last step.
     """
 
-    def __init__(self, model: ModelConfig, lanes: Lanes, config: TrainConfig, total: int) -> None:
+    def __init__(
+        self, model: ModelConfig, lanes: Lanes, config: TrainConfig, total: int, escape_id: int | None = None
+    ) -> None:
         self._lanes, self._config = lanes, config
+        self._masking = None if escape_id is None else Masking(lanes, escape_id, config.seed)
         self.total = total
         self.last_rate = math.nan
         dropout = Dropout(
@@ -59,6 +64,8 @@ class Steps:
         lanes.cursor = state.cursor
         if lanes.next(x, y):
             state.carried[...] = 0
+        if self._masking is not None:
+            self._masking.apply(x, y, state.step)
         scale = 1.0 if config.reduction == "sum" else 1.0 / x.size
         self.last_rate = self.rate(state, state.step)
         result = self._network.train_step(

@@ -436,6 +436,14 @@ def fingerprint(vocab: Vocab, ids: IdArray) -> str:
     return digest.hexdigest()
 
 
+def occurrences(ids: IdArray, size: int) -> NDArray[np.int64]:
+    """How often each of ``size`` symbols occurs among ids (N,): (size,)."""
+    counts = np.zeros(size, np.int64)
+    for start in range(0, len(ids), _CHUNK):
+        counts += np.bincount(ids[start : start + _CHUNK], minlength=size)
+    return counts
+
+
 def split(ids: IdArray, val_frac: float) -> tuple[IdArray, IdArray]:
     """Split a text into its first part, for training, and its last part, for validation.
 

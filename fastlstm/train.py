@@ -35,6 +35,12 @@ def parser() -> cli.Parser:
     own = dict.fromkeys(choosable(), "chosen")
     made = cli.parser("train", "Train a character-level language model on a text.")
     text = cli.add_text_options(made)
+    text.add_argument(
+        "--escape",
+        action=argparse.BooleanOptionalAction,
+        help="give a model of characters one entry for all other characters (default: yes, but not with --preset);"
+        " a model of bytes needs none",
+    )
     add_options(text, TrainConfig, defaults=own)
     start = made.add_argument_group("start")
     start.add_argument(
@@ -143,8 +149,9 @@ def _check_alone(options: argparse.Namespace) -> None:
     """Refuse options that mean nothing when a run is resumed."""
     from fastlstm.errors import ConfigError
 
-    for name in ("config", "init_from", "preset", "out", "overwrite", "bytes"):
-        if getattr(options, name):
+    made = parser()
+    for name in ("config", "init_from", "preset", "out", "overwrite", "bytes", "escape"):
+        if getattr(options, name) != made.get_default(name):
             raise ConfigError(
                 f"--{name.replace('_', '-')} cannot be given with --resume: the run has its own text, settings and"
                 " folder"
@@ -168,8 +175,9 @@ def _begin(wanted: Given) -> _Start:
 
     source = _loaded(wanted)
     as_bytes = wanted.as_bytes if source is None else source.vocab.is_bytes
-    vocab, ids = read_ids(wanted.data, as_bytes=as_bytes, encoding=wanted.encoding)
-    lines = [f"text: {len(ids):,} characters, {len(vocab):,} of them distinct"]
+    vocab, ids = read_ids(wanted.data, as_bytes=as_bytes, encoding=wanted.encoding, escape=wanted.escape)
+    distinct = "" if as_bytes else f", {len(vocab.symbols):,} of them distinct"
+    lines = [f"text: {len(ids):,} {'bytes' if as_bytes else 'characters'}{distinct}"]
     if source is None:
         model_values, train_values = wanted.completed(len(ids))
         model = _new(model_values, vocab, train_values.get("seed", TrainConfig.seed))
@@ -264,10 +272,18 @@ def _go_on(checkpoint: Checkpoint, wanted: Given, train: dict[str, Any], path: P
     """A run that goes on from a checkpoint, with these fields of `TrainConfig` changed."""
     import dataclasses
 
-    from fastlstm.text import read_ids
+    from fastlstm.errors import TextError
+    from fastlstm.text import Encoder, read_ids
     from fastlstm.trainer import Trainer
 
-    vocab, ids = read_ids(wanted.data, as_bytes=checkpoint.vocab.is_bytes, encoding=wanted.encoding)
+    # Not the vocabulary of the text: that of a run of bytes had only those of its text in earlier versions.
+    encoder = Encoder(checkpoint.vocab, "skip")
+    vocab, ids = read_ids(wanted.data, encoding=wanted.encoding, encoder=encoder)
+    if encoder.lacking:
+        raise TextError(
+            f"the text is not that of the run, or has changed: {sum(encoder.lacking.values()):,} of its symbols do not"
+            " occur in that of the run: resume with the same text, or train its model on this one with --init-from"
+        )
     config = dataclasses.replace(checkpoint.config, **train)
     make = functools.partial(Trainer.resumed, checkpoint, vocab, ids, config)
     lines = [f"resuming {path}", _described(checkpoint.last, checkpoint.config)]
@@ -401,7 +417,7 @@ def _write_config(start: _Start, trainer: Trainer, folder: RunFolder) -> None:
         "fastlstm": __version__,
         "text_sha256": text.sha256,
         "symbols": text.symbols,
-        "distinct": len(content.vocab),
+        "distinct": len(content.vocab.symbols),
         "parameters": content.parameters.flat.size,
         "total_steps": trainer.progress.total or None,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -414,7 +430,8 @@ def _write_config(start: _Start, trainer: Trainer, folder: RunFolder) -> None:
     folder.write_config(
         config_file.text(
             content.config, trainer.config, data=start.given.data, as_bytes=content.vocab.is_bytes,
-            encoding=start.given.encoding, init_from=start.given.init_from, record=record,
+            encoding=start.given.encoding, escape=content.vocab.escape, init_from=start.given.init_from,
+            record=record,
         )
     )  # fmt: skip
 

@@ -26,6 +26,7 @@ class Given(NamedTuple):
     data : the texts, as in `fastlstm.text.read_text`; empty: the default text.
     as_bytes : whether the symbols are bytes.
     encoding : of the texts; ``None``: UTF-8.
+    escape : whether a vocabulary of characters has an escape; if this is not given, it has.
     init_from : path of the model from which training starts; ``None``: a new one.
     model, train : fields of `ModelConfig` and `TrainConfig`.
     is_complete : whether nothing else is chosen, as with a preset.
@@ -34,6 +35,7 @@ class Given(NamedTuple):
     data: list[str]
     as_bytes: bool
     encoding: str | None
+    escape: bool
     init_from: str | None
     model: Values
     train: Values
@@ -49,18 +51,22 @@ class Given(NamedTuple):
             When the file cannot be read, or has an unknown key or an invalid value.
         """
         model, train = given(options, ModelConfig), given(options, TrainConfig)
-        data, as_bytes, encoding, init_from = options.data, options.bytes, options.encoding, options.init_from
+        data, as_bytes, encoding, escape = options.data, options.bytes, options.encoding, options.escape
+        init_from = options.init_from
         read = None if file is None else config_file.read(file)
         if options.preset:
             cell = model.get("cell") or (read.model.get("cell") if read else None) or ModelConfig.cell
             values = preset(options.preset, cell)
             model, train = {**values.model, **model}, {**values.train, **train}
+            escape = values.escape if escape is None else escape
         if read is not None:
             model, train = read.overridden(model, train)
             data, as_bytes = data or read.data, as_bytes or read.as_bytes
             encoding = read.encoding if encoding is None else encoding
+            escape = read.escape if escape is None else escape
             init_from = init_from or read.init_from
-        return cls(data or [], bool(as_bytes), encoding, init_from, model, train, bool(options.preset))
+        escape = escape is not False
+        return cls(data or [], bool(as_bytes), encoding, escape, init_from, model, train, bool(options.preset))
 
     def completed(self, symbols: int) -> tuple[Values, Values]:
         """All fields of `ModelConfig` and `TrainConfig` that are given, or chosen for a text of so many symbols.

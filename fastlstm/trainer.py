@@ -3,6 +3,8 @@
 The steps depend only on parameters, text and configuration: samples, and validations that are only shown, use their own
 generators, networks and states, and do not change a bit. The checks, validations at fixed steps, choose the best model;
 they change the steps only with early stopping and the schedule "plateau".
+
+If the vocabulary has an escape, the model learns it from symbols that are masked in training (`fastlstm.masking`).
 """
 
 from __future__ import annotations
@@ -165,6 +167,7 @@ class Trainer:
             config.threads,
             self._stop,
             self.config.is_bf16,
+            naming_nats=model.vocab.naming_nats,
             withheld=int(model.vocab.escape),
         )
         self._validation = Validation(self._inference, val_ids)
@@ -286,7 +289,7 @@ class Trainer:
 
     @functools.cached_property
     def _steps(self) -> Steps:
-        return Steps(self._model, self._lanes, self.config, self.progress.total)
+        return Steps(self._model, self._lanes, self.config, self.progress.total, self._vocab.escape_id)
 
     @functools.cached_property
     def _copies(self) -> Copies:

@@ -58,17 +58,19 @@ class Run(NamedTuple):
     training: Mapping[str, object]
 
 
-_MODEL = {"hidden": 37, "embedding": 13}
+_MODEL = {"hidden": 37, "embedding": 13, "escape": False}
 _TRAINING = {"steps": 60, "seq_len": 20, "batch": 7, "checks": 6, "sample_length": 0}
 _DROPOUT = {"dropout_embedding": 0.1, "dropout_layers": 0.2, "dropout_output": 0.3}
 
-#: All cells, optimizers, schedules that change the rate, and kinds of clipping; one layer and two; one lane and many;
-#: odd sizes and such that sums are made in several parts (rows of a weight gradient: 128; depth of a product: 512).
+#: All cells, optimizers, schedules that change the rate, and kinds of clipping; with an escape and without; one layer
+#: and two; one lane and many; odd sizes and such that sums are made in several parts (rows of a weight gradient: 128;
+#: depth of a product: 512).
 RUNS = {
     "lstm": Run({"cell": "lstm"}, {"optimizer": "adagrad", "clip_norm": None, "clip_value": 0.02}),
     "lstm-one-lane": Run({"cell": "lstm", "layers": 2, "hidden": 40}, {"optimizer": "adam", "batch": 1, "warmup": 9}),
     "lstm-dropout": Run({"cell": "lstm", "layers": 2}, {"optimizer": "adamw", "schedule": "wsd", **_DROPOUT}),
     "lstm-large": Run({"cell": "lstm", "hidden": 141, "embedding": 33}, {"steps": 12, "batch": 17, "clip_norm": 0.3}),
+    "lstm-escape": Run({"cell": "lstm", "escape": True}, {"optimizer": "adamw"}),
     "gru": Run({"cell": "gru"}, {"optimizer": "rmsprop", "schedule": "step", "clip_norm": 0.5}),
     "gru-dropout": Run({"cell": "gru", "layers": 2}, {"optimizer": "adamw", **_DROPOUT, "dropout_held": True}),
     "gru-one-lane": Run({"cell": "gru", "layers": 2, "hidden": 21}, {"batch": 1, "schedule": "linear"}),

@@ -6,7 +6,7 @@ from fastlstm.steps import Steps
 from fastlstm.text import Vocab, split
 
 TEXT = "the cat sat on the mat.\nso did the dog, at last.\n" * 40
-VOCAB = Vocab.from_text(TEXT)
+VOCAB = Vocab.from_text(TEXT, escape=True)
 IDS = VOCAB.encode(TEXT)
 
 
@@ -32,4 +32,4 @@ def lanes(config):
 
 def steps_of(model, config):
     laid = lanes(config)
-    return Steps(model, laid, config, config.total_steps(laid.steps_per_epoch))
+    return Steps(model, laid, config, config.total_steps(laid.steps_per_epoch), VOCAB.escape_id)

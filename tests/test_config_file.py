@@ -63,7 +63,7 @@ def configurations(cls):
 
 def as_run(read, symbols=10**6):
     """The configurations of a run with a file and no options: what the file does not give is chosen."""
-    model, train = Given([], False, None, None, read.model, read.train, is_complete=False).completed(symbols)
+    model, train = Given([], False, None, True, None, read.model, read.train, is_complete=False).completed(symbols)
     return ModelConfig(V, **model), TrainConfig(**train)
 
 
@@ -124,7 +124,7 @@ def test_a_file_is_grouped_under_headings_and_ends_with_the_record():
         ModelConfig(V), TrainConfig(epochs=2), data=["notes.txt"], init_from="runs/a", record=record
     )
     assert text.startswith(
-        '# text\ndata = [\n    "notes.txt",\n]\nbytes = false\ninit_from = "runs/a"\nval_frac = 0.1\n'
+        '# text\ndata = [\n    "notes.txt",\n]\nbytes = false\nescape = false\ninit_from = "runs/a"\nval_frac = 0.1\n'
     )
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert headings[:-1] == ["# text", "# model", "# training", "# progress and result", "# computing"]
@@ -133,15 +133,30 @@ def test_a_file_is_grouped_under_headings_and_ends_with_the_record():
     assert text.endswith('\n[run]\nfastlstm = "1.2"\nsymbols = 1000\ncommand = "fastlstm train --data \'a b\'"\n')
 
 
+ALL_KINDS = """
+data = []
+bytes = true
+encoding = "cp1252"
+escape = true
+init_from = "m"
+hidden = 3
+lr = 1
+dropout_held = true
+"""
+
+
 def test_only_what_a_file_says_is_given(write):
-    nothing = config_file.Configuration(None, None, None, None, {}, {})
+    nothing = config_file.Configuration(None, None, None, None, None, {}, {})
     assert config_file.read(write("")) == nothing
     assert config_file.read(write("# only a comment\n[run]\nsymbols = 3\n")) == nothing
-    read = config_file.read(
-        write('data = []\nbytes = true\nencoding = "cp1252"\ninit_from = "m"\nhidden = 3\nlr = 1\ndropout_held = true')
-    )
-    assert read == ([], True, "cp1252", "m", {"hidden": 3}, {"lr": 1.0, "dropout_held": True})
+    read = config_file.read(write(ALL_KINDS))
+    assert read == ([], True, "cp1252", True, "m", {"hidden": 3}, {"lr": 1.0, "dropout_held": True})
     assert type(read.train["lr"]) is float
+
+
+def test_the_file_of_a_run_from_before_there_was_an_escape_is_of_one_without(write):
+    assert config_file.read(write('hidden = 3\n[run]\nfastlstm = "0.1.0"\n')).escape is False
+    assert config_file.read(write('hidden = 3\nescape = true\n[run]\nfastlstm = "0.1.0"\n')).escape is True
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_a_gradient_too_small_for_float32_is_measured():
 
 
 def test_what_cannot_be_measured_is_refused():
-    model = Model.for_text(TEXT, hidden=6, embedding=4)
+    model = Model.for_text(TEXT, hidden=6, embedding=4, escape=False)
     with pytest.raises(TextError, match="75 characters are needed, but the text has 74"):
         gradient_by_lag(model, TEXT[:74], lags=9)
     with pytest.raises(VocabularyError):

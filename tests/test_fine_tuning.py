@@ -44,7 +44,7 @@ def test_layers_and_the_parameters_of_known_symbols_are_kept_bit_for_bit(cell, l
     old = generic(TEXT, rng, cell=cell, layers=layers, dtype=dtype)
     before = old.parameters.flat.copy()
     new = old.adapted("Über the cat: äöü")
-    assert new.vocab == Vocab.from_text("Über the cat: äöü")
+    assert new.vocab == Vocab.from_text("Über the cat: äöü", escape=True)
     assert new.config.to_dict() == old.config.to_dict() | {"vocab_size": len(new.vocab)}
     ids, new_ids = both(old, new)
     assert 0 < len(ids) < min(len(old.vocab), len(new.vocab))
@@ -61,9 +61,9 @@ def test_layers_and_the_parameters_of_known_symbols_are_kept_bit_for_bit(cell, l
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_new_symbol_is_an_average_input_and_is_predicted_by_its_share_alone(dtype, rng):
-    old = generic("ab", rng, dtype=dtype)
+    old = generic("ab", rng, dtype=dtype, escape=False)
     text = "aaabbbb" + "x" * 15 + "y"
-    new = old.adapted(text)
+    new = old.adapted(text, escape=False)
     embedding, W, b = (new.parameters[name] for name in new.config.outer_tensors)
     a, b_, x, y = range(4)
     # 1e-6: rounding to float32, the coarser dtype.
@@ -79,7 +79,7 @@ def test_a_new_symbol_is_an_average_input_and_is_predicted_by_its_share_alone(dt
 def test_the_same_vocabulary_gives_the_same_model(dtype, backend, rng):
     old = generic(TEXT, rng, dtype=dtype)
     content, changes = fine_tuning.adapted(old.content, old.vocab, old.encode(TEXT))
-    assert changes == (len(old.vocab), 0, 0, 0.0)
+    assert changes == (len(old.vocab.symbols), 0, 0, 0.0)
     assert (content.config, content.vocab) == (old.config, old.vocab)
     np.testing.assert_array_equal(content.parameters.flat, old.parameters.flat)
     new = Model(content.config, content.vocab, content.parameters)
@@ -104,8 +104,8 @@ def test_on_known_symbols_probabilities_are_as_before_but_for_their_sum(kept, lo
 
 @pytest.mark.parametrize(("cell", "backend"), [("lstm", "fast"), *((cell, "reference") for cell in CELLS)])
 def test_a_loss_of_symbols_that_do_not_occur_lowers_the_loss_of_a_text_by_what_they_took(cell, backend, rng):
-    old = generic(TEXT + "XYZ", rng, cell=cell, dtype="float64")
-    new = old.adapted(TEXT)
+    old = generic(TEXT + "XYZ", rng, cell=cell, dtype="float64", escape=False)
+    new = old.adapted(TEXT, escape=False)
     assert len(new.vocab) == len(old.vocab) - 3
     ids, _ = both(old, new)
     p = probabilities(old, old.encode(TEXT))[:-1]
@@ -143,10 +143,53 @@ def test_a_vocabulary_too_large_for_the_model_is_refused(monkeypatch, rng):
         old.adapted("abc")
 
 
+def entries(model, id_):
+    """The parameters of one entry of the vocabulary."""
+    return [model.parameters[name][id_] for name in ("embedding", "output.b")] + [model.parameters["output.W"][:, id_]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_escape_is_kept_bit_for_bit(dtype, rng):
+    old = generic("abcx", rng, dtype=dtype)
+    new = old.adapted("aabyz")
+    assert new.vocab == Vocab.from_text("aabyz", escape=True)
+    for before, after in zip(entries(old, 4), entries(new, 4), strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+def test_a_model_without_an_escape_gets_one_that_is_as_probable_as_it_is_masked(rng):
+    old = generic("ab", rng, escape=False)
+    new = old.adapted("aaabbbb" + "x" * 15 + "y")
+    embedding, W, b = (new.parameters[name] for name in new.config.outer_tensors)
+    # 1e-6: rounding to float32.
+    np.testing.assert_allclose(embedding[4], (embedding[0] + embedding[1]) / 2, rtol=0, atol=1e-6)
+    assert not W[:, 4].any()
+    # Of the four symbols one each is masked in a pass, as often as a symbol that occurs four times; "b" does.
+    offset = np.mean([b[0] - math.log(4 / 32), b[1] - math.log(5 / 32)])
+    assert b[4] == pytest.approx(math.log(5 / 32) + offset, abs=1e-6)
+
+
+def test_the_escape_is_dropped_on_request_and_changes_nothing_else(rng):
+    old = generic(TEXT, rng, dtype="float64")
+    with_it, without = old.adapted(TEXT), old.adapted(TEXT, escape=False)
+    assert without.vocab == Vocab.from_text(TEXT)
+    np.testing.assert_array_equal(with_it.parameters.flat, old.parameters.flat)
+    for id_ in range(len(without.vocab)):
+        for before, after in zip(entries(old, id_), entries(without, id_), strict=True):
+            np.testing.assert_array_equal(after, before)
+
+
+def test_the_escape_is_no_symbol_that_a_model_knows(rng):
+    """Both have one, and nothing else in common."""
+    vocab = Vocab.from_text("xy", escape=True)
+    with pytest.raises(ConfigError, match="the model knows none of the text's 2 symbols"):
+        fine_tuning.adapted(generic("ab", rng).content, vocab, vocab.encode("xy"))
+
+
 def test_changes_count_symbols_and_the_new_part_of_the_text(monkeypatch, rng):
     old = generic("abcde", rng)
     vocab = Vocab.from_text("abxy")
-    monkeypatch.setattr("fastlstm.fine_tuning._CHUNK", 3)  # the text below is counted in three pieces
+    monkeypatch.setattr("fastlstm.text._CHUNK", 3)  # the text below is counted in three pieces
     _, changes = fine_tuning.adapted(old.content, vocab, vocab.encode("aaabbbxx"))
     assert changes == (2, 2, 3, 0.25)
 

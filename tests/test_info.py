@@ -38,7 +38,7 @@ def shown(capsys):
 def save(folder, text="abc\n d\\", training=None, **settings):
     """Save a model with random parameters; returns it."""
     folder.mkdir(exist_ok=True)
-    model = Model.for_text(text, **({"hidden": 3, "embedding": 2} | settings))
+    model = Model.for_text(text, **({"hidden": 3, "embedding": 2, "escape": False} | settings))
     model.training = training
     model.save(folder / "model.safetensors")
     return model
@@ -77,8 +77,7 @@ def test_symbols_of_bytes_are_shown_as_ascii_or_hexadecimal(tmp_path, shown):
 def test_a_model_of_bytes_knows_all_of_them_and_one_of_characters_may_have_an_entry_for_the_others(tmp_path, shown):
     save(tmp_path, b"a")
     assert shown(tmp_path)[0]["vocabulary"] == "all 256 bytes"
-    vocab = Vocab.from_text("ab", escape=True)
-    Model(ModelConfig(3, hidden=3, embedding=2), vocab).save(tmp_path / "model.safetensors")
+    save(tmp_path, "ab", escape=True)
     facts, values = shown(tmp_path)
     assert facts["vocabulary"] == "2 characters a b and one entry for all other characters"
     assert values["vocabulary"] == {"bytes": False, "symbols": [97, 98], "escape": True}

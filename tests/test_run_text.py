@@ -3,7 +3,7 @@
 import pytest
 
 from fastlstm import config_file, train
-from fastlstm.errors import ConfigError, TextError, VocabularyError
+from fastlstm.errors import ConfigError, TextError
 from fastlstm.run_text import RunText, located, read
 from fastlstm.text import Vocab
 
@@ -25,7 +25,7 @@ def run(tmp_path, monkeypatch):
 
 def test_the_parts_are_those_of_the_run(run):
     run("--val-frac", "0.2")
-    assert read("run", Vocab.from_text(TEXT)) == RunText(TEXT[:456], TEXT[456:])  # 0.8 of 570
+    assert read("run", Vocab.from_text(TEXT, escape=True)) == RunText(TEXT[:456], TEXT[456:])  # 0.8 of 570
 
 
 def test_bytes_are_read_as_bytes(run):
@@ -37,7 +37,7 @@ def test_it_is_found_from_another_folder(run, tmp_path, monkeypatch):
     run()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert read("../run", Vocab.from_text(TEXT)).train == TEXT[:513]
+    assert read("../run", Vocab.from_text(TEXT, escape=True)).train == TEXT[:513]
     assert located("notes.txt", {}) == "notes.txt"
     assert located("notes.txt", {"folder": str(tmp_path)}) == str(tmp_path / "notes.txt")
     assert located("missing.txt", {"folder": str(tmp_path)}) == "missing.txt"
@@ -49,7 +49,7 @@ def test_the_text_is_read_in_the_encoding_of_the_run(run, tmp_path):
     (tmp_path / "notes.txt").write_bytes(text.encode("utf-16-be"))
     run("--encoding", "utf-16-be")
     assert config_file.read("run").encoding == "utf-16-be"
-    assert "".join(read("run", Vocab.from_text(text))) == text
+    assert "".join(read("run", Vocab.from_text(text, escape=True))) == text
     assert train.main(["--resume", "run", "--steps", "3", "--quiet"]) == 0
     assert config_file.read("run").encoding == "utf-16-be"
 
@@ -79,22 +79,22 @@ def test_a_pattern_is_found_from_another_folder(tmp_path, monkeypatch):
     assert train.main(["--data", "logs/*.txt", *QUICK]) == 0
     assert config_file.read("run").data == ["logs/*.txt"]
     monkeypatch.chdir(tmp_path)
-    assert "".join(read(start / "run", Vocab.from_text(TEXT))) == TEXT
+    assert "".join(read(start / "run", Vocab.from_text(TEXT, escape=True))) == TEXT
     (start / "logs" / "c.txt").write_text("another")
-    with pytest.raises(VocabularyError, match="'a'"):
-        read(start / "run", Vocab.from_text(TEXT))
+    with pytest.raises(TextError, match="is not the one that the run was trained on"):
+        read(start / "run", Vocab.from_text(TEXT, escape=True))
 
 
 def test_another_text_is_refused(run, tmp_path):
     run()
-    vocab = Vocab.from_text(TEXT)
+    vocab = Vocab.from_text(TEXT, escape=True)
     (tmp_path / "notes.txt").write_text(TEXT[::-1])
     with pytest.raises(TextError, match=r"\(notes.txt; 570 symbols\) is not the one .* --data"):
         read("run", vocab)
     (tmp_path / "kept.txt").write_text(TEXT)
     assert read("run", vocab, ["kept.txt"]).train == TEXT[:513]
     (tmp_path / "notes.txt").write_text("new letters")
-    with pytest.raises(VocabularyError):
+    with pytest.raises(TextError, match=r"\(notes.txt; 11 symbols\) is not the one"):  # "w" is not in the vocabulary
         read("run", vocab)
     (tmp_path / "notes.txt").unlink()
     with pytest.raises(TextError, match="no file"):
@@ -106,4 +106,4 @@ def test_standard_input_cannot_be_read_again(run, tmp_path):
     config = tmp_path / "run" / "config.toml"
     config.write_text(config.read_text().replace('"notes.txt"', '"-"'))
     with pytest.raises(TextError, match="from standard input: give the text with --data"):
-        read("run", Vocab.from_text(TEXT))
+        read("run", Vocab.from_text(TEXT, escape=True))

@@ -152,8 +152,23 @@ def test_options_that_are_not_given_set_nothing():
     options = train.parser().parse_args([])
     assert (given(options, ModelConfig), given(options, TrainConfig)) == ({}, {})
     assert Given.by(options, None) == Given(
-        [], False, encoding=None, init_from=None, model={}, train={}, is_complete=False
+        [], False, encoding=None, escape=True, init_from=None, model={}, train={}, is_complete=False
     )
+
+
+def test_the_escape_is_left_out_by_an_option_else_a_preset_else_a_file(tmp_path):
+    def escape(*arguments, file=""):
+        path = tmp_path / "settings.toml"
+        path.write_text(file)
+        return Given.by(train.parser().parse_args(arguments), path).escape
+
+    assert escape() is True
+    assert escape("--no-escape") is False
+    assert escape("--no-escape", file="escape = true") is False
+    assert escape("--escape", "--preset", "assignment", file="escape = false") is True
+    assert escape("--preset", "assignment") is False
+    assert escape("--preset", "assignment", file="escape = true") is False
+    assert escape(file="escape = false") is False
 
 
 @pytest.mark.parametrize(

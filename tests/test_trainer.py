@@ -111,8 +111,9 @@ def test_training_follows_the_assignment_exactly(default_text):
     """Comparison with a loop written here: summed loss, clipping by value, Adagrad, smoothing, reset at the wrap."""
     text, steps, T = default_text[:400], 12, 64
     chosen = preset("assignment", "lstm")
-    model, recorder = Model.for_text(text, dtype="float64", **chosen.model), Recorder()
-    naive = Model.for_text(text, dtype="float64", **chosen.model)
+    how = {"dtype": "float64", "escape": chosen.escape}
+    model, recorder = Model.for_text(text, **how, **chosen.model), Recorder()
+    naive = Model.for_text(text, **how, **chosen.model)
     model.fit(text, TrainConfig(**chosen.train, steps=steps), observer=recorder)
 
     ids, p, state = naive.encode(text), 0, None

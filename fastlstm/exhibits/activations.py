@@ -47,7 +47,7 @@ def activations(model: Model, text: Text) -> Activations:
     TextError
         When the text has fewer than two symbols.
     VocabularyError
-        When it has a symbol that is not in the vocabulary.
+        When it has a symbol that is not in the vocabulary, and there is no escape.
     """
     ids = model.encode(text)
     check_length(ids)

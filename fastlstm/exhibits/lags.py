@@ -53,7 +53,7 @@ def gradient_by_lag(model: Model, text: Text, *, lags: int = 100, lanes: int = 6
     TextError
         When the text is too short for a window.
     VocabularyError
-        When the text has a symbol that is not in the vocabulary.
+        When the text has a symbol that is not in the vocabulary, and there is no escape.
     """
     check_at_least("lags", lags, 0)
     # In float32 a vanishing gradient would underflow.

@@ -78,7 +78,7 @@ def recovery(model: Model, text: Text, *, lanes: int = 64, after: int = 600, see
     TextError
         When the text is shorter than a window.
     VocabularyError
-        When the text has a symbol that is not in the vocabulary.
+        When the text has a symbol that is not in the vocabulary, and there is no escape.
     FastlstmError
         When the model's logits are not finite.
     """

@@ -55,7 +55,7 @@ def gate_saturation(model: Model, text: Text, *, chars: int = 10_000, lanes: int
     ConfigError
         When ``lanes`` is below 1 or ``chars`` below ``lanes``, or when the text has fewer than two symbols.
     VocabularyError
-        When the text has a symbol that is not in the vocabulary.
+        When the text has a symbol that is not in the vocabulary, and there is no escape.
     """
     structure = model.config.structure
     names = structure.gates if structure.keeps_gates else ("h",)

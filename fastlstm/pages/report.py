@@ -35,7 +35,7 @@ from fastlstm.precision import effective
 from fastlstm.progress import nats_and_bits
 from fastlstm.run_text import RunText
 from fastlstm.terminal import printable, printable_line
-from fastlstm.text import read_text
+from fastlstm.text import Encoder, read_text
 
 #: Symbols of the fresh sample, and the most of the training text in which words and passages are searched for, and of
 #: the validation text whose words are counted: together they take seconds.
@@ -307,11 +307,14 @@ def _cells(run: _Run, model: Model, over: str | None) -> Section | None:
         text, name = _whole_lines(run.text.val), "validation text"
     else:
         text, name = run.text.train, "training text"
-    found = activations(model, text[:_OVER])
+    encoder = Encoder(model.vocab, "escape" if model.vocab.escape else "skip")
+    found = activations(model, encoder.encode(text[:_OVER]))
     about = (
         f"The first {len(found.ids):,} {run.symbol}s of the {name}, read from the zero state. The colour of each is the"
         " value of one unit after it was read, or of a gate when it was read, or the surprise: how unexpected it was."
     )
+    if unknown := encoder.report():
+        about += f" The text has {unknown}."
     return Section("Cells over a text", "cells", (about,), html=cells({run.cell: found}))
 
 
