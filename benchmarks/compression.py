@@ -48,8 +48,8 @@ PEERS = (
     Peer("xz -9e", lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
 )
 
-#: Programs that are not measured here, with what they made of tiny-shakespeare, and in how many seconds: as the issue
-#: that asked for `compress` recorded it. lstm-compress is also an LSTM that learns as it reads.
+#: Programs that are not measured here: what they made of tiny-shakespeare, and in how many seconds on one core, as
+#: recorded once. lstm-compress (3 layers of 90, C++) is also an LSTM that learns as it reads.
 RECORDED = (
     {"name": "lstm-compress", "bytes": 330_726, "compress_seconds": 114.0, "decompress_seconds": None},
     {"name": "zstd -22", "bytes": 368_313, "compress_seconds": None, "decompress_seconds": None},

@@ -71,7 +71,9 @@ def chosen(length: int) -> Choice:
         return Choice(
             {"hidden": 256, "embedding": 64}, Learning(seq_len=16, lanes=2, replay=2, lr=3e-3, final_rate=0.5)
         )
-    return Choice({"hidden": 384, "embedding": 64}, Learning(seq_len=20, lanes=4, replay=4, lr=5e-3, final_rate=0.1))
+    return Choice(
+        {"hidden": 336, "embedding": 32}, Learning(seq_len=20, lanes=4, replay=4, lr=4e-3, final_rate=0.03, beta1=0.7)
+    )
 
 
 def chosen_with_model(length: int) -> Learning:
