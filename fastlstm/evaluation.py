@@ -23,7 +23,7 @@ WARM_UP, _COMPARED = 256, 128
 #: A text has at most one lane for so many symbols, so that warm-ups are at most a quarter of what is read.
 _LEAST_PART = 4 * WARM_UP
 #: Lanes that are read at once: with more, what a time step needs no longer fits into the cache.
-_LANES_AT_ONCE = 64
+_LANES_AT_ONCE = 128
 #: Nats are added up over so many symbols, and then these sums: the same additions as those of `Inference.evaluate`.
 _SUMMED = 256
 #: Places of the table of contexts: all pairs of symbols have their own if there are at most 512 symbols.
@@ -141,7 +141,7 @@ def assess(
     sums, overlaps = _Sums(len(parts.text)), _Overlaps(parts)
     costs = _Costs(ids, inference.parameters.config.vocab_size, parts) if settings.hardest else None
     for group in parts.groups():
-        for found in inference.read_lanes(ids, parts.passage(ids, group)):
+        for found in inference.read_lanes(ids, parts.passage(ids, group), ranked=True):
             read = _Read.of(found, group[found.lanes], parts, ids, inference.escape_id)
             sums.add(read)
             overlaps.add(read)
@@ -278,6 +278,7 @@ class _Read:
         y = ids.take(found.positions, mode="clip")
         unknown = counted & (y == escape_id) if escape_id is not None else np.zeros_like(counted)
         known = counted & ~unknown
+        assert found.ranks is not None
         top1, top5 = known & (found.ranks < 1), known & (found.ranks < 5)
         return cls(part, found.positions, y, found.nats, found.valid, counted, top1, top5, unknown)
 

@@ -29,7 +29,7 @@ _DRAW_STEPS = 256
 _BLOCK, _FEWEST_BLOCKS, _WARM_UP, _MOST_LANES, _LANE_CHARS = 64, 4, 128, 64, 384
 #: Time steps that lanes of a text read at once: so few that what they need stays in the cache. Not more than so many
 #: lanes read `_READ_STEPS`.
-_LANE_STEPS, _FEW_LANES = 32, 8
+_LANE_STEPS, _FEW_LANES = 64, 8
 #: Number of networks that are cached for further calls of the same size.
 _NETWORKS_KEPT = 4
 #: Largest exponent whose exponential is finite in float64, rounded down.
@@ -97,14 +97,14 @@ class Predicted(NamedTuple):
     positions : (T, B) places of the symbols in the text.
     valid : (T, B) bool; elsewhere the lane has ended, and the other arrays mean nothing.
     nats : (T, B) float64, ``-log p`` of each symbol, in nats.
-    ranks : (T, B) int32, how many symbols are more probable.
+    ranks : (T, B) int32, how many symbols are more probable; ``None``: they were not wanted.
     """
 
     lanes: NDArray[np.int64]
     positions: NDArray[np.int64]
     valid: NDArray[np.bool_]
     nats: NDArray[np.float64]
-    ranks: NDArray[np.int32]
+    ranks: NDArray[np.int32] | None
 
 
 class Networks:
@@ -215,7 +215,12 @@ class Inference:
         return Estimate(finite(float(counted.mean())), error)
 
     def read_lanes(
-        self, ids: IdArray, passage: Passage, restart: tuple[NDArray[np.bool_], FloatArray] | None = None
+        self,
+        ids: IdArray,
+        passage: Passage,
+        restart: tuple[NDArray[np.bool_], FloatArray] | None = None,
+        *,
+        ranked: bool = False,
     ) -> Iterator[Predicted]:
         """Predict slices of a text in parallel; a symbol's nats have the same bits as with any other slices.
 
@@ -229,6 +234,7 @@ class Inference:
         passage : the slices.
         restart : (N,) bool, after which symbols of the text the state of a lane is replaced, and (S, L, H) by what;
             ``None``: nowhere.
+        ranked : whether ranks are wanted.
 
         Raises
         ------
@@ -245,24 +251,23 @@ class Inference:
             self._check_stop()
             B = _kept(left)
             T = _lane_steps(B, done, int(left[0]))
-            starts, left, read, restarted = starts[:B], left[:B], read[:B], restarted[:B]
-            state = np.ascontiguousarray(state[:, :, :B])
-            steps = np.arange(T)[:, None]
-            positions = starts + steps
-            inside = np.minimum(positions, len(ids) - 1)
-            y = ids[inside].astype(np.int32)
-            x = np.concatenate([read[None], y[:-1]])
+            starts, left, state = starts[:B], left[:B], np.ascontiguousarray(state[:, :, :B])
+            # Row 0 is what has been read before; a lane that has ended reads anything.
+            places = starts + np.arange(-1, T)[:, None]
+            symbols = ids.take(places, mode="clip").astype(np.int32)
+            symbols[0] = read[:B]
             restarts = None
             if restart is not None:
-                after = restart[0][inside]
-                restarts = Restarts(np.concatenate([restarted[None], after[:-1]]), restart[1])
-                restarted = after[-1]
-            nats, ranks = np.empty((T, B)), np.empty((T, B), np.int32)
+                after = restart[0].take(places, mode="clip")
+                after[0] = restarted[:B]
+                restarts, restarted = Restarts(after[:-1], restart[1]), after[-1]
+            x, y, nats = symbols[:-1], symbols[1:], np.empty((T, B))
+            ranks = np.empty((T, B), np.int32) if ranked else None
             with self._network(T, B) as network:
                 network.read(self.parameters, x, y, state, nats, restarts=restarts, ranks=ranks)
             if self.escape_id is not None:
                 nats[y == self.escape_id] += self.naming_nats
-            yield Predicted(order[:B], positions, steps < left, nats, ranks)
+            yield Predicted(order[:B], places[1:], np.arange(T)[:, None] < left, nats, ranks)
             starts, left, read, done = starts + T, left - T, y[-1], done + T
 
     def state_after(self, first: int) -> FloatArray:

@@ -106,7 +106,7 @@ class FastNetwork(Network):
         buffers = self.buffers
         if restarts is not None:
             self._restart_with(restarts)
-        buffers.reading[:] = restarts is not None, ranks is not None
+        buffers.reading[:] = restarts is not None, ranks is not None, True
         try:
             self._forward(parameters, x, y, state, nats, None)
         finally:

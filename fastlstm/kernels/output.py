@@ -107,9 +107,9 @@ def rank_of(arena: Any, at: int, symbols: int, target: float) -> int:
 
 @jit.device
 def predict(plan: Any, buffers: Any, y: Any, worker: int, workers: int) -> None:
-    """Output layer for this worker's rows: probabilities into ``p``, nats and, if wanted, ranks of the targets."""
+    """Output layer for this worker's rows: probabilities into ``p``, nats and ranks of the targets, as wanted."""
     arena, nats, Vp = buffers.arena, buffers.nats, plan.Vp
-    ranking = buffers.reading[1] != 0
+    ranking, normalising = buffers.reading[1] != 0, buffers.reading[2] == 0
     U = width(arena)
     first, last = split(plan.T * plan.B, worker, workers)
     for block in range(first, last, BLOCK):
@@ -124,8 +124,9 @@ def predict(plan: Any, buffers: Any, y: Any, worker: int, workers: int) -> None:
                 buffers.ranks[row] = rank_of(arena, at, plan.V, target)
             highest, total = softmax_row(arena, at, Vp, 1.0)
             nats[row] = log(np.float64(total)) + (np.float64(highest) - np.float64(target))
-            for j in range(0, Vp, U):
-                store(arena, at + j, load(arena, at + j) / total)
+            if normalising:
+                for j in range(0, Vp, U):
+                    store(arena, at + j, load(arena, at + j) / total)
 
 
 @jit.device

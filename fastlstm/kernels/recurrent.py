@@ -87,11 +87,18 @@ class Layer(NamedTuple):
 
 
 @jit.device
-def layer_of(plan: Any, U: int, layer: int) -> Any:
-    """The `Layer` of index ``layer``; ``U`` is the vector width."""
+def layer_of(plan: Any, U: int, layer: int, share: Any) -> Any:
+    """The `Layer` of index ``layer``; ``U`` is the vector width.
+
+    Gates that no backward pass needs are all saved in one place of the worker's scratch, which stays in the cache.
+    """
+    columns, gates_of_unit = plan.N, plan.G
+    gates, gates_h = plan.a + layer * plan.a_size, plan.a_h + layer * plan.a_h_size
+    if plan.wht_size == 0:
+        columns, gates_of_unit = 0, 0
+        gates = gates_h = share.scratch + ROWS * VECTORS_ONE_ROW * U
     return Layer(
-        plan.B, U, plan.Hp, plan.N, plan.G, plan.R, plan.L * plan.h_size,
-        plan.a + layer * plan.a_size, plan.a_h + layer * plan.a_h_size,
+        plan.B, U, plan.Hp, columns, gates_of_unit, plan.R, plan.L * plan.h_size, gates, gates_h,
         plan.da + layer * plan.da_size, plan.da_h + layer * plan.da_h_size,
         plan.h + layer * plan.h_size, plan.h_r + layer * plan.h_r_size, plan.bias_h + layer * plan.bias_h_size,
         plan.dy, plan.carry,
@@ -166,7 +173,7 @@ def forward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     height, taller = owned // tiles, owned % tiles  # the first tiles have one row more; no divisions below
     widest = (VECTORS_ONE_ROW if owned == 1 else VECTORS) // G
     restarting = buffers.reading[0] != 0
-    table, slot, here, scratch = plan.table, buffers.slot, layer_of(plan, U, layer), share.scratch
+    table, slot, here, scratch = plan.table, buffers.slot, layer_of(plan, U, layer, share), share.scratch
     for t in range(plan.T):
         for unit in range(share.first_unit, share.last_unit, widest):
             units = min(widest, share.last_unit - unit)
@@ -216,7 +223,7 @@ def backward_layer(plan: Any, buffers: Any, layer: int, share: Any) -> None:
     U = width(arena)
     B, Hp, N = plan.B, plan.Hp, plan.N
     da_h, wht = plan.da_h + layer * plan.da_h_size, plan.wht + layer * plan.wht_size
-    here = layer_of(plan, U, layer)
+    here = layer_of(plan, U, layer, share)
     for b in range(share.first_lane, share.last_lane):
         for j in range(share.first_unit, share.last_unit):
             store(arena, plan.carry + b * Hp + j * U, splat(arena, 0.0))

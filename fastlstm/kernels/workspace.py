@@ -135,7 +135,8 @@ BUFFERS: tuple[Buffer, ...] = (
     Buffer("rank", "V", "a symbol's row in the table, or -1", KEPT, dtype="int32"),
     Buffer("slot", "T*B", "the table row of each symbol read", FORWARD, dtype="int32"),
     Buffer("counts", "2", "0: D; 1: whether logits were not finite", FORWARD, dtype="int64"),
-    Buffer("reading", "2", "0: whether lanes restart; 1: whether ranks are wanted", CALL, dtype="int64"),
+    Buffer("reading", "3", "whether: 0: lanes restart; 1: ranks are wanted; 2: probabilities are not wanted", CALL,
+           dtype="int64"),
     Buffer("restarts", "T*B", "whether a lane restarts after it has read a symbol", CALL, dtype="uint8"),
     Buffer("ranks", "T*B", "how many symbols are more probable than the predicted one", CALL, dtype="int32"),
     Buffer("places", "L+2, 3", "starts of W, b and b_h in the flat parameters: embedding, layers, output", KEPT,
@@ -210,12 +211,13 @@ def dimensions(
     N = G * Hp
     all_symbols = not training and V * N <= LARGEST_TABLE
     D = V if all_symbols else min(V, T * B)
-    backward = (max(E, H) + H + 2) * VECTORS * U if training else 0
+    # After a tile's sums: those of a strip of weight gradients, or the gates that no backward pass needs.
+    after_sums = (max(E, H) + H + 2 if training else 1) * VECTORS * U
     return Dimensions(
         T=T, B=B, L=L, V=V, E=E, H=H, G=G, S=len(structure.state), R=R, U=U, P=2 if bf16 else 1, Hp=Hp, Vp=Vp, Ep=Ep,
         X=max(Ep, Hp if L > 1 else 0), M=(max(Ep, Hp) // U | 1) * U, Q=((T + 1) * B // U + 1 | 1) * U,
         Dp=(D // U + 1 | 1) * U, N=N, D=D, all_symbols=int(all_symbols), separate=int(R > 0),
-        dropout=int(dropout), workers=workers, scratch_room=backward + ROWS * VECTORS_ONE_ROW * U,
+        dropout=int(dropout), workers=workers, scratch_room=ROWS * VECTORS_ONE_ROW * U + after_sums,
         norm_blocks=-(-config.parameter_count // NORM_BLOCK), spans=len(decay_spans(config)),
     )  # fmt: skip
 
