@@ -250,8 +250,8 @@ class Inference:
         while len(left) and left[0] > 0:
             self._check_stop()
             B = _kept(left)
-            T = _lane_steps(B, done, int(left[0]))
-            starts, left, state = starts[:B], left[:B], np.ascontiguousarray(state[:, :, :B])
+            starts, left = starts[:B], left[:B]
+            T, state = _lane_steps(left, done), np.ascontiguousarray(state[:, :, :B])
             # Row 0 is what has been read before; a lane that has ended reads anything.
             places = starts + np.arange(-1, T)[:, None]
             symbols = ids.take(places, mode="clip").astype(np.int32)
@@ -370,11 +370,16 @@ def _kept(left: NDArray[np.int64]) -> int:
     return reading if 2 * reading <= len(left) else len(left)
 
 
-def _lane_steps(lanes: int, done: int, left: int) -> int:
-    """Time steps that lanes read at once, after so many, when the longest has so many left."""
-    if lanes <= _FEW_LANES and done % _READ_STEPS == 0 and left >= _READ_STEPS:
+def _lane_steps(left: NDArray[np.int64], done: int) -> int:
+    """Time steps that lanes read at once, after so many, given what is left of each, the longest first.
+
+    It is about as many as half of the lanes have left, a power of 2 that divides ``done``.
+    """
+    if len(left) <= _FEW_LANES and done % _READ_STEPS == 0 and left[0] >= _READ_STEPS:
         return _READ_STEPS
-    return min(_LANE_STEPS, 1 << (left - 1).bit_length())
+    half = max(1, int(left[len(left) // 2]))
+    steps = min(_LANE_STEPS, 1 << (half - 1).bit_length())
+    return math.gcd(steps, done) if done else steps
 
 
 def finite(nats: float) -> float:
