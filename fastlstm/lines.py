@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import itertools
 import os
 import select
 import sys
@@ -22,10 +23,12 @@ from fastlstm.sources import (
     STANDARD_INPUT,
     codec_name,
     is_corpus,
+    marked,
     open_file,
     quoted,
     readable,
     standard_input,
+    undecodable,
 )
 
 #: Symbols of the longest line; a longer one is cut into lines of this length.
@@ -94,27 +97,37 @@ def line_starts(codes: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
     return np.append(np.repeat(bounds[:-1], parts) + within * LONGEST, bounds[-1])
 
 
-def decoded(chunks: Iterable[bytes], encoding: str = ENCODING) -> Iterator[str]:
+def decoded(chunks: Iterable[bytes], source: str, encoding: str = ENCODING) -> Iterator[str]:
     """Decode bytes, which may be damaged: what is not of the encoding becomes symbols that no text contains.
 
     In UTF-8 each such byte becomes a lone surrogate, U+DC80 to U+DCFF; other encodings give U+FFFD. A byte order mark
     at the start is removed.
 
+    Parameters
+    ----------
+    chunks : the bytes.
+    source : whose they are, for messages.
+    encoding : as Python names it.
+
     Raises
     ------
     ConfigError
         When there is no such encoding.
+    TextError
+        When a byte order mark tells that it is another one, or is missing, or when the codec replaces nothing.
     """
     codec = codec_name(encoding)
     is_utf8 = codec == ENCODING
     decoder = codecs.getincrementaldecoder("utf-8-sig" if is_utf8 else codec)(
         "surrogateescape" if is_utf8 else "replace"
     )
-    for chunk in chunks:
-        if text := decoder.decode(chunk):
+    for chunk in itertools.chain(marked(chunks, quoted(source), codec), [b""]):
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeError as error:  # of some rare codecs
+            raise undecodable(quoted(source), codec, " ".join(str(error).split())) from None
+        if text:
             yield text
-    if text := decoder.decode(b"", True):
-        yield text
 
 
 def read(source: str, stop: Stop) -> Iterator[bytes]:

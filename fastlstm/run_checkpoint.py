@@ -86,19 +86,25 @@ class Checkpoint:
         state = self.state
         if self.best is None:
             return self.last
-        record = training_record(state, self.config, model_step=state.best_step, val_nats=state.best_nats)
+        record = training_record(state, self.config, self.text, model_step=state.best_step, val_nats=state.best_nats)
         return Content(self.best.config, self.vocab, self.best, record)
 
     @property
     def last(self) -> Content:
         """The content of a model file with the model of the state. No array is copied."""
         state = self.state
-        record = training_record(state, self.config, model_step=state.step, val_nats=state.val_nats)
+        record = training_record(state, self.config, self.text, model_step=state.step, val_nats=state.val_nats)
         return Content(state.parameters.config, self.vocab, state.parameters, record)
 
 
 def training_record(
-    state: RunState, config: TrainConfig, *, model_step: int | None, val_nats: float | None, finished: bool = False
+    state: RunState,
+    config: TrainConfig,
+    text: TextIdentity,
+    *,
+    model_step: int | None,
+    val_nats: float | None,
+    finished: bool = False,
 ) -> dict[str, Any]:
     """The record of a run in a model file.
 
@@ -106,6 +112,7 @@ def training_record(
     ----------
     state : of the run.
     config : its settings.
+    text : the identity of its text.
     model_step : step of the model in the file, which may be an earlier one.
     val_nats : its validation loss, nats per symbol; ``None`` without a validation.
     finished : whether the run has ended by itself.
@@ -118,6 +125,8 @@ def training_record(
         "train_nats": state.smoothed_loss,
         "val_nats": val_nats,
         "config": config.to_dict(),
+        "text": text._asdict(),
+        "fastlstm": version,
     }
 
 

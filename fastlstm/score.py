@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from fastlstm import cli, signals
@@ -72,21 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Score as given by the arguments; returns the exit status."""
     options = parser().parse_intermixed_args(argv)  # so that files may follow options
     computing = TrainConfig(**given(options, TrainConfig))
-    files = options.files or ["-"]
-    if options.follow and (len(files) > 1 or files == ["-"]):
-        raise ConfigError("--follow needs one file: name it, or leave the option out for standard input")
+    files = _files(options)
     from fastlstm.backend import warm_up
     from fastlstm.model import Model
     from fastlstm.precision import effective
     from fastlstm.scoring import lenient
-    from fastlstm.sources import ENCODING, expanded
+    from fastlstm.sources import ENCODING
     from fastlstm.text import Encoder
 
     model = Model.load(options.model)
     if model.vocab.is_bytes and options.encoding is not None:
         raise ConfigError("the model is of bytes, which are read as they are: leave out --encoding")
     encoding = None if model.vocab.is_bytes else options.encoding or ENCODING
-    files = [file for name in files for file in expanded(name)]
     encoder = Encoder(model.vocab, options.unknown or lenient(model.vocab))
     precision = effective(computing.precision, model.config, computing.backend)
     warm_up(computing.backend, precision.applied(model.config), cli.say_compiling, bf16=precision.bf16)
@@ -106,6 +104,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return stop.status
 
 
+def _files(options: argparse.Namespace) -> list[str]:
+    """The files to read, which are all that match patterns."""
+    from fastlstm.decompression import FORMATS
+    from fastlstm.sources import expanded
+
+    files = [file for name in options.files or ["-"] for file in expanded(name)]
+    if options.follow and (len(files) > 1 or files == ["-"]):
+        raise ConfigError("--follow needs one file: name it, or leave the option out for standard input")
+    if options.follow and PurePath(files[0]).suffix.lower() in FORMATS:
+        raise ConfigError(f"{files[0]!r} is compressed, and does not grow line by line: leave out --follow")
+    return files
+
+
 def _blocks(file: str, encoding: str | None, follow: bool, stop: Callable[[], bool]) -> Iterator[Block]:
     """The lines of a file, as they arrive; without an encoding, of bytes."""
     from fastlstm import lines
@@ -114,7 +125,7 @@ def _blocks(file: str, encoding: str | None, follow: bool, stop: Callable[[], bo
         if encoding is None:
             yield from lines.whole_lines(chunks)
         else:
-            yield from lines.whole_lines(lines.decoded(chunks, encoding))
+            yield from lines.whole_lines(lines.decoded(chunks, file, encoding))
 
 
 class _Output:

@@ -37,6 +37,7 @@ _MARKS = {
     "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
     "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
 }
+_ALL_MARKS = tuple(itertools.chain(*_MARKS.values()))
 #: Bytes, of what can be read only once, that are kept in memory; if there are more, all are in a temporary file.
 _IN_MEMORY = 1 << 26
 
@@ -312,37 +313,58 @@ def _characters(blocks: Iterable[bytes], name: str, codec: str) -> Iterator[str]
         except UnicodeDecodeError as error:
             offset = given - len(error.object) + error.start
             place = f"byte 0x{error.object[error.start]:02X} at offset {offset}"
-            raise _undecodable(name, codec, place) from None
+            raise undecodable(name, codec, place) from None
         except UnicodeError as error:  # of some rare codecs
-            raise _undecodable(name, codec, " ".join(str(error).split())) from None
+            raise undecodable(name, codec, " ".join(str(error).split())) from None
         if text:
             yield text
 
 
-def _undecodable(name: str, codec: str, why: str) -> TextError:
+def undecodable(name: str, codec: str, why: str) -> TextError:
+    """The error of a text that is not of its encoding."""
     return TextError(
         f"{name} is not {codec.upper()} ({why}): convert it to UTF-8, give its encoding with --encoding, or train a"
         " model of bytes (train --bytes)"
     )
 
 
-def _check_width(sample: bytes, name: str, codec: str) -> None:
-    """Refuse UTF-16 and UTF-32 that are to be decoded as something else, or that lack a byte order mark they need."""
+def marked(chunks: Iterable[bytes], name: str, codec: str) -> Iterator[bytes]:
+    """The same bytes, whose byte order mark must be that of their encoding; passed on as soon as that is known."""
+    rest, start = iter(chunks), b""
+    while any(mark.startswith(start) for mark in _ALL_MARKS if mark != start) and (chunk := next(rest, b"")):
+        start += chunk
+    _check_mark(start, name, codec)
+    yield from itertools.chain([start] if start else [], rest)
+
+
+def _check_mark(sample: bytes, name: str, codec: str) -> None:
+    """Refuse a text that begins with the mark of another encoding, or without one that it needs."""
     if codec in _MARKS:
         if sample and not sample.startswith(_MARKS[codec]):
             raise TextError(
                 f"{name} is not {codec.upper()} with a byte order mark: if it has none, give --encoding {codec}-le or"
                 f" {codec}-be"
             )
-    elif not codec.startswith(tuple(_MARKS)) and _is_wide(sample):
-        raise TextError(
-            f"{name} is not {codec.upper()} but looks like UTF-16 or UTF-32: convert it to UTF-8, give its encoding,"
-            " for instance with --encoding utf-16, or train a model of bytes (train --bytes)"
-        )
+    elif not codec.startswith(tuple(_MARKS)) and sample.startswith(_ALL_MARKS):
+        raise _wide(name, codec)
+
+
+def _check_width(sample: bytes, name: str, codec: str) -> None:
+    """Refuse UTF-16 and UTF-32 that are to be decoded as something else, or that lack a byte order mark they need."""
+    _check_mark(sample, name, codec)
+    if not codec.startswith(tuple(_MARKS)) and _is_wide(sample):
+        raise _wide(name, codec)
+
+
+def _wide(name: str, codec: str) -> TextError:
+    return TextError(
+        f"{name} is not {codec.upper()} but looks like UTF-16 or UTF-32: convert it to UTF-8, give its encoding,"
+        " for instance with --encoding utf-16, or train a model of bytes (train --bytes)"
+    )
 
 
 def _is_wide(sample: bytes) -> bool:
-    """Whether bytes look like UTF-16 or UTF-32; these are also valid UTF-8 if all characters have small code points.
+    """Whether the NULs among bytes are those of UTF-16 or UTF-32, which may be valid UTF-8, too.
 
     In UTF-16, every other byte is the high byte of a character, which is NUL for many characters, such as spaces and
     line ends in any script. Other text that contains NULs has them at even and odd indices alike. UTF-32 has more NULs
@@ -351,5 +373,4 @@ def _is_wide(sample: bytes) -> bool:
     counts = [sample[parity::2].count(0) for parity in (0, 1)]
     few, many, half = min(counts), max(counts), len(sample) / 2
     one_sided = many >= 0.1 * half and few <= 0.1 * many
-    marked = sample.startswith(tuple(itertools.chain(*_MARKS.values())))
-    return marked or (many >= _FEW_NULS and (one_sided or few >= 0.4 * half))
+    return many >= _FEW_NULS and (one_sided or few >= 0.4 * half)

@@ -542,6 +542,7 @@ class Trainer:
         return training_record(
             self.state,
             self.config,
+            self.text,
             model_step=self._left_step,
             val_nats=self.state.val_nats,
             finished=self._is_finished,

@@ -64,20 +64,34 @@ def test_long_lines_are_cut_at_the_same_places_whatever_the_pieces(rng, monkeypa
 def test_any_bytes_are_decoded_and_damage_becomes_symbols_that_no_text_has(rng):
     text = "aé→😀\n" * 20
     for chunks in ([text.encode()], [bytes([byte]) for byte in b"\xef\xbb\xbf" + text.encode()]):
-        assert "".join(decoded(chunks)) == text
-    assert "".join(decoded([b"a\xff\xc3", b"\n"])) == "a\udcff\udcc3\n"
+        assert "".join(decoded(chunks, "-")) == text
+    assert "".join(decoded([b"a\xff\xc3", b"\n"], "-")) == "a\udcff\udcc3\n"
     noise = rng.bytes(5000)
-    assert "".join(decoded([noise])).encode("utf-8", "surrogateescape") == noise
+    assert "".join(decoded([noise], "-")).encode("utf-8", "surrogateescape") == noise
 
 
 def test_other_encodings_are_decoded_too():
-    assert "".join(decoded([b"\xe9"], "latin-1")) == "é"
+    assert "".join(decoded([b"\xe9"], "-", "latin-1")) == "é"
     coded = "né\n".encode("utf-16")
-    assert "".join(decoded([coded[:3], coded[3:]], "utf-16")) == "né\n"
-    assert "".join(decoded([b"\x81\x81"], "ascii")) == "\ufffd\ufffd"
+    assert "".join(decoded([coded[:3], coded[3:]], "-", "utf-16")) == "né\n"
+    assert "".join(decoded([b"\x81\x81"], "-", "ascii")) == "\ufffd\ufffd"
     for wrong in ("latin-99", "base64"):
         with pytest.raises(ConfigError, match=wrong):
-            list(decoded([b"a"], wrong))
+            list(decoded([b"a"], "-", wrong))
+
+
+def test_a_wrong_byte_order_mark_is_an_error_and_text_without_one_does_not_wait_for_more():
+    coded = "né\n".encode("utf-16")
+    for chunks in ([coded], [coded[:1], coded[1:]]):
+        with pytest.raises(TextError, match="looks like UTF-16"):
+            list(decoded(chunks, "some.log"))
+    with pytest.raises(TextError, match="'some.log' is not UTF-16 with a byte order mark"):
+        list(decoded([b"no mark"], "some.log", "utf-16"))
+    with pytest.raises(TextError, match="is not IDNA"):
+        list(decoded([b"xn--\xff.\n"], "some.log", "idna"))
+    delivered = iter([b"a", b"b"])
+    assert next(decoded(delivered, "-")) == "a"
+    assert next(delivered) == b"b"
 
 
 def test_what_a_pipe_delivers_is_read_without_waiting_for_more(monkeypatch):

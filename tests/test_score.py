@@ -198,10 +198,13 @@ def test_a_model_without_escape_leaves_unknown_symbols_out_and_says_so(capsys, f
 
 
 def test_wrong_arguments_are_errors(folder):
+    (folder / "some.log.gz").write_bytes(gzip.compress(b"2026\n"))
     for arguments in (
         ["--follow"],
         ["--follow", "-"],
         ["-f", "some.log", "some.log"],
+        ["-f", "some.*"],
+        ["-f", "some.log.gz"],
         ["--encoding", "nope", "some.log"],
     ):
         with pytest.raises(ConfigError):
