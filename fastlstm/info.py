@@ -42,8 +42,8 @@ class _Found:
     ----------
     file : of the model.
     content : of the file.
-    history : of the run, if the path is a run folder that has one.
-    text : SHA-256 and number of symbols of the text, and where known the names of its files.
+    history : of the run, if the path is a run folder that has one, or the model file in it.
+    text : fingerprint and number of symbols of the text, and where known the names of its files.
     """
 
     file: Path
@@ -79,12 +79,13 @@ def _found(path: Path) -> _Found:
     """Read what is at a path; a damaged history is reported, and left out."""
     from fastlstm import checkpoint, run_checkpoint
 
-    if not path.is_dir():
-        text = run_checkpoint.read(path).text._asdict() if run_checkpoint.is_checkpoint(path) else {}
-        return _Found(path, run_checkpoint.load_model(path), None, text)
-    content = checkpoint.load(path)
-    history = _history(path)
-    return _Found(path / checkpoint.FILE_NAME, content, history, {} if history is None else _recorded_text(history))
+    if path.is_dir() or path.name == checkpoint.FILE_NAME:
+        folder = path if path.is_dir() else path.parent
+        content, history = checkpoint.load(path), _history(folder)
+        text = _text_of_model(content) if history is None else _text_of_run(history)
+        return _Found(folder / checkpoint.FILE_NAME, content, history, text)
+    content = run_checkpoint.load_model(path)
+    return _Found(path, content, None, _text_of_model(content))
 
 
 def _history(folder: Path) -> History | None:
@@ -100,7 +101,13 @@ def _history(folder: Path) -> History | None:
         return None
 
 
-def _recorded_text(history: History) -> dict[str, Any]:
+def _text_of_model(content: Content) -> dict[str, Any]:
+    """The text of a model without its run, as far as the record in its file tells; it has no names of files."""
+    recorded = (content.training or {}).get("text")
+    return recorded if isinstance(recorded, dict) else {}
+
+
+def _text_of_run(history: History) -> dict[str, Any]:
     """The text of a run, as far as its record tells."""
     recorded = {
         "data": history.settings.get("data"),
@@ -122,7 +129,7 @@ def _facts(found: _Found) -> list[Fact]:
         ("training", _training(content.training or {}, found.history)),
         ("settings", [_settings(content.training or {})]),
         ("text", [_text(found.text, noun)]),
-        ("sha256", [str(found.text.get("sha256", ""))]),
+        ("fingerprint", [str(found.text.get("sha256", ""))]),
         ("versions", _versions(found)),
         ("certificate", _certificate(content.certificate)),
     ]
@@ -201,7 +208,8 @@ def _text(text: Mapping[str, Any], noun: str) -> str:
 
 
 def _versions(found: _Found) -> list[str]:
-    version = None if found.history is None else found.history.record.get("fastlstm")
+    record = (found.content.training or {}) if found.history is None else found.history.record
+    version = record.get("fastlstm")
     return [] if version is None else [f"trained by fastlstm {version}"]
 
 

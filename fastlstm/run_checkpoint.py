@@ -28,7 +28,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from fastlstm import checkpoint, tensor_file
+from fastlstm import __version__, checkpoint, tensor_file
 from fastlstm.checkpoint import Content, parse_model
 from fastlstm.config import ModelConfig, TrainConfig
 from fastlstm.errors import ModelFileError
@@ -126,7 +126,7 @@ def training_record(
         "val_nats": val_nats,
         "config": config.to_dict(),
         "text": text._asdict(),
-        "fastlstm": version,
+        "fastlstm": __version__,
     }
 
 

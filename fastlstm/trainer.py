@@ -522,7 +522,7 @@ class Trainer:
             of, left, step, nats = state, self._best, state.best_step or 0, state.best_nats
         if step:
             self.progress.model_step = step
-            self.training = training_record(of, self.config, model_step=step, val_nats=nats)
+            self.training = training_record(of, self.config, self.text, model_step=step, val_nats=nats)
         reason = self._divergence(why)
         state.parameters.flat[...] = left.flat
         self._is_over = True

@@ -9,10 +9,11 @@ import rich.cells
 import run_folders
 from programs import python
 
-from fastlstm import Model, ModelConfig, TrainConfig, Vocab, certificate, checkpoint, info, run_checkpoint
+from fastlstm import Model, ModelConfig, TrainConfig, Vocab, __version__, certificate, checkpoint, info, run_checkpoint
 from fastlstm.cells import CELLS
 from fastlstm.certificate import Finding
 from fastlstm.errors import ModelFileError
+from fastlstm.text import fingerprint
 
 SHA256 = "0123456789abcdef" * 4
 
@@ -54,7 +55,7 @@ def test_a_model_file_shows_its_configuration_size_and_vocabulary(cell, tmp_path
     assert facts["size"] == f"{model.parameters.flat.size:,} parameters of float64, a file of {size:,} bytes"
     assert facts["vocabulary"] == r"7 characters \n space \\ a b c d"
     assert facts["certificate"] == "none: the gradients of these parameters were not checked"
-    assert not {"training", "settings", "text", "sha256", "versions"} & set(facts)
+    assert not {"training", "settings", "text", "fingerprint", "versions"} & set(facts)
     assert values["config"] == model.config.to_dict()
     assert (values["bytes"], values["parameters"]) == (size, model.parameters.flat.size)
     assert Vocab.from_json(json.dumps(values["vocabulary"])) == model.vocab
@@ -102,6 +103,7 @@ def test_a_run_folder_shows_its_history_and_its_text(tmp_path, shown):
     training = {"steps": 100, "finished": True, "model_step": 80, "train_nats": 1.0, "val_nats": 1.5}
     save(folder, training=training | {"config": TrainConfig(lr=0.25, batch=7).to_dict()})
     facts, values = shown(folder)
+    assert shown(folder / "model.safetensors") == (facts, values)
     assert facts["training"] == (
         "100 of 100 steps, 1.00 epochs, 50.0 s, finished"
         " training loss 1.000 nats (1.443 bits) per symbol validation loss 1.500 nats (2.164 bits) per symbol"
@@ -109,7 +111,7 @@ def test_a_run_folder_shows_its_history_and_its_text(tmp_path, shown):
     )
     assert facts["settings"].startswith("seq_len 64, batch 7, optimizer adagrad, lr 0.25, ")
     assert facts["text"] == "notes.txt, 1,234 characters"
-    assert facts["sha256"] == SHA256
+    assert facts["fingerprint"] == SHA256
     assert facts["versions"] == "trained by fastlstm 9.8.7"
     assert (values["run"]["step"], values["run"]["seconds"], values["run"]["best_nats"]) == (100, 50.0, 1.5)
     assert values["text"] == {"data": ["notes.txt"], "sha256": SHA256, "symbols": 1234}
@@ -128,7 +130,7 @@ def test_the_checkpoint_of_a_run_shows_the_model_of_its_last_step_and_its_text(t
     facts, values = shown(tmp_path / "last.safetensors")
     assert facts["training"].startswith("3 steps, not finished")
     assert facts["text"] == f"{len(text)} characters"
-    assert facts["sha256"] == trainer.text.sha256
+    assert facts["fingerprint"] == trainer.text.sha256
     assert values["text"] == trainer.text._asdict()
 
 
@@ -158,6 +160,8 @@ def test_a_certificate_is_shown_until_the_parameters_change(tmp_path, shown):
         {"steps": 10**400, "train_nats": float("nan"), "val_nats": 10**4000, "finished": "\x1b[2J"},
         {"steps": 1, "config": {"lr": "\x1b[2J", "batch": {"\n": "\u202e" * 5000}, "seed": [[1], None]}},
         {"steps": True, "config": {"optimizer": "[red]x[/red]"}},
+        {"steps": 1, "text": {"sha256": [1], "symbols": "\x1b[2J"}, "fastlstm": {}},
+        {"steps": 1, "text": "none", "fastlstm": None},
     ],
 )
 def test_a_strange_record_of_training_does_no_harm(training, tmp_path, shown):
@@ -166,6 +170,17 @@ def test_a_strange_record_of_training_does_no_harm(training, tmp_path, shown):
     assert facts["cell"] == "lstm, 1 layer of 3 units, embeddings of 2"
     if training["steps"] is True:
         assert facts["settings"] == "optimizer [red]x[/red]"
+
+
+def test_a_model_file_alone_tells_of_its_text_and_version(tmp_path, shown):
+    text = "the cat sat on the mat. " * 20
+    model = Model.for_text(text, hidden=3, embedding=2)
+    model.fit(text, TrainConfig(steps=2, batch=2, seq_len=4, backend="reference", sample_length=0))
+    model.save(tmp_path / "copy.safetensors")
+    facts, values = shown(tmp_path / "copy.safetensors")
+    assert facts["text"] == f"{len(text)} characters"
+    assert facts["fingerprint"] == values["text"]["sha256"] == fingerprint(model.vocab, model.encode(text))
+    assert facts["versions"] == f"trained by fastlstm {__version__}"
 
 
 def test_a_damaged_history_is_reported_and_the_model_is_shown(tmp_path, capsys):
