@@ -238,15 +238,17 @@ def _check_step(coding: GivenModel | LearningModel, model: Content) -> None:
 def _check_model(coding: Coding, model: Content | None) -> None:
     """Raise unless the model is the one that an archive needs."""
     if isinstance(coding, NewModel) and model is not None:
-        raise ConfigError("the archive was compressed without a model: leave it out")
+        raise ConfigError("the archive was compressed without a model: leave out --model")
     if isinstance(coding, Stored | NewModel):
         return
     if model is None:
-        raise ArchiveError(f"the archive was compressed with a given model ({coding.model.hex()[:16]}): give it, too")
+        raise ArchiveError(
+            f"the archive was compressed with a given model ({coding.model.hex()[:16]}): give it with --model"
+        )
     if identity(model) != coding.model:
         raise ArchiveError(
             f"the archive was compressed with another model ({coding.model.hex()[:16]}, not"
-            f" {identity(model).hex()[:16]}): give that one"
+            f" {identity(model).hex()[:16]}): give that one with --model"
         )
     _check_step(coding, model)
 

@@ -67,12 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fastlstm.bar import Bar
     from fastlstm.model import Model
     from fastlstm.precision import effective
+    from fastlstm.sources import expanded
     from fastlstm.text import Encoder
 
     model = Model.load(options.model)
     encoder = Encoder(model.vocab, options.unknown)
-    alone = len(options.file) == 1
-    texts = [_read(file, options.encoding, encoder, alone=alone) for file in options.file]
+    files = [file for name in options.file for file in expanded(name)]
+    texts = [_read(file, options.encoding, encoder, alone=len(files) == 1) for file in files]
     cli.warn_of_unknown("evaluate", encoder)
     precision = effective(computing.precision, model.config, computing.backend)
     warm_up(computing.backend, precision.applied(model.config), cli.say_compiling, bf16=precision.bf16)
@@ -82,14 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             threads=computing.threads, precision=precision.name, advance=advance,
         )  # fmt: skip
     if len(texts) > 1:
-        _print_files(options.file, report.texts)
+        _print_files(files, report.texts)
     _print_total(report.total)
     how: dict[str, Any] = {"lanes": settings.lanes, "precision": precision.name}
     if learning is not None:
         how["dynamic"] = _dynamic(model, texts, learning, computing, report.total)
     _print_hardest(report, model.vocab)
     if options.json:
-        cli.print_json(_json(options.file, report, model.vocab) | how)
+        cli.print_json(_json(files, report, model.vocab) | how)
     return 0
 
 
@@ -239,9 +240,17 @@ def _numbers(one: Assessment) -> dict[str, Any]:
     }
 
 
+def _exact(place: int, vocab: Vocab) -> str | int | None:
+    """A symbol as JSON has it: a character, the value of a byte, or null for the unknown ones."""
+    if place == vocab.escape_id:
+        return None
+    code = int(vocab.symbols[place])
+    return code if vocab.is_bytes else chr(code)
+
+
 def _cost(cost: Cost, vocab: Vocab) -> dict[str, Any]:
     return {
-        "symbols": _spelled(cost, vocab),
+        "symbols": [_exact(place, vocab) for place in cost.ids],
         "count": cost.count,
         "bits_per_char": cost.bits_per_char,
         "share": cost.share,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastlstm import cli
 from fastlstm.config import SampleConfig, TrainConfig
+from fastlstm.errors import ConfigError
 from fastlstm.settings import add_options, given
 from fastlstm.streaming import whole_characters
 from fastlstm.terminal import Printable
@@ -37,6 +38,7 @@ def parser() -> cli.Parser:
         "--prompt-file", type=cli.path, metavar="FILE",
         help="continue the text of a file, or of standard input ('-'), with the line end that it may have",
     )  # fmt: skip
+    cli.add_encoding_option(text)
     cli.add_unknown_option(text)
     add_options(text, SampleConfig, only=_SETTINGS, defaults=_DEFAULTS)
     text.add_argument(
@@ -99,11 +101,13 @@ def _stop_text(argument: str) -> str:
 
 
 def _prompt(options: argparse.Namespace, vocab: Vocab) -> str | bytes:
-    """The text to continue, of the kind that the vocabulary has."""
+    """The text to continue, of the kind that the vocabulary has; raises `ConfigError` when it needs no encoding."""
     from fastlstm.text import read_text, utf8
 
     if options.prompt_file is not None:
-        return read_text([options.prompt_file], as_bytes=vocab.is_bytes)
+        return read_text([options.prompt_file], as_bytes=vocab.is_bytes, encoding=options.encoding)
+    if options.encoding is not None:
+        raise ConfigError("--encoding is that of a file: give --prompt-file, or leave it out")
     prompt: str = options.prompt
     return utf8(prompt) if vocab.is_bytes else prompt
 

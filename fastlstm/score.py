@@ -65,7 +65,7 @@ def parser() -> cli.Parser:
         "--color", choices=("auto", "always", "never"), default="auto",
         help="colour characters by their bits (auto, the default: on a terminal, unless NO_COLOR is set)",
     )  # fmt: skip
-    add_options(made.add_argument_group("computing"), TrainConfig)
+    add_options(made.add_argument_group("computing"), TrainConfig, only=("threads", "backend", "precision"))
     return made
 
 

@@ -24,6 +24,8 @@ _CODE_POINTS = 0x110000
 ESCAPE = _CODE_POINTS
 #: What the escape is decoded to.
 _REPLACEMENT = 0xFFFD
+#: What bytes become that are not of the encoding, if those are not an error: lone surrogates (PEP 383).
+_UNDECODED = range(0xDC80, 0xDD00)
 #: Symbols without an entry that a report names.
 _NAMED = 8
 _BYTE_VALUES = 0x100
@@ -364,10 +366,11 @@ class Encoder:
         return ids
 
     def _error(self, code: int, position: int) -> VocabularyError:
+        escape = "read such symbols as unknown (--unknown escape), " if self.vocab.escape else ""
         return VocabularyError(
             f"{self._kind()} {self._shown(code)} at position {position} is not among the vocabulary's"
-            f" {len(self.vocab.symbols)} symbols: leave such symbols out (--unknown skip), or train on a text that"
-            " contains it"
+            f" {len(self.vocab.symbols)} symbols: {escape}leave such symbols out (--unknown skip), or train on a text"
+            " that contains it"
         )
 
     def report(self) -> str:
@@ -380,7 +383,8 @@ class Encoder:
             self._shown(code) + (f" {self.lacking[code]:,} times" if self.lacking[code] > 1 else "")
             for code in frequent
         ]
-        more = f" and {kinds - len(frequent):,} others" if kinds > len(frequent) else ""
+        others = kinds - len(frequent)
+        more = f" and {others:,} {'other' if others == 1 else 'others'}" if others else ""
         noun = self._kind() if total == 1 else f"{self._kind()}s"
         what = "left out" if self.unknown == "skip" else "read as unknown"
         return f"{total:,} {noun} that the model does not know ({what}): {', '.join(named)}{more}"
@@ -389,11 +393,11 @@ class Encoder:
         return "byte" if self.vocab.is_bytes else "character"
 
     def _shown(self, code: int) -> str:
-        return f"0x{code:02X}" if self.vocab.is_bytes else f"{chr(code)!r} (U+{code:04X})"
-
-
-def _times(count: int) -> str:
-    return f" {count:,} times" if count > 1 else ""
+        if self.vocab.is_bytes:
+            return f"0x{code:02X}"
+        if code in _UNDECODED:
+            return f"the byte 0x{code - _UNDECODED.start + 0x80:02X}"
+        return f"{chr(code)!r} (U+{code:04X})"
 
 
 def _not_a_vocabulary(why: str) -> VocabularyError:

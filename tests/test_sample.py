@@ -9,7 +9,7 @@ import pytest
 from programs import as_written, last_json, python
 
 from fastlstm import Model, Vocab, sample
-from fastlstm.errors import VocabularyError
+from fastlstm.errors import ConfigError, VocabularyError
 
 
 def model_of(vocab, path):
@@ -84,9 +84,18 @@ def test_a_prompt_is_read_from_a_file_with_its_last_newline(letters, halves, wri
     assert written("letters", "--prompt-file", tmp_path / "prompt", "--length", 20)[0] == expected
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("abé\n".encode())))
     assert written("letters", "--prompt-file", "-", "--length", 20)[0] == expected
+    (tmp_path / "prompt").write_bytes("abé".encode("latin-1"))
+    assert written("letters", "--prompt-file", tmp_path / "prompt", "--encoding", "latin-1", "--length", 0)[0] == (
+        as_written("abé").encode()
+    )
     (tmp_path / "prompt").write_bytes(b"a\xa9")
     output = written("halves", "--prompt-file", tmp_path / "prompt", "--length", 20)[0]
     assert output == as_written(b"a\xa9" + halves.sample(b"a\xa9", 20))
+
+
+def test_an_encoding_without_a_file_is_an_error(letters, written):
+    with pytest.raises(ConfigError, match="--prompt-file"):
+        written("letters", "--prompt", "a", "--encoding", "latin-1")
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_help_shows_the_default_of_every_setting(verb):
     # The backend of `gradcheck` is an option of its own: it can be both.
     expected = {
         "info": set(), "runs": set(), "plot": set(), "gradcheck": {"seed"}, "compare": {*settings_of(ComparisonPlan)},
-        "compress": {"seed", "lr"}, "decompress": {"threads"},
+        "compress": {"seed", "lr"}, "decompress": {"threads"}, "score": {"backend"},
     }.get(verb, {"seed", "backend"})  # fmt: skip
     assert expected <= found.keys()
     for name, action in found.items():

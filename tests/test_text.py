@@ -159,7 +159,20 @@ def test_unknown_symbols_are_named_by_frequency_with_their_number():
     many = Encoder(Vocab.from_text("a"), "skip")
     many.encode("".join(map(chr, range(98, 110))))
     assert many.report().endswith("'i' (U+0069) and 4 others")
+    one_more = Encoder(Vocab.from_text("a"), "skip")
+    one_more.encode("".join(map(chr, range(98, 107))))
+    assert one_more.report().endswith("'i' (U+0069) and 1 other")
+    damaged = Encoder(Vocab.from_text("a"), "skip")
+    damaged.encode(b"a\xff".decode("utf-8", "surrogateescape"))
+    assert damaged.report().endswith(": the byte 0xFF")
     assert Encoder(Vocab.from_text("a")).report() == ""
+
+
+def test_the_error_for_an_unknown_symbol_names_the_escape_where_there_is_one():
+    for escape in (True, False):
+        with pytest.raises(VocabularyError) as caught:
+            Encoder(Vocab.from_text("a", escape=escape), "error").encode("ab")
+        assert ("--unknown escape" in str(caught.value)) == escape
 
 
 def test_an_escape_needs_the_bits_that_name_a_symbol_among_those_it_stands_for():

@@ -151,7 +151,7 @@ def test_evaluate_measures_several_texts_each_and_together(verb, run_folder, not
     assert (found["bits_per_char"], found["error_nats"]) == (ref.total.bits_per_char, ref.total.error)
     assert found["error_nats"] > 0
     assert [one["symbols"] for one in found["hardest_contexts"]] == [
-        ["\\n" if place == 0 else "space" if place == 1 else chr(symbols[place]) for place in cost.ids]
+        [chr(symbols[place]) for place in cost.ids]
         for symbols in [Model.load(run_folder).vocab.symbols]
         for cost in ref.contexts[:2]
     ]
@@ -162,6 +162,22 @@ def test_evaluate_measures_several_texts_each_and_together(verb, run_folder, not
     assert lines[6].startswith("hardest characters")
     assert len(lines) == 7 + 3 + 1
     assert max(map(len, lines[:-1])) <= 80
+
+
+def test_evaluate_measures_each_file_that_matches_a_pattern(verb, run_folder, notes, tmp_path):
+    notes.write_text("The sea was loud.\n")
+    (tmp_path / "notes.2.txt").write_text("It was late.")
+    given = last_json(verb("evaluate", run_folder, "notes.2.txt", "notes.txt", "--unknown", "skip", "--json")[1])
+    assert last_json(verb("evaluate", run_folder, "notes*.txt", "--unknown", "skip", "--json")[1]) == given
+    assert [one["file"] for one in given["files"]] == ["notes.2.txt", "notes.txt"]
+
+
+@pytest.mark.parametrize(("text", "symbols"), [(" a", [" ", "a", None]), (b" a", [0x20, 0x61, 0xC3, 0xA9])])
+def test_json_of_evaluate_tells_unknown_symbols_and_bytes_from_characters(verb, notes, tmp_path, text, symbols):
+    Model.for_text(text, hidden=2).save(tmp_path / "small.safetensors")
+    notes.write_text("a é a")
+    found = last_json(verb("evaluate", "small.safetensors", "notes.txt", "--json")[1])["hardest_characters"]
+    assert sorted((one["symbols"] for one in found), key=str) == sorted(([symbol] for symbol in symbols), key=str)
 
 
 def test_evaluate_lets_a_copy_of_the_model_learn_while_it_reads(verb, run_folder, notes):
@@ -181,7 +197,8 @@ def test_evaluate_names_the_text_of_several_that_is_wrong(verb, run_folder, note
     (tmp_path / "one").write_text("T")
     (tmp_path / "strange").write_text("T字")
     assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "one"), 1, "one: at least two")
-    assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "strange"), 1, "strange: ", "字", "position 1")
+    strange = verb("evaluate", run_folder, "notes.txt", "strange", "--unknown", "error")
+    assert_one_clear_line(strange, 1, "strange: ", "字", "position 1")
 
 
 @pytest.mark.parametrize(
@@ -221,8 +238,8 @@ def test_a_bad_text_is_one_line_and_status_1(verb, run_folder, tmp_path):
     for name, part in (("missing", "no file"), ("empty", "empty"), ("one", "at least two"), ("latin", "not UTF-8")):
         assert_one_clear_line(verb("train", *QUICK, "--data", name), 1, part)
         assert_one_clear_line(verb("evaluate", run_folder, name), 1, part)
-    assert_one_clear_line(verb("evaluate", run_folder, "strange"), 1, "字")
-    assert_one_clear_line(verb("sample", run_folder, "--prompt", "a字"), 1, "字")
+    assert_one_clear_line(verb("evaluate", run_folder, "strange", "--unknown", "error"), 1, "字")
+    assert_one_clear_line(verb("sample", run_folder, "--prompt", "a字", "--unknown", "error"), 1, "字")
     assert_one_clear_line(verb("train", "--data", tmp_path), 1, "is a folder")
 
 
