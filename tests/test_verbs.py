@@ -181,7 +181,8 @@ def test_evaluate_names_the_text_of_several_that_is_wrong(verb, run_folder, note
     (tmp_path / "one").write_text("T")
     (tmp_path / "strange").write_text("T字")
     assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "one"), 1, "one: at least two")
-    assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "strange"), 1, "strange: ", "字", "position 1")
+    done = verb("evaluate", run_folder, "notes.txt", "strange", "--unknown", "error")
+    assert_one_clear_line(done, 1, "strange: ", "字", "position 1")
 
 
 @pytest.mark.parametrize(
@@ -221,8 +222,8 @@ def test_a_bad_text_is_one_line_and_status_1(verb, run_folder, tmp_path):
     for name, part in (("missing", "no file"), ("empty", "empty"), ("one", "at least two"), ("latin", "not UTF-8")):
         assert_one_clear_line(verb("train", *QUICK, "--data", name), 1, part)
         assert_one_clear_line(verb("evaluate", run_folder, name), 1, part)
-    assert_one_clear_line(verb("evaluate", run_folder, "strange"), 1, "字")
-    assert_one_clear_line(verb("sample", run_folder, "--prompt", "a字"), 1, "字")
+    assert_one_clear_line(verb("evaluate", run_folder, "strange", "--unknown", "error"), 1, "字")
+    assert_one_clear_line(verb("sample", run_folder, "--prompt", "a字", "--unknown", "error"), 1, "字")
     assert_one_clear_line(verb("train", "--data", tmp_path), 1, "is a folder")
 
 
