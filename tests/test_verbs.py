@@ -197,8 +197,8 @@ def test_evaluate_names_the_text_of_several_that_is_wrong(verb, run_folder, note
     (tmp_path / "one").write_text("T")
     (tmp_path / "strange").write_text("T字")
     assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "one"), 1, "one: at least two")
-    strange = verb("evaluate", run_folder, "notes.txt", "strange", "--unknown", "error")
-    assert_one_clear_line(strange, 1, "strange: ", "字", "position 1")
+    done = verb("evaluate", run_folder, "notes.txt", "strange", "--unknown", "error")
+    assert_one_clear_line(done, 1, "strange: ", "字", "position 1")
 
 
 @pytest.mark.parametrize(
