@@ -58,15 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
     seconds = time.perf_counter() - started
     output.write(packed)
+    coding = archive_file.decode(packed).coding
     ratio = len(packed) / len(data) if data else None
     share = "" if ratio is None else f" ({ratio:.1%}, {8 * ratio:.3f} bits a byte)"
-    output.say(f"{len(data):,} bytes are {len(packed):,}{share} in {output.path}, after {seconds:.1f} s")
+    stored = ", stored as they are" if isinstance(coding, archive_file.Stored) else ""
+    output.say(f"{len(data):,} bytes are {len(packed):,}{share} in {output.path}{stored}, after {seconds:.1f} s")
     if options.json:
         cli.print_json(
             {
                 "bytes": len(data), "compressed_bytes": len(packed), "ratio": ratio,
                 "bits_per_byte": None if ratio is None else 8 * ratio, "seconds": seconds, "file": output.path,
-                "mode": archive_file.name_of(archive_file.decode(packed).coding),
+                "mode": archive_file.name_of(coding),
             }
         )  # fmt: skip
     return 0

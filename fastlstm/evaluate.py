@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_total(report.total)
     how: dict[str, Any] = {"lanes": settings.lanes, "precision": precision.name}
     if learning is not None:
-        how["dynamic"] = _dynamic(model, texts, learning, computing, report.total)
+        how["dynamic"] = _dynamic(model, files, texts, learning, computing, report.total)
     _print_hardest(report, model.vocab)
     if options.json:
         cli.print_json(_json(files, report, model.vocab) | how)
@@ -107,7 +107,12 @@ def _learning(options: argparse.Namespace) -> Learning | None:
 
 
 def _dynamic(
-    model: Model, texts: Sequence[IdArray], learning: Learning, computing: TrainConfig, fixed: Assessment
+    model: Model,
+    files: Sequence[str],
+    texts: Sequence[IdArray],
+    learning: Learning,
+    computing: TrainConfig,
+    fixed: Assessment,
 ) -> dict[str, Any]:
     """Evaluate the model while it learns from each text, and print what that gains."""
     from fastlstm.bar import Bar
@@ -131,7 +136,10 @@ def _dynamic(
         "nats_per_char": total.nats_per_char,
         "bits_per_char": total.bits_per_char,
         "gain": gain,
-        "files": [one.bits_per_char for one in found],
+        "files": [
+            {"file": file, "chars": one.chars, "nats_per_char": one.nats_per_char, "bits_per_char": one.bits_per_char}
+            for file, one in zip(files, found, strict=True)
+        ],
         "learning": dataclasses.asdict(learning),
     }
 

@@ -52,6 +52,14 @@ def test_a_given_model_is_needed_on_both_sides(dynamic, folder):
     assert (folder / "b").read_bytes() == TEXT
 
 
+def test_what_does_not_become_smaller_is_said_to_be_stored(folder, rng, capsys):
+    (folder / "noise").write_bytes(rng.bytes(300))
+    assert compress(["noise", *QUICK]) == 0
+    assert ", stored as they are, " in capsys.readouterr().out
+    assert compress(["notes", *QUICK]) == 0
+    assert "stored" not in capsys.readouterr().out
+
+
 def test_nothing_is_overwritten_unless_asked(folder):
     (folder / "notes.flstm").write_bytes(b"mine")
     with pytest.raises(ConfigError, match=r"'notes.flstm' exists already: .*--out, or give --overwrite"):

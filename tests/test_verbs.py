@@ -187,6 +187,14 @@ def test_evaluate_lets_a_copy_of_the_model_learn_while_it_reads(verb, run_folder
     ref = Model.load(run_folder).evaluate_dynamic(notes.read_text(), Learning(lr=0.01))
     found = last_json(output)
     assert found["dynamic"]["bits_per_char"] == pytest.approx(ref.bits_per_char, rel=1e-12)
+    assert found["dynamic"]["files"] == [
+        {
+            "file": "notes.txt",
+            "chars": ref.chars,
+            "nats_per_char": ref.nats_per_char,
+            "bits_per_char": ref.bits_per_char,
+        }
+    ]
     assert found["dynamic"]["gain"] == pytest.approx(1 - ref.bits_per_char / found["bits_per_char"])
     assert output.splitlines()[2].startswith(f"learning while reading: {ref.nats_per_char:.4f} nats")
     assert_one_clear_line(verb("evaluate", run_folder, "notes.txt", "--dynamic", "--lanes", 2), 2, "--lanes")
