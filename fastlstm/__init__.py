@@ -12,6 +12,8 @@ if sys.argv[:1] == ["-m"]:  # `python -m` is locating its module: if it is ours,
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fastlstm.version import __version__
+
 if TYPE_CHECKING:
     from fastlstm.checking.centred import GradientReport, check_gradients
     from fastlstm.config import ModelConfig, TrainConfig
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from fastlstm.observers import Observer, Progress
     from fastlstm.text import Vocab
     from fastlstm.trainer import Trainer, TrainResult
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Assessment",

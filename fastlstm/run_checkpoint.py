@@ -28,7 +28,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from fastlstm import __version__, checkpoint, tensor_file
+from fastlstm import checkpoint, tensor_file
 from fastlstm.checkpoint import Content, parse_model
 from fastlstm.config import ModelConfig, TrainConfig
 from fastlstm.errors import ModelFileError
@@ -36,6 +36,7 @@ from fastlstm.params import Parameters
 from fastlstm.run_state import RunState
 from fastlstm.tensor_file import Kind, Stored
 from fastlstm.text import Vocab
+from fastlstm.version import __version__
 
 #: Name of the file in a run folder.
 FILE_NAME = "last.safetensors"
