@@ -46,7 +46,8 @@ class Restarts(NamedTuple):
 
     Attributes
     ----------
-    after : (T, B) bool, whether the state of a lane is replaced after it has read the symbol at a time step.
+    after : (T, B) bool, whether the state of a lane is replaced after it has read the symbol at a time step. The symbol
+        after that one is already predicted from the new state.
     state : (S, L, H), what replaces it, in the network's dtype.
     """
 
