@@ -163,7 +163,7 @@ def follow(path: str, stop: Stop) -> Iterator[Iterator[bytes]]:
     """
     file = open_file(path, buffering=0)
     while True:
-        with file, readable(quoted(path)):
+        with file:
             yield _growing(file, path, stop)
         file = _reopened(path, stop)
 
@@ -173,14 +173,15 @@ def _growing(file: BinaryIO, path: str, stop: Stop) -> Iterator[bytes]:
     replaced = False
     while True:
         _check(stop)
-        if chunk := file.read(_BLOCK):
+        with readable(quoted(path)):
+            chunk, ends = file.read(_BLOCK), replaced
+            replaced = replaced or (not chunk and _is_replaced(file, path))
+        if chunk:
             yield chunk
-        elif replaced:
+        elif ends:
             return
-        else:
-            replaced = _is_replaced(file, path)
-            if not replaced:
-                time.sleep(_INTERVAL)
+        elif not replaced:
+            time.sleep(_INTERVAL)
 
 
 def _is_replaced(file: BinaryIO, path: str) -> bool:
@@ -197,7 +198,7 @@ def _is_replaced(file: BinaryIO, path: str) -> bool:
 def _reopened(path: str, stop: Stop) -> BinaryIO:
     while True:
         _check(stop)
-        with contextlib.suppress(FileNotFoundError):
+        with readable(quoted(path)), contextlib.suppress(FileNotFoundError):
             return cast(BinaryIO, open(path, "rb", buffering=0))
         time.sleep(_INTERVAL)
 
