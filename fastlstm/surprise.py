@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm.scoring import Floats, Scored, ScoredLine
-from fastlstm.terminal import visible
+from fastlstm.terminal import spelled, visible
 
 _LN2 = math.log(2)
 #: Bits from which a symbol is shown in the next colour, and these colours: of 256, as foreground.
@@ -114,11 +114,10 @@ def _encodable(text: str) -> str:
 
 @functools.lru_cache(4096)
 def _escaped(symbol: str | int) -> str:
-    if isinstance(symbol, int):
-        symbol = chr(symbol) if symbol < 0x80 else f"\\x{symbol:02x}"
-        if len(symbol) > 1:
-            return symbol
-    return symbol if symbol.isprintable() and symbol != "\\" else symbol.encode("unicode_escape").decode()
+    """As `spelled`, but a space is a space: it has a column of its own."""
+    is_byte = isinstance(symbol, int)
+    code = symbol if isinstance(symbol, int) else ord(symbol)
+    return " " if code == 0x20 else spelled(code, is_byte)
 
 
 def _quoted(symbol: str) -> str:
