@@ -579,8 +579,7 @@ class Model:
     ) -> Inference:
         found = effective(precision, self.config, backend)
         parameters = self.parameters.astype(found.dtype, copy=False)
-        naming, withheld = self.vocab.naming_nats, int(self.vocab.escape)
-        return Inference(self._networks, parameters, backend, threads, stop, found.bf16, naming, withheld)
+        return Inference(self._networks, parameters, backend, threads, stop, found.bf16, self.vocab)
 
     def __repr__(self) -> str:
         c = self.config
