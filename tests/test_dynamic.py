@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -127,6 +128,22 @@ def test_replay_reads_again_what_has_been_read(rng):
         lanes_seen |= {*((y - 1) // steps).flat}
     assert lanes_seen == {0, 1, 2}
     assert kept > cut.steps // learning.seq_len  # of three lanes, whose parts are up to three chunks long
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs the memory of a process as Linux shows it")
+def test_a_text_that_is_said_to_be_long_takes_memory_only_as_it_is_read():
+    """As an archive made with malice says; 1 GB here."""
+
+    def pages():
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    before = pages()
+    replay = _Replay(FULL, 1, 1 << 30, np.ones(1, np.int32), 256)
+    assert pages() - before < 10_000  # of 4 KB: 40 MB
+    x, y = np.zeros((2, FULL.seq_len, FULL.replay), np.int32)
+    replay.fill(np.full((FULL.seq_len, 1), 7, np.int32), x, y, np.zeros((2, 1, FULL.replay, 5), np.float32))
+    assert (x[0] == 1).all()
+    assert (y == 7).all()
 
 
 def test_a_reader_does_not_learn(rng):
