@@ -99,6 +99,15 @@ def test_the_rate_falls_linearly():
     assert [learning.rule(0, done).lr for done in (0.0, 0.5, 1.0)] == pytest.approx([0.1, 0.075, 0.05])
 
 
+def test_the_rate_is_that_of_the_part_of_the_text_that_has_been_read(rng, monkeypatch):
+    """50 symbols in chunks of 10: nothing follows the last one, so that nothing is learnt from it."""
+    asked, rule = [], Learning.rule
+    monkeypatch.setattr(Learning, "rule", lambda *those: asked.append(those[1:]) or rule(*those))
+    p = problem(rng, "lstm")
+    evaluate(p.parameters, some_text(rng, p, 51), Learning(seq_len=10))
+    assert asked[-4:] == [(0, 0.0), (1, 0.2), (2, 0.4), (3, 0.6)]
+
+
 def test_a_model_that_diverges_is_an_error(rng):
     p = problem(rng, "lstm", dtype="float32")
     with pytest.raises(DivergenceError, match="diverged while it read chunk 1 of the text: choose a lower"):
