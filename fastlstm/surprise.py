@@ -158,16 +158,18 @@ def _run(text: str, style: str) -> str:
 
 
 def _clipped(text: str, nats: Floats, place: int | None, width: int) -> tuple[str, Floats, int | None]:
-    """So many characters of a line around a place, with ``…`` where it goes on."""
-    if len(text) <= width:
+    """As much of a line around a place as fits into so many columns, at least 20, with ``…`` where it goes on."""
+    ends = np.cumsum([0, *([1] * len(text) if text.isascii() else map(_width, text))])
+    if ends[-1] <= width:
         return text, nats, place
-    start = min(max(0, (place or 0) - width // 2), len(text) - width)
-    shown = list(text[start : start + width])
+    start = int(np.searchsorted(ends, min(max(0, ends[place or 0] - width // 2), ends[-1] - width)))
+    stop = int(np.searchsorted(ends, ends[start] + width, side="right")) - 1
+    shown = list(text[start:stop])
     if start > 0:
         shown[0] = "…"
-    if start + width < len(text):
+    if stop < len(text):
         shown[-1] = "…"
-    return "".join(shown), nats[start : start + width], None if place is None else place - start
+    return "".join(shown), nats[start:stop], None if place is None else place - start
 
 
 def _width(text: str) -> int:
