@@ -376,7 +376,10 @@ class Encoder:
             return ""
         total, kinds = sum(self.lacking.values()), len(self.lacking)
         frequent = sorted(self.lacking, key=lambda code: (-self.lacking[code], code))[:_NAMED]
-        named = [self._shown(code) + _times(self.lacking[code]) for code in frequent]
+        named = [
+            self._shown(code) + (f" {self.lacking[code]:,} times" if self.lacking[code] > 1 else "")
+            for code in frequent
+        ]
         more = f" and {kinds - len(frequent):,} others" if kinds > len(frequent) else ""
         noun = self._kind() if total == 1 else f"{self._kind()}s"
         what = "left out" if self.unknown == "skip" else "read as unknown"

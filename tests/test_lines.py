@@ -178,7 +178,7 @@ def test_what_cannot_be_read_later_is_an_error_of_one_line_too(log):
 
 
 def test_a_failure_of_the_file_system_while_following_is_an_error_of_one_line(log, monkeypatch):
-    path, chunks = log
+    _, chunks = log
     assert next(chunks) == b"one\n"
     monkeypatch.setattr(lines, "_is_replaced", lambda file, path: os.stat(f"{path}/below"))
     with pytest.raises(TextError, match=r"^cannot read .*log"):
