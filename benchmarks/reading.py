@@ -68,7 +68,7 @@ def measured(text: str, rounds: int) -> dict[str, Any]:
         times: dict[str, list[float]] = {name: [] for name in WORKLOADS}
         for _ in range(rounds):
             for name, read in WORKLOADS.items():
-                times[name].append(seconds_of(lambda read=read: read(model, file)))  # type: ignore[misc]
+                times[name].append(seconds_of(lambda read=read: read(model, file)))
     rates = {name: round(len(text) / statistics.median(found)) for name, found in times.items()}
     conditions = {"chars": len(text), "hidden": HIDDEN, "threads": default_threads(), "rounds": rounds}
     return {**conditions, "chars_per_s": rates}

@@ -45,7 +45,7 @@ class Bar:
     Parameters
     ----------
     output : where to show it; nothing is shown if it is no terminal.
-    total : what is to be done, of any unit.
+    total : what is to be done, of any unit; 0: that is not known yet, see `reached`.
     unit : its name, in plural: "characters".
     """
 
@@ -74,6 +74,11 @@ class Bar:
         if (now := monotonic()) >= self._due:
             self._due = now + _PICTURE_SECONDS
             self._shown().draw([self._line(now - self._started)])
+
+    def reached(self, done: int, total: int) -> None:
+        """Note how much has been done in all, and what is to be done."""
+        self._total = total
+        self(done - self._done)
 
     def _shown(self) -> Picture:
         """The picture, which takes the last line of the terminal from the first call on."""

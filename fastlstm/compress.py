@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from fastlstm import cli, packing
@@ -47,14 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     import time
 
     from fastlstm import archive, archive_file
+    from fastlstm.bar import Bar
 
     output = packing.Output(options, lambda file: file + archive.SUFFIX)
     data, model = packing.read(options.file), packing.load_model(options.model)
     started = time.perf_counter()
-    with packing.progress_bar() as progress:
+    with Bar(sys.stderr, 0, "symbols") as bar:
         packed = archive.compress(
             data, model, dynamic=options.dynamic, shape=given(options, ModelConfig), learning=given(options, Learning),
-            threads=threads, progress=progress, compiling=cli.say_compiling,
+            threads=threads, progress=bar.reached, compiling=cli.say_compiling,
         )  # fmt: skip
     seconds = time.perf_counter() - started
     output.write(packed)

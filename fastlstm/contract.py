@@ -46,7 +46,8 @@ class Restarts(NamedTuple):
 
     Attributes
     ----------
-    after : (T, B) bool, whether the state of a lane is replaced after it has read the symbol at a time step.
+    after : (T, B) bool, whether the state of a lane is replaced after it has read the symbol at a time step. The symbol
+        after that one is already predicted from the new state.
     state : (S, L, H), what replaces it, in the network's dtype.
     """
 
@@ -118,8 +119,8 @@ class Network(abc.ABC):
     ) -> None:  # fmt: skip
         """Predict ``y`` from ``x`` without dropout; no `backward` can follow.
 
-        A symbol's nats depend on the symbols before it alone: they have the same bits in any lane, and in sequences of
-        any length.
+        A symbol's nats depend on the symbols before it alone. The kernels give them the same bits in any lane, and in
+        sequences of any length; the products of the reference may be added up in another order.
 
         Parameters
         ----------
@@ -157,7 +158,7 @@ class Network(abc.ABC):
         """Begin to read symbol by symbol with `advance`, from a state, which is copied; the network must have T = 1.
 
         The weights are prepared once, so that a step costs little more than its arithmetic. ``parameters`` must not
-        change, and no other verb but `norm` may be called, until the last step.
+        change until the last step; after another verb but `norm`, `advance` is refused.
         """
         if self.seq_len != 1:
             raise ValueError(f"begin needs a network that reads one symbol at a time: T = 1, not {self.seq_len}")
@@ -171,7 +172,7 @@ class Network(abc.ABC):
     def advance(self, x: Ids) -> FloatArray:
         """Read a symbol in every lane; returns the probabilities (B, V) of the next ones.
 
-        ``x`` is (B,) int32. The probabilities are those of `forward`, bit for bit.
+        ``x`` is (B,) int32. The probabilities are those of `forward`, from the kernels bit for bit.
 
         Raises
         ------
@@ -227,6 +228,7 @@ class Network(abc.ABC):
         self._check_update(parameters, slots, rule)
         self._check_parameters("gradients", gradients)
         with self.turn():
+            self._last = None  # its results are not those of the new parameters
             return self._update(parameters, gradients, slots, rule, norm)
 
     def train_step(

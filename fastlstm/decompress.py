@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from fastlstm import cli, packing
@@ -28,12 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     import time
 
     from fastlstm import archive
+    from fastlstm.bar import Bar
 
     output = packing.Output(options, _decompressed)
     packed, model = packing.read(options.file), packing.load_model(options.model)
     started = time.perf_counter()
-    with packing.progress_bar() as progress:
-        data = archive.decompress(packed, model, threads=threads, progress=progress, compiling=cli.say_compiling)
+    with Bar(sys.stderr, 0, "symbols") as bar:
+        data = archive.decompress(packed, model, threads=threads, progress=bar.reached, compiling=cli.say_compiling)
     seconds = time.perf_counter() - started
     output.write(data)
     output.say(f"{len(packed):,} bytes are {len(data):,} in {output.path}, after {seconds:.1f} s")

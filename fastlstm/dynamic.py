@@ -195,7 +195,9 @@ class _Replay:
         T, R = learning.seq_len, learning.replay
         rows = math.ceil(steps / T) * T + 1 if R else 0
         # Row 0 is the symbol before the text, row t + 1 the symbols of time step t.
-        self._text = np.full((rows, lanes), first, np.min_scalar_type(vocab_size - 1))
+        # It is zeros, so that memory is taken as the text is read: an archive may claim to have a much longer one.
+        self._text = np.zeros((rows, lanes), np.min_scalar_type(vocab_size - 1))
+        self._text[:1] = first
         # Raw numbers of a bit generator stay the same in all versions of NumPy.
         self._draw = np.random.PCG64([learning.seed, 1]).random_raw
         self._left, self._lane, self._at = ([0] * R for _ in range(3))

@@ -24,7 +24,8 @@ WARM_UP, _COMPARED = 256, 128
 _LEAST_PART = 4 * WARM_UP
 #: Lanes that are read at once: with more, what a time step needs no longer fits into the cache.
 _LANES_AT_ONCE = 128
-#: Nats are added up over so many symbols, and then these sums: the same additions as those of `Inference.evaluate`.
+#: Nats are added up over so many symbols, and then these sums: the same additions as those of `Inference.evaluate`, but
+#: that one adds the nats that name unknown symbols at the end.
 _SUMMED = 256
 #: Places of the table of contexts: all pairs of symbols have their own if there are at most 512 symbols.
 _CONTEXTS = 1 << 18

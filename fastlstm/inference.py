@@ -148,8 +148,8 @@ class Inference:
     backend, threads : the implementation, and its number of workers; results do not depend on the threads.
     stop : called every few hundred symbols; if it returns true, the computation ends with `StoppedError`.
     bf16 : whether the operands of products are rounded to bfloat16.
-    naming_nats : nats of naming a symbol for which the last id, an escape, stands; 0 without an escape.
-    withheld : so many of the last symbols of the vocabulary are never drawn.
+    vocab : of the ids. Its escape has the nats of naming a symbol in addition to its own, and is never drawn; ``None``:
+        there is no escape.
     """
 
     networks: Networks
@@ -158,13 +158,17 @@ class Inference:
     threads: int | None
     stop: Callable[[], bool] | None = None
     bf16: bool = False
-    naming_nats: float = 0.0
-    withheld: int = 0
+    vocab: Vocab | None = None
 
     @property
     def escape_id(self) -> int | None:
         """The id of the escape, the last one; ``None``: there is none."""
-        return self.parameters.config.vocab_size - 1 if self.naming_nats else None
+        return None if self.vocab is None else self.vocab.escape_id
+
+    @property
+    def naming_nats(self) -> float:
+        """Nats of naming a symbol for which the escape stands; 0 without an escape."""
+        return 0.0 if self.vocab is None else self.vocab.naming_nats
 
     def evaluate(self, ids: IdArray) -> Evaluation:
         """Predict every symbol of a text but the first, in one pass that carries the state from start to end.
@@ -302,7 +306,7 @@ class Inference:
 
     def _pieces(self, start: IdArray, sampling: SampleConfig, count: int) -> Iterator[IdArray]:
         """Ids in pieces (n, num): ``n`` is ``count`` at first, then doubles up to `_DRAW_STEPS`."""
-        num, length, drawing = sampling.num, sampling.length, sampling.drawing(self.withheld)
+        num, length, drawing = sampling.num, sampling.length, sampling.drawing(int(self.escape_id is not None))
         rng, read = np.random.default_rng(sampling.seed), self._zero_state()
         self._read(start, read)
         state = np.repeat(read, num, axis=2)

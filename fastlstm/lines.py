@@ -176,7 +176,7 @@ def follow(path: str, stop: Stop) -> Iterator[Iterator[bytes]]:
     """
     file = open_file(path, buffering=0)
     while True:
-        with file, readable(quoted(path)):
+        with file:
             yield _growing(file, path, stop)
         file = _reopened(path, stop)
 
@@ -186,14 +186,15 @@ def _growing(file: BinaryIO, path: str, stop: Stop) -> Iterator[bytes]:
     replaced = False
     while True:
         _check(stop)
-        if chunk := file.read(_BLOCK):
+        with readable(quoted(path)):
+            chunk, ends = file.read(_BLOCK), replaced
+            replaced = replaced or (not chunk and _is_replaced(file, path))
+        if chunk:
             yield chunk
-        elif replaced:
+        elif ends:
             return
-        else:
-            replaced = _is_replaced(file, path)
-            if not replaced:
-                time.sleep(_INTERVAL)
+        elif not replaced:
+            time.sleep(_INTERVAL)
 
 
 def _is_replaced(file: BinaryIO, path: str) -> bool:
@@ -210,7 +211,7 @@ def _is_replaced(file: BinaryIO, path: str) -> bool:
 def _reopened(path: str, stop: Stop) -> BinaryIO:
     while True:
         _check(stop)
-        with contextlib.suppress(FileNotFoundError):
+        with readable(quoted(path)), contextlib.suppress(FileNotFoundError):
             return cast(BinaryIO, open(path, "rb", buffering=0))
         time.sleep(_INTERVAL)
 

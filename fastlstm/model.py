@@ -383,7 +383,8 @@ class Model:
                 for line in model.score(log):
                     print(line.number, line.bits, line.text)
 
-        The nats of a line are the negative `log_probs` of its text, bit for bit; but lines are read side by side.
+        The nats of a line are the negative `log_probs` of its text without what is left out, among it a newline that is
+        not in the vocabulary. With the backend "fast" they have the same bits, though lines are read side by side.
 
         Parameters
         ----------
@@ -579,8 +580,7 @@ class Model:
     ) -> Inference:
         found = effective(precision, self.config, backend)
         parameters = self.parameters.astype(found.dtype, copy=False)
-        naming, withheld = self.vocab.naming_nats, int(self.vocab.escape)
-        return Inference(self._networks, parameters, backend, threads, stop, found.bf16, naming, withheld)
+        return Inference(self._networks, parameters, backend, threads, stop, found.bf16, self.vocab)
 
     def __repr__(self) -> str:
         c = self.config

@@ -1,16 +1,15 @@
-"""What the verbs compress and decompress share: their files, and a progress bar."""
+"""What the verbs compress and decompress share: arguments, files, and the given model."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fastlstm import atomic, cli, signals
+from fastlstm import atomic, cli
 from fastlstm.config import TrainConfig
 from fastlstm.errors import ConfigError, FastlstmError
 from fastlstm.settings import add_options, settings_of
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 
 #: Standard input or output in place of a file.
 STANDARD = "-"
-
-#: Symbols from which on a text takes long enough for a progress bar.
-_LONG = 20_000
-
-_STANDARD_ERROR = 2
 
 
 def add_file_options(parser: argparse.ArgumentParser, output: str) -> None:
@@ -126,30 +120,6 @@ class Output:
 
     def _exists(self) -> ConfigError:
         return ConfigError(f"{self.path!r} exists already: choose another place with --out, or give --overwrite")
-
-
-@contextlib.contextmanager
-def progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, for long texts on a terminal; gives the function that moves it."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
-
-    columns: tuple[Any, ...] = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with signals.cleanup(_clear_line), Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", visible=False)
-
-        def move(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=total >= _LONG)
-
-        yield move
-
-
-def _clear_line() -> None:
-    """Erase the bar and show the cursor again, when a signal ends the process."""
-    os.write(_STANDARD_ERROR, b"\r\x1b[K\x1b[?25h")
 
 
 def _reason(error: Exception) -> str:

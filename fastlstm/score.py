@@ -16,6 +16,7 @@ from fastlstm import cli, signals
 from fastlstm.config import TrainConfig
 from fastlstm.errors import ConfigError, StoppedError
 from fastlstm.settings import add_options, given
+from fastlstm.terminal import printable
 
 if TYPE_CHECKING:
     from fastlstm.lines import Block
@@ -136,6 +137,7 @@ class _Output:
         from fastlstm.scoring import Ranking
 
         self._colour = _is_coloured(options.color)
+        self._is_raw_on_a_terminal = sys.stdout.isatty() and not self._colour
         self._columns = shutil.get_terminal_size().columns
         self._ranking = Ranking(options.top, options.by) if options.top else None
         self._least_nats = options.min_bits * math.log(2)
@@ -151,7 +153,8 @@ class _Output:
         if self._ranking is not None:
             self._ranking.add(scored, which, source)
         else:
-            sys.stdout.writelines(self._rows(scored, which.tolist(), source))
+            rows = self._rows(scored, which.tolist(), source)
+            sys.stdout.writelines(map(printable, rows) if self._is_raw_on_a_terminal else rows)
             sys.stdout.flush()
 
     def _add_up(self, scored: Scored) -> None:

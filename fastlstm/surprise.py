@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm.scoring import Floats, Scored, ScoredLine
-from fastlstm.terminal import visible
+from fastlstm.terminal import spelled, visible
 
 _LN2 = math.log(2)
 #: Bits from which a symbol is shown in the next colour, and these colours: of 256, as foreground.
@@ -114,11 +114,10 @@ def _encodable(text: str) -> str:
 
 @functools.lru_cache(4096)
 def _escaped(symbol: str | int) -> str:
-    if isinstance(symbol, int):
-        symbol = chr(symbol) if symbol < 0x80 else f"\\x{symbol:02x}"
-        if len(symbol) > 1:
-            return symbol
-    return symbol if symbol.isprintable() and symbol != "\\" else symbol.encode("unicode_escape").decode()
+    """As `spelled`, but a space is a space: it has a column of its own."""
+    is_byte = isinstance(symbol, int)
+    code = symbol if isinstance(symbol, int) else ord(symbol)
+    return " " if code == 0x20 else spelled(code, is_byte)
 
 
 def _quoted(symbol: str) -> str:
@@ -159,16 +158,18 @@ def _run(text: str, style: str) -> str:
 
 
 def _clipped(text: str, nats: Floats, place: int | None, width: int) -> tuple[str, Floats, int | None]:
-    """So many characters of a line around a place, with ``…`` where it goes on."""
-    if len(text) <= width:
+    """As much of a line around a place as fits into so many columns, at least 20, with ``…`` where it goes on."""
+    ends = np.cumsum([0, *([1] * len(text) if text.isascii() else map(_width, text))])
+    if ends[-1] <= width:
         return text, nats, place
-    start = min(max(0, (place or 0) - width // 2), len(text) - width)
-    shown = list(text[start : start + width])
+    start = int(np.searchsorted(ends, min(max(0, ends[place or 0] - width // 2), ends[-1] - width)))
+    stop = int(np.searchsorted(ends, ends[start] + width, side="right")) - 1
+    shown = list(text[start:stop])
     if start > 0:
         shown[0] = "…"
-    if start + width < len(text):
+    if stop < len(text):
         shown[-1] = "…"
-    return "".join(shown), nats[start : start + width], None if place is None else place - start
+    return "".join(shown), nats[start:stop], None if place is None else place - start
 
 
 def _width(text: str) -> int:

@@ -167,8 +167,7 @@ class Trainer:
             config.threads,
             self._stop,
             self.config.is_bf16,
-            naming_nats=model.vocab.naming_nats,
-            withheld=int(model.vocab.escape),
+            model.vocab,
         )
         self._validation = Validation(self._inference, val_ids)
         total = 0 if config.minutes else config.total_steps(self._lanes.steps_per_epoch)

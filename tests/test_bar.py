@@ -47,3 +47,12 @@ def test_a_bar_fits_a_narrow_terminal(now, monkeypatch):
         assert screen.text.startswith("  100 %")
         assert len(screen.rows) == 1
         assert len(screen.rows[0]) <= 20
+
+
+def test_a_total_may_become_known_with_the_first_progress(now):
+    screen = Screen(60, 24)
+    with bar.Bar(screen, 0, "symbols") as progress:
+        progress.reached(1000, 4000)
+        now[0] += 2
+        progress.reached(3000, 4000)
+        assert screen.text.endswith("  75 %  1,500 symbols/s  0:01 left")

@@ -405,6 +405,19 @@ def generated(net, p):
     net.generate(p.parameters, p.x[0], p.state.copy(), np.full((3, p.batch), 0.5), Drawing())
 
 
+def read(net, p):
+    net.read(p.parameters, p.x, p.y, p.state.copy(), np.empty(p.x.shape))
+
+
+def begun(net, p):
+    net.begin(p.parameters, p.state)
+
+
+def updated(net, p):
+    copy, rule = Parameters(p.config, p.parameters.flat.copy()), UpdateRule(0.1)
+    net.update(copy, Parameters(p.config), p.slots(rule), rule)
+
+
 #: The calls before a backward pass that is refused, because there is no forward pass for it.
 BEFORE = {
     "nothing": [],
@@ -412,6 +425,9 @@ BEFORE = {
     "a training step": [forward, step],
     "a forward pass that was refused": [forward, refused_forward],
     "drawing symbols": [forward, generated],
+    "reading": [forward, read],
+    "the beginning of reading symbol by symbol": [forward, begun],
+    "an update": [forward, updated],
     "another thread's forward pass": [forward, forward_of_another_thread],
 }
 
@@ -425,6 +441,30 @@ def test_every_backward_pass_needs_a_forward_pass_before_it(before, backend, rng
         use(net, p)
     with pytest.raises(RuntimeError, match=f"^{BACKWARD}$"):
         backward(net, p)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("between", [forward, read, step, generated, updated])
+def test_nothing_else_may_be_called_between_steps_of_reading_symbol_by_symbol(between, backend, rng):
+    p = problem(rng, "lstm", seq_len=1)
+    net = network(p, backend)
+    expected = stepwise(net, p, 1)
+    between(net, p)
+    with pytest.raises(RuntimeError, match=r"^advance needs a call of begin"):
+        net.advance(p.x[0])
+    assert np.array_equal(stepwise(net, p, 1), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_id_that_is_refused_between_steps_of_reading_changes_nothing(backend, rng):
+    p = problem(rng, "lstm", seq_len=2)
+    net = build(backend, p.config, 1, p.batch, 1, training=False)
+    expected = stepwise(net, p, 2)
+    net.begin(p.parameters, p.state)
+    net.advance(p.x[0].copy())
+    with pytest.raises(ValueError, match="must be ids"):
+        net.advance(p.x[1] + 100)
+    assert np.array_equal(net.advance(p.x[1].copy()), expected[1])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -98,6 +99,15 @@ def test_the_rate_falls_linearly():
     assert [learning.rule(0, done).lr for done in (0.0, 0.5, 1.0)] == pytest.approx([0.1, 0.075, 0.05])
 
 
+def test_the_rate_is_that_of_the_part_of_the_text_that_has_been_read(rng, monkeypatch):
+    """50 symbols in chunks of 10: nothing follows the last one, so that nothing is learnt from it."""
+    asked, rule = [], Learning.rule
+    monkeypatch.setattr(Learning, "rule", lambda *those: asked.append(those[1:]) or rule(*those))
+    p = problem(rng, "lstm")
+    evaluate(p.parameters, some_text(rng, p, 51), Learning(seq_len=10))
+    assert asked[-4:] == [(0, 0.0), (1, 0.2), (2, 0.4), (3, 0.6)]
+
+
 def test_a_model_that_diverges_is_an_error(rng):
     p = problem(rng, "lstm", dtype="float32")
     with pytest.raises(DivergenceError, match="diverged while it read chunk 1 of the text: choose a lower"):
@@ -127,6 +137,22 @@ def test_replay_reads_again_what_has_been_read(rng):
         lanes_seen |= {*((y - 1) // steps).flat}
     assert lanes_seen == {0, 1, 2}
     assert kept > cut.steps // learning.seq_len  # of three lanes, whose parts are up to three chunks long
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs the memory of a process as Linux shows it")
+def test_a_text_that_is_said_to_be_long_takes_memory_only_as_it_is_read():
+    """As an archive made with malice says; 1 GB here."""
+
+    def pages():
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    before = pages()
+    replay = _Replay(FULL, 1, 1 << 30, np.ones(1, np.int32), 256)
+    assert pages() - before < 10_000  # of 4 KB: 40 MB
+    x, y = np.zeros((2, FULL.seq_len, FULL.replay), np.int32)
+    replay.fill(np.full((FULL.seq_len, 1), 7, np.int32), x, y, np.zeros((2, 1, FULL.replay, 5), np.float32))
+    assert (x[0] == 1).all()
+    assert (y == 7).all()
 
 
 def test_a_reader_does_not_learn(rng):

@@ -181,8 +181,8 @@ def test_an_estimate_names_unknown_symbols_as_the_exact_loss_does(rng):
     model = Model.for_text("abc", hidden=4, embedding=2)
     ids = model.encode("abé" * 4000)  # a third of the symbols of every block, to 1 in 64
     plain, naming = (
-        Inference(Networks(model.config), model.parameters, "reference", 1, naming_nats=nats).estimate(ids, 6000)
-        for nats in (0.0, model.vocab.naming_nats)
+        Inference(Networks(model.config), model.parameters, "reference", 1, vocab=vocab).estimate(ids, 6000)
+        for vocab in (None, model.vocab)
     )
     assert naming.nats_per_char - plain.nats_per_char == pytest.approx(model.vocab.naming_nats / 3, rel=1 / 64)
 

@@ -9,7 +9,7 @@ import pytest
 from fastlstm import Model, ModelConfig, TrainConfig
 from fastlstm.errors import ConfigError, StoppedError, TextError
 from fastlstm.evaluation import evaluate_dynamic
-from fastlstm.inference import Inference, Networks
+from fastlstm.inference import Inference, Networks, Passage
 from fastlstm.learning import Learning
 from fastlstm.reference import network as reference
 from fastlstm.text import Vocab
@@ -138,6 +138,21 @@ def test_lanes_differ_from_one_pass_by_less_than_the_stated_error(trained, defau
     assert found.chars == exact.chars
     assert 0 < abs(found.nats_per_char - exact.nats_per_char) <= found.error < 1e-4
     assert found.top1 == pytest.approx(exact.top1, abs=1e-3)
+
+
+def test_the_stated_error_is_the_one_of_its_definition(trained, default_text):
+    """Two lanes of 3,000 symbols: the second is entered at ``cut``, after 256 that the first one reads, too."""
+    ids = trained.encode(default_text)[:3001]
+    inference, cut = Inference(Networks(trained.config), trained.parameters, "fast", 1), 1 + (3000 + 256) // 2
+
+    def last_nats(start):
+        passage = Passage(np.array([start]), np.array([cut]), ids[start - 1 : start])
+        return np.concatenate([one.nats[one.valid] for one in inference.read_lanes(ids, passage)])[-128:]
+
+    difference = np.abs(last_nats(cut - 256) - last_nats(1)).mean()
+    assert difference > 0
+    # 1e-12: the order in which 128 differences are added up.
+    assert trained.evaluate(ids, lanes=2).error == pytest.approx(difference * (3001 - cut) / 3000, rel=1e-12)
 
 
 def test_parts_of_lanes_cover_every_symbol_once(trained, default_text):

@@ -181,6 +181,24 @@ def test_a_file_that_became_shorter_is_read_from_its_start(log):
     assert next(chunks) == b"1\n"
 
 
+def test_what_cannot_be_read_later_is_an_error_of_one_line_too(log):
+    path, chunks = log
+    assert next(chunks) == b"one\n"
+    path.unlink()
+    path.mkdir()
+    assert next(chunks) is None
+    with pytest.raises(TextError, match=r"^cannot read .*log"):
+        next(chunks)
+
+
+def test_a_failure_of_the_file_system_while_following_is_an_error_of_one_line(log, monkeypatch):
+    _, chunks = log
+    assert next(chunks) == b"one\n"
+    monkeypatch.setattr(lines, "_is_replaced", lambda file, path: os.stat(f"{path}/below"))
+    with pytest.raises(TextError, match=r"^cannot read .*log"):
+        next(chunks)
+
+
 def test_a_file_that_is_missing_for_a_while_is_waited_for(log, monkeypatch):
     path, chunks = log
     assert next(chunks) == b"one\n"

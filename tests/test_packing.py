@@ -1,13 +1,15 @@
 """The verbs compress and decompress: files, standard streams, what they refuse."""
 
-import io
+import itertools
 import json
+import re
 import sys
 
 import pytest
 from programs import python
+from screens import Screen
 
-from fastlstm import Model
+from fastlstm import Model, bar
 from fastlstm.compress import main as compress
 from fastlstm.decompress import main as decompress
 from fastlstm.errors import ConfigError, FastlstmError
@@ -105,12 +107,19 @@ def test_what_is_wrong_is_said(run, arguments, message, folder):
         run(arguments)
 
 
-def test_a_bar_shows_the_progress_of_a_long_text_on_a_terminal(folder, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+def test_a_bar_shows_the_progress_on_a_terminal_and_leaves_nothing(folder, monkeypatch):
+    screen, seen, now = Screen(60, 24), [], itertools.count()
 
-    (folder / "long").write_bytes(TEXT * 30)
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    assert compress(["long", *QUICK, "--lanes=20"]) == 0
-    assert "100%" in sys.stderr.getvalue()
+    def clock():  # each look at it is a second later
+        seen.append(screen.text)
+        return float(next(now))
+
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "60"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(bar, "monotonic", clock)
+    monkeypatch.setattr(sys, "stderr", screen)
+    for run, arguments in ((compress, ["notes", *QUICK]), (decompress, ["notes.flstm", "-o", "back"])):
+        seen.clear()
+        assert run(arguments) == 0
+        assert re.search(r"━+─+  50 %  .* symbols/s  \d:\d\d left$", "\n".join(seen), re.MULTILINE)
+        assert screen.text.strip() == ""

@@ -12,6 +12,7 @@ from problems import problem
 from fastlstm import Model, ModelConfig, TrainConfig, Vocab
 from fastlstm.cells import CELLS
 from fastlstm.drawing import Drawing
+from fastlstm.errors import FastlstmError
 from fastlstm.kernels import draw as kernel
 from fastlstm.kernels import jit
 from fastlstm.kernels.draw import least_of
@@ -59,7 +60,6 @@ limits = st.builds(
     top_k=st.integers(1, 12),
     top_p=st.floats(1e-3, 1.0),
     min_p=st.floats(0.0, 1.0),
-    withheld=st.integers(0, 2),
 )
 
 
@@ -70,9 +70,9 @@ limits = st.builds(
 )
 def test_a_draw_of_the_reference_follows_the_definition_word_by_word(weights, u, drawing):
     """Symbol by symbol, in plain Python. Cases that a rounding decides are left out: sums closer than 1e-9."""
-    weights = [*weights, 2.0, *[9.0] * drawing.withheld]
-    p = np.array([weights]) / sum(weights)
-    q = [x ** (1 / drawing.temperature) for x in p[0, : len(weights) - drawing.withheld]]
+    weights = [*weights, 2.0]
+    p = np.array(weights) / sum(weights)
+    q = [x ** (1 / drawing.temperature) for x in p]
     descending = sorted(q, reverse=True)
     left = [x for x in descending if x >= descending[min(drawing.top_k, len(q)) - 1]]
     if drawing.top_p < 1:
@@ -88,7 +88,8 @@ def test_a_draw_of_the_reference_follows_the_definition_word_by_word(weights, u,
     if np.min(np.abs(upper - u * upper[-1])) < 1e-9:
         return
     expected = int(np.searchsorted(upper, u * upper[-1], side="right"))
-    assert draw(p, np.array([u]), drawing)[0] == expected
+    with np.errstate(divide="ignore"):
+        assert draw(np.log(p)[None], np.array([u]), drawing)[0] == expected
 
 
 values = st.one_of(
@@ -258,6 +259,55 @@ def test_a_withheld_symbol_is_never_drawn_and_the_others_keep_their_proportions(
     )
     assert np.array_equal(found, expected)
     assert set(drawn(backend(p.config, 1, 8, 1), p, uniforms, Drawing())[0].flat) == {5}
+
+
+def with_biases(rng, biases, dtype):
+    """A network that predicts the same from every state: its logits are the biases."""
+    p = problem(rng, "rnn", vocab=len(biases), batch=16, seq_len=1, dtype=dtype)
+    p.parameters["output.W"][:] = 0
+    p.parameters["output.b"][:] = biases
+    return p
+
+
+@pytest.mark.parametrize("backend", [FastNetwork, ReferenceNetwork])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_beside_a_withheld_symbol_that_has_all_probability_the_others_keep_their_proportions(backend, dtype, rng):
+    """Their own probabilities are 0 in the dtype; without the withheld symbol, the same numbers draw the same."""
+    uniforms = rng.random((20, 16))
+    for drawing in (Drawing(), Drawing(0), Drawing(0.5, 3), Drawing(1.5, top_p=0.7)):
+        found, expected = (
+            drawn(
+                backend(p.config, 1, 16, 1), p, uniforms, drawing._replace(withheld=len(p.parameters["output.b"]) - 4)
+            )
+            for p in (with_biases(rng, [0.2, 1.1, -0.4, 0.9, *last], dtype) for last in ([2000.0], []))
+        )
+        assert np.array_equal(found[0], expected[0])
+        assert found[0].max() < 4
+        assert drawing.temperature == 0 or len(np.unique(found[0])) > 1
+
+
+@pytest.mark.parametrize("backend", [FastNetwork, ReferenceNetwork])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "biases",
+    [[0.0, math.nan, 1.0], [0.0, 1.0, math.nan], [0.0, math.inf, 1.0], [0.0, 1.0, math.inf], [-math.inf] * 2 + [0.0]],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_logits_that_leave_no_distribution_are_an_error_also_of_a_withheld_symbol(biases, temperature, backend, rng):
+    p = with_biases(rng, biases, "float32")
+    with pytest.raises(FastlstmError, match="the model's logits are not finite"):
+        drawn(backend(p.config, 1, 16, 1), p, rng.random((3, 16)), Drawing(temperature, withheld=1))
+
+
+@pytest.mark.parametrize("backend", [FastNetwork, ReferenceNetwork])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_temperature_that_is_allowed_draws(backend, dtype, rng):
+    """Near 0 the most probable symbols only, and with a huge one all alike."""
+    p = with_biases(rng, [0.0, 1.0, 1.0, -1.0, 5.0], dtype)
+    for temperature, symbols in ((5e-324, {1, 2}), (1e-40, {1, 2}), (1e60, {0, 1, 2, 3}), (1e308, {0, 1, 2, 3})):
+        found, _ = drawn(backend(p.config, 1, 16, 1), p, rng.random((20, 16)), Drawing(temperature, withheld=1))
+        assert set(found.flat) == symbols
 
 
 @pytest.mark.parametrize("backend", [FastNetwork, ReferenceNetwork])

@@ -143,11 +143,12 @@ def test_colours_are_for_terminals(run, monkeypatch):
     assert "\x1b[" not in run("some.log", "--top", 3).out
 
 
-def test_nothing_in_a_line_is_a_command_for_a_terminal(run, folder):
+def test_nothing_in_a_line_is_a_command_for_a_terminal(run, folder, monkeypatch):
     (folder / "evil.log").write_bytes(b"\x1b[2J\x07\x9b\r\n")
-    for shown in (["--top", 1], ["--color", "always"]):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for shown in (["--top", 1], ["--color", "always"], ["--color", "never"]):
         output = run("evil.log", *shown).out
-        assert "␛[2J␇" in re.sub(r"\x1b\[[\d;]*m", "", output)
+        assert re.search(r"[␛\ufffd]\[2J[␇\ufffd]", re.sub(r"\x1b\[[\d;]*m", "", output))
         assert not re.search(r"[\x07\r]|\x1b\[2J", output)
 
 

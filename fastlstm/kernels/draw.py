@@ -16,6 +16,9 @@ from fastlstm.kernels.output import softmax_row
 #: A positive number below all positive values of float32, for a geometric mean with 0.
 SMALLEST = 1e-300
 
+#: Bounds of the exponent ``1 / temperature``, which in float32 must be neither 0 nor infinite: both make NaN.
+LEAST_EXPONENT, LARGEST_EXPONENT = 1e-30, 1e30
+
 
 @jit.device
 def number_from(arena: Any, at: int, symbols: int, floor: float) -> int:
@@ -110,11 +113,14 @@ def draw(arena: Any, at: int, vocab_size: int, padded: int, u: float, drawing: A
         arena[at + v] -= np.inf  # NaN stays NaN, so that it is noticed
     if drawing.temperature == 0.0:
         best = 0
-        for v in range(1, symbols):
+        for v in range(vocab_size):
+            if np.isnan(arena[at + v]):
+                return -1
             if arena[at + v] > arena[at + best]:
                 best = v
         return best if np.isfinite(arena[at + best]) else -1
-    _, total = softmax_row(arena, at, padded, 1.0 / drawing.temperature)
+    exponent = min(max(1.0 / drawing.temperature, LEAST_EXPONENT), LARGEST_EXPONENT)
+    _, total = softmax_row(arena, at, padded, exponent)
     if not np.isfinite(total):
         return -1
     if drawing.top_k < symbols or drawing.top_p < 1.0 or drawing.min_p > 0.0:

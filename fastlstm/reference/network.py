@@ -39,6 +39,7 @@ class Tape:
     masks : the factors of dropout at each place, see `forward`.
     layers : a tape for each layer.
     top : (T, B, H), what the output layer read, rounded.
+    logits : (T, B, V).
     probabilities : (T, B, V), softmax of the logits.
     nats : (T, B), ``-log`` probability of each target.
     rounded : the rounding of operands.
@@ -49,6 +50,7 @@ class Tape:
     masks: Masks
     layers: list[LayerTape]
     top: FloatArray
+    logits: FloatArray
     probabilities: FloatArray
     nats: FloatArray
     rounded: Rounding
@@ -103,10 +105,11 @@ def forward(
         layers.append(tape)
         a = masked(tape.h[1:], masks[layer + 1])  # (N2)
     top = rounded(a)
-    log_p = log_softmax(top @ rounded(parameters["output.W"]) + parameters["output.b"])  # (N3), (N6)
+    logits: FloatArray = top @ rounded(parameters["output.W"]) + parameters["output.b"]  # (N3)
+    log_p = log_softmax(logits)  # (N6)
     p = np.exp(log_p)  # (N7)
     nats = -np.take_along_axis(log_p, y[..., None].astype(np.intp), axis=-1)[..., 0]  # (N8)
-    return Tape(x, y, masks, layers, top, p, nats, rounded)
+    return Tape(x, y, masks, layers, top, logits, p, nats, rounded)
 
 
 def final_state(tape: Tape) -> FloatArray:
@@ -221,9 +224,10 @@ class ReferenceNetwork(Network):
         for n, u in enumerate(uniforms):
             tape = forward(parameters, current[None], current[None], state, rounded=self._rounded)
             state[...] = final_state(tape)
-            if not np.isfinite(tape.probabilities).all():
+            logits = tape.logits[0, :, : self.config.vocab_size - drawing.withheld]
+            if not (np.isfinite(tape.probabilities).all() and np.isfinite(logits.max(axis=-1)).all()):
                 raise no_distribution()
-            current = ids[n] = draw(tape.probabilities[0], u, drawing)
+            current = ids[n] = draw(logits, u, drawing)
         return ids
 
 
@@ -233,21 +237,22 @@ def _check_ids(config: ModelConfig, *arrays: Ids) -> None:
             raise bad_ids(config)
 
 
-def draw(p: FloatArray, u: FloatArray, drawing: Drawing) -> Ids:
-    """Draw one symbol per lane from probabilities ``p`` (B, V), as `Drawing` describes.
+def draw(logits: FloatArray, u: FloatArray, drawing: Drawing) -> Ids:
+    """Draw one symbol per lane, given the logits (B, V) of all that are not withheld, as `Drawing` describes.
 
-    The cumulative distribution of the symbols that are kept is inverted at ``u`` (B,).
+    Probabilities will not do: beside a withheld symbol, those of all others may be too small to tell apart. The
+    cumulative distribution of the symbols that are kept is inverted at ``u`` (B,).
 
     Returns
     -------
     ids : (B,) int32.
     """
-    p = p[:, : p.shape[-1] - drawing.withheld]
     if drawing.temperature == 0:
-        best: Ids = np.argmax(p, axis=-1).astype(np.int32)
+        best: Ids = np.argmax(logits, axis=-1).astype(np.int32)
         return best
-    with np.errstate(divide="ignore"):
-        q = np.exp(log_softmax(np.log(p.astype(np.float64)) / drawing.temperature))
+    below_best = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # with a temperature near 0, quotients may be -inf
+        q = np.exp(log_softmax(below_best / drawing.temperature))
     q = kept(q, drawing)
     cumulative = np.cumsum(q, axis=-1)
     below: Ids = (cumulative <= u[:, None] * cumulative[:, -1:]).sum(axis=-1, dtype=np.int32)
