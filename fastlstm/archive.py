@@ -72,7 +72,7 @@ def chosen(length: int) -> Choice:
             {"hidden": 256, "embedding": 64}, Learning(seq_len=16, lanes=2, replay=2, lr=3e-3, final_rate=0.5)
         )
     return Choice(
-        {"hidden": 336, "embedding": 32}, Learning(seq_len=20, lanes=4, replay=4, lr=4e-3, final_rate=0.03, beta1=0.7)
+        {"hidden": 320, "embedding": 32}, Learning(seq_len=20, lanes=4, replay=4, lr=4e-3, final_rate=0.03, beta1=0.7)
     )
 
 

@@ -1,8 +1,8 @@
 """The contract of a network, and the validation of its arguments: the same for both implementations.
 
 A network offers small verbs: `Network.forward`, `Network.backward`, `Network.norm` and `Network.update`, which
-`Network.train_step` composes, with bitwise the same result (an implementation may fuse them); `Network.read` and
-`Network.generate`; and `Network.begin` and `Network.advance`, which read symbols that become known one by one.
+`Network.train_step` and `Network.learn` compose, with bitwise the same result (an implementation may fuse them);
+`Network.read` and `Network.generate`; and `Network.begin` and `Network.advance`, which read symbols that become known one by one.
 """
 
 from __future__ import annotations
@@ -202,12 +202,16 @@ class Network(abc.ABC):
         self._check_parameters("parameters", parameters)
         self._check_parameters("gradients", gradients, written=True)
         with self.turn():
-            if not (self.training and self._is_last("forward")):
-                raise RuntimeError(
-                    "backward needs a forward pass before it, in the same thread: it overwrites the activations"
-                )
-            self._last = None
+            self._use_forward()
             self._backward(parameters, scale, gradients)
+
+    def _use_forward(self) -> None:
+        """Let a backward pass overwrite the activations of the last forward pass; raise `RuntimeError` without one."""
+        if not (self.training and self._is_last("forward")):
+            raise RuntimeError(
+                "backward needs a forward pass before it, in the same thread: it overwrites the activations"
+            )
+        self._last = None
 
     def norm(self, gradients: Parameters) -> float:
         """The L2 norm of all gradients together."""
@@ -230,6 +234,19 @@ class Network(abc.ABC):
         with self.turn():
             self._last = None  # its results are not those of the new parameters
             return self._update(parameters, gradients, slots, rule, norm)
+
+    def learn(
+        self, parameters: Parameters, gradients: Parameters, slots: FloatArray, scale: float, rule: UpdateRule
+    ) -> bool:
+        """Backward, norm, update: what `train_step` does after the forward pass, of which there must have been one.
+
+        Gradients are overwritten, before clipping. Returns what `update` returns; raises what `backward` raises.
+        """
+        self._check_update(parameters, slots, rule)
+        self._check_parameters("gradients", gradients, written=True)
+        with self.turn():
+            self._use_forward()
+            return self._learn(parameters, gradients, slots, scale, rule)[1]
 
     def train_step(
         self, parameters: Parameters, gradients: Parameters, slots: FloatArray,
@@ -329,10 +346,16 @@ class Network(abc.ABC):
         x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule, step: int | None,
     ) -> StepResult:  # fmt: skip
         nats = self._forward(parameters, x, y, state, None, step)
+        return StepResult(nats, *self._learn(parameters, gradients, slots, scale, rule))
+
+    def _learn(
+        self, parameters: Parameters, gradients: Parameters, slots: FloatArray, scale: float, rule: UpdateRule
+    ) -> tuple[float, bool]:
+        """Norm, or NaN when the rule does not bound it, and whether all is finite."""
         gradients.flat[...] = 0
         self._backward(parameters, scale, gradients)
         norm = self._norm(gradients) if rule.clip_norm < math.inf else math.nan
-        return StepResult(nats, norm, self._update(parameters, gradients, slots, rule, norm))
+        return norm, self._update(parameters, gradients, slots, rule, norm)
 
     @abc.abstractmethod
     def _generate(

@@ -171,11 +171,8 @@ class Learner(Reader):
         if not self._has_read:
             self.read(x, y)
         learning, step = self._learning, self._chunk
-        self._gradients.flat[...] = 0
-        self._whole.backward(self._parameters, 1.0 / self._y.size, self._gradients)
         rule = learning.rule(step, step * learning.seq_len / self._steps)
-        norm = self._whole.norm(self._gradients)
-        if not self._whole.update(self._parameters, self._gradients, self._slots, rule, norm):
+        if not self._whole.learn(self._parameters, self._gradients, self._slots, 1.0 / self._y.size, rule):
             raise DivergenceError(
                 f"the model diverged while it read chunk {step + 1:,} of the text: choose a lower learning rate"
             )

@@ -48,6 +48,13 @@ def composed_step(net, parameters, gradients, slots, x, y, state, scale, rule):
     return total
 
 
+def learned_step(net, parameters, gradients, slots, x, y, state, scale, rule):
+    """A training step of the forward pass and the rest."""
+    total = net.forward(parameters, x, y, state)
+    assert net.learn(parameters, gradients, slots, scale, rule)
+    return total
+
+
 def whole_step(net, *arguments):
     return net.train_step(*arguments).nats
 
@@ -73,6 +80,7 @@ def test_verbs_compose_to_a_training_step_bit_for_bit(cell, dtype, backend, thre
     p = problem(rng, cell, layers=2, hidden=19, vocab=23, seq_len=7, batch=5, dtype=dtype)
     whole = trained(p, network(p, backend, threads), whole_step, RULES[rule])
     composed = trained(p, network(p, backend, threads), composed_step, RULES[rule])
+    assert trained(p, network(p, backend, threads), learned_step, RULES[rule]) == whole
     assert [name for name in whole if composed[name] != whole[name]] == []
 
 
@@ -244,6 +252,7 @@ VERBS = {
     "backward": ("parameters", "scale", "gradients"),
     "norm": ("gradients",),
     "update": ("parameters", "gradients", "slots", "rule", "norm"),
+    "learn": ("parameters", "gradients", "slots", "scale", "rule"),
     "train_step": ("parameters", "gradients", "slots", "x", "y", "state", "scale", "rule"),
     "generate": ("parameters", "first", "state", "uniforms", "drawing"),
 }
@@ -251,6 +260,7 @@ VERBS = {
 WRITTEN = {
     "backward": ("gradients",),
     "update": ("parameters",),
+    "learn": ("parameters", "gradients"),
     "train_step": ("parameters", "gradients"),
 }
 WRITTEN_CASES = [(verb, name) for verb, names in WRITTEN.items() for name in names]
@@ -279,7 +289,7 @@ def arrays(arguments):
 def ready(p, verb, backend):
     """A network on which a verb can be called."""
     net = network(p, backend)
-    if verb == "backward":
+    if verb in ("backward", "learn"):
         net.forward(p.parameters, p.x, p.y, p.state.copy())
     return net
 

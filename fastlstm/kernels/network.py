@@ -144,11 +144,20 @@ class FastNetwork(Network):
         x: Ids, y: Ids, state: FloatArray, scale: float, rule: UpdateRule, step: int | None,
     ) -> StepResult:  # fmt: skip
         self._choose_masks(step)
-        phases, bounded = CLEAR | FORWARD | BACKWARD | UPDATE, rule.clip_norm < math.inf
-        if bounded:
-            phases |= NORM
+        phases = FORWARD | _learning(rule)
         nats = self._run(phases, parameters.flat, gradients.flat, slots, x, y, state, scale, rule)
-        return StepResult(nats, float(self.buffers.norm[0]) if bounded else math.nan, self._finite())
+        return StepResult(nats, self._bounded_norm(rule), self._finite())
+
+    def _learn(
+        self, parameters: Parameters, gradients: Parameters, slots: FloatArray, scale: float, rule: UpdateRule
+    ) -> tuple[float, bool]:
+        y = self._targets
+        self._run(_learning(rule), parameters.flat, gradients.flat, slots, y, y, self._no_state, scale, rule)
+        return self._bounded_norm(rule), self._finite()
+
+    def _bounded_norm(self, rule: UpdateRule) -> float:
+        """The norm of the last step's gradients; NaN when the rule does not bound it."""
+        return float(self.buffers.norm[0]) if rule.clip_norm < math.inf else math.nan
 
     def _probabilities(self) -> FloatArray:
         found: FloatArray = self.workspace.view("p")[..., : self.plan.V].copy()
@@ -228,6 +237,11 @@ class FastNetwork(Network):
         found["probabilities"] = view("p")[:, :, : plan.V].copy()
         found["nats"] = view("nats").reshape(T, B).copy()
         return found
+
+
+def _learning(rule: UpdateRule) -> int:
+    """The phases of a training step after the forward pass."""
+    return CLEAR | BACKWARD | UPDATE | (NORM if rule.clip_norm < math.inf else 0)
 
 
 def _useful_workers(config: ModelConfig, batch: int, threads: int) -> int:
