@@ -2,7 +2,8 @@
 
 A network offers small verbs: `Network.forward`, `Network.backward`, `Network.norm` and `Network.update`, which
 `Network.train_step` and `Network.learn` compose, with bitwise the same result (an implementation may fuse them);
-`Network.read` and `Network.generate`; and `Network.begin` and `Network.advance`, which read symbols that become known one by one.
+`Network.read` and `Network.generate`; `Network.begin` and `Network.advance`, which read symbols that become known one
+by one.
 """
 
 from __future__ import annotations
