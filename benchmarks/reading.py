@@ -54,6 +54,8 @@ WORKLOADS: dict[str, Read] = {
     "evaluate --lanes 64": verb("evaluate", "--lanes", "64"),
     "score": verb("score"),
     "score --top 5": verb("score", "--top", "5"),
+    "evaluate --lanes 64 --precision bf16": verb("evaluate", "--lanes", "64", "--precision", "bf16"),
+    "score --top 5 --precision bf16": verb("score", "--top", "5", "--precision", "bf16"),
 }
 
 
