@@ -24,6 +24,7 @@ from benchmarks.arguments import output_file, positive
 from benchmarks.table import insert, marks, rows
 from benchmarks.timing import seconds_of
 from fastlstm import Model
+from fastlstm.backend import has_bf16
 from fastlstm.text import read_text
 from fastlstm.threads import default_threads
 
@@ -54,9 +55,11 @@ WORKLOADS: dict[str, Read] = {
     "evaluate --lanes 64": verb("evaluate", "--lanes", "64"),
     "score": verb("score"),
     "score --top 5": verb("score", "--top", "5"),
-    "evaluate --lanes 64 --precision bf16": verb("evaluate", "--lanes", "64", "--precision", "bf16"),
-    "score --top 5 --precision bf16": verb("score", "--top", "5", "--precision", "bf16"),
 }
+if has_bf16("fast"):
+    BF16 = ("--precision", "bf16")
+    WORKLOADS["evaluate --lanes 64 --precision bf16"] = verb("evaluate", "--lanes", "64", *BF16)
+    WORKLOADS["score --top 5 --precision bf16"] = verb("score", "--top", "5", *BF16)
 
 
 def measured(text: str, rounds: int) -> dict[str, Any]:
