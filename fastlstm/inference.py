@@ -383,7 +383,7 @@ def _lane_steps(left: NDArray[np.int64], done: int) -> int:
         return _READ_STEPS
     half = max(1, int(left[len(left) // 2]))
     steps = min(_LANE_STEPS, 1 << (half - 1).bit_length())
-    return math.gcd(steps, done) if done else steps
+    return math.gcd(steps, done)  # that of 0 is the other number
 
 
 def finite(nats: float) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastlstm import cli, signals
 from fastlstm.config import TrainConfig
-from fastlstm.errors import ConfigError, StoppedError
+from fastlstm.errors import ConfigError, FastlstmError, StoppedError
 from fastlstm.settings import add_options, given
 from fastlstm.terminal import printable
 
@@ -95,9 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         scorer = model.scorer(
             encoder, backend=computing.backend, threads=computing.threads, precision=precision.name, stop=stop
         )
-        for file in files:
-            for block in _blocks(file, encoding, options.follow, stop):
-                output.take(scorer.score(block), file if len(files) > 1 else "")
+        try:
+            for file in files:
+                for block in _blocks(file, encoding, options.follow, stop):
+                    output.take(scorer.score(block), file if len(files) > 1 else "")
+        except FastlstmError:
+            output.end()  # a bad text does not lose what was read before it
+            raise
     output.end()
     cli.warn_of_unknown("score", encoder)
     if options.json:

@@ -267,3 +267,10 @@ def test_a_reader_that_has_enough_ends_the_verb(folder):
     done = subprocess.run(["bash", "-c", command], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 141
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_a_missing_file_does_not_lose_the_most_surprising_lines_of_those_before_it(run, capsys):
+    expected = run("some.log", "some.log", "--top", 2).out
+    with pytest.raises(TextError, match="no file 'missing'"):
+        score.main([".", "some.log", "missing", "--top", "1"])
+    assert capsys.readouterr().out == expected.split("2. ")[0]

@@ -221,7 +221,8 @@ class FastNetwork(Network):
 
         The parts of the state ``h.l``, ``c.l`` (T+1, B, H) and the gates ``i.l``, ... (T, B, H) of layer l, by the
         names in `fastlstm.cells`; ``probabilities`` (T, B, V); ``nats`` (T, B). After a backward pass the gates are
-        replaced by the gradients of the pre-activations, the probabilities by those of the logits.
+        replaced by the gradients of the pre-activations, the probabilities by those of the logits. A network without a
+        backward pass keeps no gates.
         """
         plan, view, structure = self.plan, self.workspace.view, self.config.structure
         T, B, H, Hp, G, U = plan.T, plan.B, plan.H, plan.Hp, plan.G, plan.U
@@ -229,7 +230,7 @@ class FastNetwork(Network):
         for layer in range(plan.L):
             for n, part in enumerate(structure.state):
                 found[f"{part}.{layer}"] = view("h", n * plan.L + layer)[..., :H].copy()
-            for n, gate in enumerate(structure.saved):
+            for n, gate in enumerate(structure.saved if self.training else ()):
                 # The recurrent part of a separate gate is in ``a_h``, in the same column as the gate in ``a``.
                 buffer, place = ("a", n) if n < G else ("a_h", n - plan.R)
                 packed = view(buffer, layer).reshape(T, B, Hp // U, G, U)
